@@ -1,0 +1,1 @@
+"""The ``.snac`` file format and the ``snac`` command line."""

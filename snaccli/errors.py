@@ -1,0 +1,52 @@
+"""Errors and exit statuses of the command line and its library.
+
+Every error a user can meet derives from :class:`SnacError`; its message is one line that says what is
+wrong and what to do. Anything else that escapes is a defect of the program. Knows no torch.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from snac.errors import ModelError, ModelNotFoundError, SnacError
+
+__all__ = [
+    "AudioError",
+    "ContainerError",
+    "ExitStatus",
+    "ModelError",
+    "ModelMismatchError",
+    "ModelNotFoundError",
+    "OutputError",
+    "SnacError",
+    "UsageError",
+]
+
+
+class ExitStatus(IntEnum):
+    """What the process returns to its caller."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    INTERRUPTED = 130
+
+
+class UsageError(SnacError):
+    """The command was called in a way that cannot work, whatever the files hold (exit status 2)."""
+
+
+class AudioError(SnacError):
+    """An audio file cannot be read, or holds samples that cannot be coded."""
+
+
+class OutputError(SnacError):
+    """An output cannot be written: it exists, equals the input, or the disk refuses it."""
+
+
+class ContainerError(SnacError):
+    """A ``.snac`` file is not one, is of another version, or is damaged. Base of the container's errors."""
+
+
+class ModelMismatchError(SnacError):
+    """A file was made with other weights than the model at hand (the fingerprints differ)."""
