@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# From a fresh checkout to a first .snac file: makes the environment, encodes a real recording, decodes it
+# and prints what that cost. Needs Python 3.10+; only the package index is asked, and only the first time.
+#
+#   bash examples/quickstart.sh [RECORDING]    default: the first recording of examples/audio
+#
+# SNAC_MODEL chooses another model than "mini". What it makes stays in build/quickstart.
+set -euo pipefail
+
+# shellcheck source=examples/env.sh
+source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
+
+run() {
+    printf '\n$ %s\n' "$*"
+    "$@"
+}
+
+recordings=("$ROOT"/examples/audio/*.flac)
+recording=${1:-${recordings[0]}}
+[ -f "$recording" ] || die "no such recording: $recording"
+model=${SNAC_MODEL:-mini}
+out=$ROOT/build/quickstart
+name=$(basename "$recording")
+
+make_environment base
+mkdir -p "$out"
+run snac encode --force --model "$model" "$recording" -o "$out/${name%.*}.snac"
+run snac info "$out/${name%.*}.snac"
+run snac decode --force "$out/${name%.*}.snac" -o "$out/${name%.*}.wav"
+run snac bench --model "$model" "$recording"
+printf '\nListen: %s\nThe environment is in .venv: source .venv/bin/activate, then snac --help.\n' "$out/${name%.*}.wav"
