@@ -1,0 +1,124 @@
+"""Running many jobs: order, failures, workers, stopping."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import closing
+
+import pytest
+
+from snaccli.batch import Job, Outcome, run
+
+JOBS = [Job(f"{n}.wav", f"{n}.snac") for n in range(20)]
+
+
+def test_one_worker_keeps_the_order_and_stays_in_the_calling_thread():
+    threads = set()
+
+    def work(job, progress):
+        threads.add(threading.current_thread())
+        return job.source.upper()
+
+    outcomes = list(run(JOBS, work))
+    assert [outcome.job for outcome in outcomes] == JOBS
+    assert [outcome.result for outcome in outcomes] == [job.source.upper() for job in JOBS]
+    assert threads == {threading.current_thread()}
+
+
+@pytest.mark.parametrize("workers", [1, 2, 7, 40])
+def test_every_job_ends_exactly_once_and_failures_do_not_stop_the_rest(workers):
+    def work(job, progress):
+        progress(0.5)
+        if job.source in ("3.wav", "19.wav"):
+            raise ValueError(job.source)
+        return job.output
+
+    outcomes = list(run(JOBS, work, workers=workers))
+    assert sorted(outcome.job.source for outcome in outcomes) == sorted(job.source for job in JOBS)
+    failed = {outcome.job.source: str(outcome.error) for outcome in outcomes if outcome.error}
+    assert failed == {"3.wav": "3.wav", "19.wav": "19.wav"}
+    assert all(outcome.result == outcome.job.output for outcome in outcomes if not outcome.error)
+    assert not any(outcome.skipped for outcome in outcomes)
+
+
+def test_workers_do_run_at_the_same_time():
+    meeting = threading.Barrier(2, timeout=30)
+
+    def work(job, progress):
+        meeting.wait()
+        return True
+
+    assert all(outcome.result for outcome in run(JOBS[:2], work, workers=2))
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_events_name_the_job_and_come_in_order(workers):
+    events = {job: [] for job in JOBS}
+
+    def work(job, progress):
+        progress(0.25)
+        progress(1.0)
+
+    outcomes = run(
+        JOBS,
+        work,
+        workers=workers,
+        on_start=lambda job: events[job].append("start"),
+        on_progress=lambda job, fraction: events[job].append(fraction),
+    )
+    assert len(list(outcomes)) == len(JOBS)
+    assert all(seen == ["start", 0.25, 1.0] for seen in events.values())
+
+
+def test_an_interrupt_in_the_work_of_one_worker_comes_through():
+    def work(job, progress):
+        if job is JOBS[2]:
+            raise KeyboardInterrupt
+        return 1
+
+    outcomes = []
+    with pytest.raises(KeyboardInterrupt):
+        outcomes.extend(run(JOBS, work))
+        pytest.fail("not reached")
+
+
+def test_closing_stops_the_workers_at_their_next_progress_call_and_lets_them_clean_up():
+    started = threading.Semaphore(0)
+    cleaned = []
+
+    def work(job, progress):
+        if job is JOBS[0]:
+            return "first"
+        started.release()
+        try:
+            while True:
+                progress(0.1)
+                time.sleep(0.001)
+        finally:
+            cleaned.append(job)
+
+    outcomes = run(JOBS, work, workers=3)
+    with closing(outcomes):
+        assert next(outcomes) == Outcome(JOBS[0], result="first")
+        for _ in range(3):
+            assert started.acquire(timeout=30)
+    assert len(cleaned) == 3, "each of the three running jobs was unwound, no other was begun"
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("job-")]
+
+
+def test_what_is_not_an_exception_of_the_job_ends_the_run():
+    def work(job, progress):
+        if job is JOBS[5]:
+            raise SystemExit(3)
+        return 1
+
+    with pytest.raises(SystemExit):
+        list(run(JOBS, work, workers=2))
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("job-")]
+
+
+def test_no_jobs_and_no_workers():
+    assert list(run([], lambda job, progress: 1, workers=4)) == []
+    with pytest.raises(ValueError, match="at least 1"):
+        list(run(JOBS, lambda job, progress: 1, workers=0))
