@@ -1,0 +1,69 @@
+"""What tests of several modules share: a tiny model on disk, a real recording, and an honest last word."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+RECORDINGS = ROOT / "examples" / "audio"
+
+
+def cores() -> int:
+    """Processors this process may use; in a container fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+# Before torch is imported anywhere: more threads than cores make small tensors many times slower.
+os.environ.setdefault("OMP_NUM_THREADS", str(cores()))
+# No test may reach for the network by mistake.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(scope="session")
+def tiny_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a SNAC model of random weights: 16 kHz, hop 32, strides 8 4 2 1, 256 codewords."""
+    import torch
+
+    from snac.checkpoint import save_checkpoint
+    from snac.snac import SNAC
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = SNAC(
+            sampling_rate=16000,
+            encoder_dim=8,
+            encoder_rates=(4, 8),
+            decoder_dim=32,
+            decoder_rates=(8, 4),
+            attn_window_size=None,
+            codebook_size=256,
+            vq_strides=(8, 4, 2, 1),
+        )
+    return save_checkpoint(tmp_path_factory.mktemp("models") / "tiny", model.config, model.state_dict())
+
+
+@pytest.fixture(scope="session")
+def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first three seconds of a real recording, mono 16-bit WAV at its own rate."""
+    import soundfile
+
+    source = min(path for path in RECORDINGS.iterdir() if path.suffix in (".flac", ".wav", ".ogg", ".opus"))
+    with soundfile.SoundFile(source) as file:
+        samples = file.read(3 * file.samplerate, dtype="float32", always_2d=True)[:, 0]
+        rate = file.samplerate
+    path = tmp_path_factory.mktemp("recordings") / "speech.wav"
+    soundfile.write(path, samples, rate, subtype="PCM_16")
+    return path
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Names what could not be checked on this machine, so that a skipped test is never silent."""
+    reasons = Counter(
+        str(report.longrepr[2]).removeprefix("Skipped: ") for report in terminalreporter.getreports("skipped")
+    )
+    for reason, count in sorted(reasons.items()):
+        terminalreporter.write_line(f"not checked here ({count} test{'s' * (count > 1)}): {reason}")
