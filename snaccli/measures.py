@@ -7,9 +7,10 @@ channels count as one longer signal for SNR, and are averaged for the others. Kn
 
 Spectra: Hann window (periodic), hop of a quarter window, first frame at sample 0; a tail that no whole
 frame covers, and a signal shorter than a window, is filled up with zeros to one last frame. Powers are
-scaled so that a sine at full scale reads 0 dB at its bin, and raised to a floor of -100 dB before the
-logarithm: played so that full scale is 100 dB SPL, that is the threshold of hearing, and it lies well above
-the rounding of 16-bit samples (about -126 dB a bin at window 2048), so the file format does not tint figures.
+scaled so that a sine at full scale reads 0 dB at its bin, and raised to a floor of -115 dB before the
+logarithm. The floor lies just above the rounding noise of 16-bit samples (-126 dB a bin at window 2048,
+-120 at 512), so that writing the decoded copy to an ordinary WAV file does not tint the figures; everything
+above it, an empty high band for instance, counts in full.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ Samples = NDArray[np.float64]
 
 CEILING_DB = 120.0
 """SNR and SI-SDR are kept within plus and minus this and so stay finite: identical signals read 120."""
-FLOOR_DB = -100.0
+FLOOR_DB = -115.0
 """Spectral powers below this (dB, 0 = sine at full scale) are raised to it before the logarithm."""
 MEL_WINDOWS = (512, 1024, 2048)
 """Window lengths in samples of the mel distance."""
@@ -375,7 +376,7 @@ def mel_distance(reference: Array, decoded: Array, rate: int) -> float | None:
     rate (:func:`mel_filters`), each taken as a weighted mean of its bins. Bands narrower than the spacing
     of the bins, which hold none, are left out. Each window counts the same.
 
-    Unit dB, lower is better; from 0 (identical, or both below the floor) to about 100; a gain of g dB
+    Unit dB, lower is better; from 0 (identical, or both below the floor) to about 115; a gain of g dB
     reads |g|. None where there are no samples. Source: the multi-scale mel reconstruction loss of Kumar et
     al., High-fidelity audio compression with improved RVQGAN, NeurIPS 2023, section 3.4, in decibels and
     on these three windows.
@@ -402,7 +403,7 @@ def lsd_db(reference: Array, decoded: Array) -> float | None:
     P the power spectrum of windows of 2048 samples, hop 512 (framing, scale and floor: see the module). All
     bins to half the rate count alike, so missing high bands weigh heavily.
 
-    Unit dB, lower is better; from 0 (identical, or both below the floor) to about 100; a gain of g dB
+    Unit dB, lower is better; from 0 (identical, or both below the floor) to about 115; a gain of g dB
     reads |g|. None where there are no samples. Source: Gray and Markel, Distance measures for
     speech processing, IEEE Trans. ASSP 24(5), 1976, with p = 2.
 
