@@ -14,11 +14,18 @@ __all__ = [
     "AudioError",
     "ContainerError",
     "ExitStatus",
+    "HeaderDamagedError",
     "ModelError",
     "ModelMismatchError",
     "ModelNotFoundError",
+    "NotSnacFileError",
     "OutputError",
     "SnacError",
+    "StreamDamagedError",
+    "StreamInvalidError",
+    "TrailingDataError",
+    "TruncatedError",
+    "UnsupportedVersionError",
     "UsageError",
 ]
 
@@ -50,3 +57,41 @@ class ContainerError(SnacError):
 
 class ModelMismatchError(SnacError):
     """A file was made with other weights than the model at hand (the fingerprints differ)."""
+
+
+class NotSnacFileError(ContainerError):
+    """The bytes do not begin as a ``.snac`` file does."""
+
+
+class UnsupportedVersionError(ContainerError):
+    """The file is of a version, or uses a feature, that this program does not know."""
+
+
+class HeaderDamagedError(ContainerError):
+    """The header's checksum or a value in it is wrong; nothing after it can be trusted."""
+
+
+class TruncatedError(ContainerError):
+    """The file ends before its header or its last stream does."""
+
+
+class StreamDamagedError(ContainerError):
+    """A stream's bytes do not match their checksum.
+
+    Attributes:
+        level: its level, counted from 0, the coarsest.
+        channel: its channel, counted from 0.
+    """
+
+    def __init__(self, message: str, level: int, channel: int) -> None:
+        super().__init__(message)
+        self.level = level
+        self.channel = channel
+
+
+class TrailingDataError(ContainerError):
+    """There are bytes after the last stream."""
+
+
+class StreamInvalidError(ContainerError):
+    """A stream is whole but holds no tokens that a coder wrote, or needs what is not at hand."""

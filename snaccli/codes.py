@@ -1,0 +1,84 @@
+"""The token grid of one recording: what the model's quantiser gives and what a ``.snac`` file carries.
+
+A recording is cut into latent *frames*. Level ``l`` holds one token for every ``strides[l]`` frames, so a
+coarse level ticks slowly and a fine one fast. Knows no torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Tokens = npt.NDArray[np.uint16]
+
+MIN_CODEBOOK_SIZE = 2
+MAX_CODEBOOK_SIZE = 65536
+
+
+class CodedStream(NamedTuple):
+    """The coded tokens of one level and channel: which coder made the bytes, and the bytes."""
+
+    coder: int
+    payload: bytes
+
+
+@dataclass(frozen=True)
+class Codes:
+    """The tokens of one recording, coarse to fine.
+
+    Attributes:
+        levels: one array a level, uint16 (channels, tokens), values below ``codebook_size``; level ``l``
+            has ``frames // strides[l]`` tokens, and every stride divides ``frames``.
+        strides: latent frames per token of each level, coarse to fine, e.g. ``(8, 4, 2, 1)``.
+        codebook_size: codewords of every level's codebook, 2 to 65536.
+
+    Raises:
+        ValueError: the arrays do not fit together.
+    """
+
+    levels: tuple[Tokens, ...]
+    strides: tuple[int, ...]
+    codebook_size: int
+
+    def __post_init__(self) -> None:
+        if not self.levels or len(self.levels) != len(self.strides):
+            raise ValueError(f"{len(self.levels)} levels of tokens for {len(self.strides)} strides")
+        if not MIN_CODEBOOK_SIZE <= self.codebook_size <= MAX_CODEBOOK_SIZE:
+            raise ValueError(f"codebook size {self.codebook_size} is not in 2..65536")
+        for number, (tokens, stride) in enumerate(zip(self.levels, self.strides, strict=True)):
+            if tokens.ndim != 2 or tokens.dtype != np.uint16:
+                raise ValueError(f"level {number} is not a uint16 array (channels, tokens)")
+            if stride < 1 or tokens.shape != (self.channels, self.frames // stride):
+                raise ValueError(f"level {number} has shape {tokens.shape} at stride {stride}")
+            if self.frames % stride:
+                raise ValueError(f"stride {stride} does not divide {self.frames} frames")
+            if tokens.size and int(tokens.max()) >= self.codebook_size:
+                raise ValueError(f"level {number} has a token beyond the codebook of {self.codebook_size}")
+
+    @property
+    def channels(self) -> int:
+        """Audio channels, each coded by itself."""
+        return int(self.levels[0].shape[0])
+
+    @property
+    def frames(self) -> int:
+        """Latent frames per channel."""
+        return int(self.levels[0].shape[1]) * self.strides[0]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all levels and channels."""
+        return sum(level.size for level in self.levels)
+
+    def coarsest(self, levels: int) -> Codes:
+        """Return the ``levels`` coarsest levels alone (1 to all of them).
+
+        Raises:
+            ValueError: there are not as many levels.
+        """
+        if not 1 <= levels <= len(self.levels):
+            raise ValueError(f"cannot take {levels} of {len(self.levels)} levels")
+        return Codes(self.levels[:levels], self.strides[:levels], self.codebook_size)

@@ -1,0 +1,85 @@
+"""constriction's range coder, held to the part of it that the file format pins.
+
+32-bit words, 64-bit state, frequencies of 24 bits. A payload is the coder's words as big-endian bytes, cut
+to the shortest string that still decodes: a reader takes what is missing at the end for zeros.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import constriction
+import numpy as np
+import numpy.typing as npt
+
+from snaccli.errors import StreamInvalidError
+
+PRECISION = 24
+TOTAL = 1 << PRECISION  # what every row of frequencies sums to
+
+Frequencies = npt.NDArray[np.float64] | npt.NDArray[np.float32]
+
+_Categorical: Any = constriction.stream.model.Categorical
+
+
+class Encoder:
+    """Writes symbols under rows of integer frequencies that are at least 1 and sum to 2^24.
+
+    Rows are passed *less one*, as floats: constriction adds 1 to every entry of a row and scales the rest
+    to 2^24 less their number. The scale is then exactly 1, and no step rounds.
+    """
+
+    def __init__(self) -> None:
+        self._encoder = constriction.stream.queue.RangeEncoder()
+        self._family = _Categorical(perfect=False)
+
+    def encode(self, symbols: npt.NDArray[np.int32], rows_less_one: Frequencies) -> None:
+        """Encode symbols (n,) under rows (n, size), each row the frequencies less one."""
+        self._encoder.encode(symbols, self._family, rows_less_one)
+
+    def payload(self) -> bytes:
+        """Return the shortest bytes that decode to the symbols so far."""
+        words = self._encoder.get_compressed()
+        position, (lower, size) = self._encoder.pos()
+        if not position and not words.size:
+            return b""
+        # The coded number may be any in [low, low + size); `words` is one of them, its last 64 bits are
+        # congruent to the state's up to what was added to `lower`.
+        digits = 4 * (int(position) + 2)
+        coded = int.from_bytes(words.astype(">u4").tobytes().ljust(digits, b"\0")[:digits], "big")
+        low = coded - ((coded - int(lower)) & ((1 << 64) - 1))
+        return shortest_bytes(low, low + int(size), digits)
+
+
+def shortest_bytes(low: int, high: int, digits: int) -> bytes:
+    """Return the shortest bytes that, filled up with zeros to ``digits``, are a number in [low, high)."""
+    length = digits
+    number = low
+    for cut in range(1, digits + 1):
+        unit = 1 << (8 * cut)
+        candidate = -(-low // unit) * unit
+        if candidate >= high or candidate >> (8 * digits):
+            break
+        length, number = digits - cut, candidate
+    return number.to_bytes(digits, "big")[:length]
+
+
+class Decoder:
+    """Reads what :class:`Encoder` wrote."""
+
+    def __init__(self, payload: bytes) -> None:
+        # Two words of zeros more than the payload's own: constriction holds 64 bits ahead.
+        filled = payload + bytes(-len(payload) % 4 + 8)
+        words = np.frombuffer(filled, dtype=">u4").astype(np.uint32)
+        self._decoder = constriction.stream.queue.RangeDecoder(words)
+
+    def decode(self, row_less_one: Frequencies) -> int:
+        """Read one symbol under one row (size,), given less one.
+
+        Raises:
+            StreamInvalidError: no encoder wrote these bytes.
+        """
+        try:
+            return int(self._decoder.decode(_Categorical(row_less_one, lazy=True, perfect=False)))
+        except (AssertionError, ValueError) as error:
+            raise StreamInvalidError("a coded stream does not decode; encode the recording again") from error
