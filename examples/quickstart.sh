@@ -2,9 +2,10 @@
 # From a fresh checkout to a first .snac file: makes the environment, encodes a real recording, decodes it
 # and prints what that cost. Needs Python 3.10+; only the package index is asked, and only the first time.
 #
-#   bash examples/quickstart.sh [RECORDING]    default: the first recording of examples/audio
+#   bash examples/quickstart.sh [RECORDING [FOLDER]]
 #
-# SNAC_MODEL chooses another model than "mini". What it makes stays in build/quickstart.
+# RECORDING is examples/audio/speech-en.flac by default. What it makes stays in FOLDER, by default
+# build/quickstart in the checkout. SNAC_MODEL chooses another model than "mini".
 set -euo pipefail
 
 # shellcheck source=examples/env.sh
@@ -15,11 +16,10 @@ run() {
     "$@"
 }
 
-recordings=("$ROOT"/examples/audio/*.flac)
-recording=${1:-${recordings[0]}}
+recording=${1:-$ROOT/examples/audio/speech-en.flac}
 [ -f "$recording" ] || die "no such recording: $recording"
 model=${SNAC_MODEL:-mini}
-out=$ROOT/build/quickstart
+out=${2:-$ROOT/build/quickstart}
 name=$(basename "$recording")
 
 make_environment base

@@ -51,8 +51,7 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The first three seconds of a real recording, mono 16-bit WAV at its own rate."""
     import soundfile
 
-    source = min(path for path in RECORDINGS.iterdir() if path.suffix in (".flac", ".wav", ".ogg", ".opus"))
-    with soundfile.SoundFile(source) as file:
+    with soundfile.SoundFile(RECORDINGS / "speech-en.flac") as file:
         samples = file.read(3 * file.samplerate, dtype="float32", always_2d=True)[:, 0]
         rate = file.samplerate
     path = tmp_path_factory.mktemp("recordings") / "speech.wav"

@@ -1,0 +1,152 @@
+"""The documentation does what it says: README's commands run, its options exist, docs/cli.md is current."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import soundfile
+
+ROOT = Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
+PROGRAMS = Path(sys.executable).parent
+SHIPPED_MODEL = ROOT / "snac" / "models" / "mini"
+
+BLOCK = re.compile(
+    r"(?:<!-- shown, not run: (?P<why>[^\n]+) -->\n)?```(?P<language>\w+)\n(?P<text>.*?)```", re.DOTALL
+)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of README.md; ``why`` says why it is shown only, and is empty for those that run."""
+
+    line: int
+    language: str
+    text: str
+    why: str
+
+
+def blocks(language: str) -> list[Block]:
+    markdown = README.read_text(encoding="utf-8")
+    return [
+        Block(markdown[: match.start("text")].count("\n") + 1, language, match["text"], match["why"] or "")
+        for match in BLOCK.finditer(markdown)
+        if match["language"] == language
+    ]
+
+
+def environment() -> dict[str, str]:
+    """That of a user whose environment is activated, with nothing of ours in the way."""
+    ours = ("PYTHON", "PIP_", "SNAC_")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    return kept | {"PATH": f"{PROGRAMS}{os.pathsep}{os.environ['PATH']}", "HF_HUB_OFFLINE": "1"}
+
+
+def run(command: list[str], folder: Path) -> str:
+    done = subprocess.run(
+        command, cwd=folder, env=environment(), capture_output=True, text=True, stdin=subprocess.DEVNULL
+    )
+    shown = command[-1] if len(command[-1]) > 60 else " ".join(command)
+    assert done.returncode == 0, f"{shown}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+needs_shipped_model = pytest.mark.skipif(
+    not (SHIPPED_MODEL / "config.json").is_file(), reason="the shipped model mini is not in this checkout"
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, recording: Path) -> Path:
+    """What README's commands find: talk.wav and a small tree of recordings."""
+    folder = tmp_path_factory.mktemp("readme")
+    shutil.copy(recording, folder / "talk.wav")
+    samples, rate = soundfile.read(recording, dtype="int16")
+    (folder / "recordings" / "more").mkdir(parents=True)
+    soundfile.write(folder / "recordings" / "one.wav", samples[:rate], rate)
+    soundfile.write(folder / "recordings" / "more" / "two.flac", samples[rate : 2 * rate], rate)
+    return folder
+
+
+@needs_shipped_model
+def test_readme_commands_run_one_after_another(folder: Path) -> None:
+    for block in blocks("sh"):
+        if not block.why:
+            run(["bash", "-euo", "pipefail", "-c", block.text], folder)
+    original, restored = soundfile.info(folder / "talk.wav"), soundfile.info(folder / "again.wav")
+    assert (restored.samplerate, restored.frames) == (original.samplerate, original.frames)
+    assert sorted(path.name for path in (folder / "restored").rglob("*.wav")) == ["one.wav", "two.wav"]
+
+
+@needs_shipped_model
+def test_readme_python_runs(folder: Path) -> None:
+    assert blocks("python")
+    for block in blocks("python"):
+        run([sys.executable, "-c", block.text], folder)
+    assert soundfile.info(folder / "restored.wav").frames == soundfile.info(folder / "talk.wav").frames
+
+
+@pytest.mark.parametrize("block", blocks("sh"), ids=lambda block: f"line-{block.line}")
+def test_readme_shell_blocks_are_well_formed(block: Block, tmp_path: Path) -> None:
+    run(["bash", "-n", "-c", block.text], tmp_path)
+    for path in re.findall(r"\bbash (\S+\.sh)\b", block.text):
+        assert (ROOT / path).is_file(), f"README line {block.line} names {path}, which is not there"
+
+
+def calls(text: str) -> list[list[str]]:
+    """The words of each call of snac in a block, comments left out."""
+    found = []
+    for line in text.splitlines():
+        for part in re.split(r"[|;]|&&", line.partition("#")[0]):
+            words = part.split()
+            if words and words[0] == "snac":
+                found.append(words[1:])
+    return found
+
+
+ALL_CALLS = sorted({tuple(words) for block in blocks("sh") for words in calls(block.text)})
+
+
+@pytest.mark.parametrize("words", ALL_CALLS, ids=" ".join)
+def test_readme_options_exist(words: tuple[str, ...]) -> None:
+    typer_main = pytest.importorskip("typer.main")
+    from snaccli.cli.app import app
+
+    command, rest = typer_main.get_command(app), list(words)
+    while getattr(command, "commands", None) and rest:
+        assert rest[0] in command.commands, f"snac {' '.join(words)}: no command {rest[0]}"
+        command = command.commands[rest.pop(0)]
+    known = {"--help", *(flag for param in command.params for flag in param.opts + param.secondary_opts)}
+    for word in rest:
+        if word.startswith("-") and word != "-":
+            assert word in known, f"snac {' '.join(words)}: no option {word}"
+
+
+def test_the_command_reference_is_current(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, ROOT / "docs" / "make_cli.py", "--check"], cwd=tmp_path)
+    assert done.returncode == 0, "docs/cli.md is stale: python docs/make_cli.py"
+
+
+def test_every_command_is_in_the_readme() -> None:
+    import typer.main
+
+    from snaccli.cli.app import app
+
+    named = {words[0] for words in ALL_CALLS if words}
+    visible = {name for name, command in typer.main.get_command(app).commands.items() if not command.hidden}
+    assert visible <= named, f"README shows no use of {sorted(visible - named)}"
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/development.md", "docs/format.md"])
+def test_links_lead_to_files(page: str) -> None:
+    path = ROOT / page
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", path.read_text(encoding="utf-8")):
+        if "://" not in target:
+            assert (path.parent / target).exists(), f"{page} links to {target}, which is not there"

@@ -1,0 +1,106 @@
+"""The example scripts run, on real recordings and on what a user's folder may hold besides."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import soundfile
+
+ROOT = Path(__file__).resolve().parent.parent
+EXAMPLES = ROOT / "examples"
+VENV = ROOT / ".venv"
+
+
+def run(script: str, *arguments: str | Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return subprocess.run(
+        ["bash", EXAMPLES / script, *arguments],
+        cwd=folder,
+        env=os.environ | {"PATH": programs},
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+@pytest.fixture
+def tree(tmp_path: Path, recording: Path) -> Path:
+    """Recordings at two depths, notes of the same name as one of them, and a recording that is none."""
+    tree = tmp_path / "my recordings"
+    (tree / "day two").mkdir(parents=True)
+    samples, rate = soundfile.read(recording, dtype="int16")
+    soundfile.write(tree / "a.wav", samples[:rate], rate)
+    soundfile.write(tree / "day two" / "b.FLAC", samples[rate : 2 * rate], rate, format="FLAC")
+    (tree / "a.txt").write_text("what a.wav is about")
+    (tree / "broken.wav").write_bytes(b"RIFF of nothing")
+    return tree
+
+
+def below(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_tree_is_compressed_and_restored(tree: Path, tmp_path: Path, tiny_model_folder: Path) -> None:
+    small, again = tmp_path / "small tree", tmp_path / "again"
+    done = run("compress-tree.sh", tree, small, "--model", tiny_model_folder, folder=tmp_path)
+    assert done.returncode == 1
+    assert "broken.wav" in done.stderr
+    assert below(small) == ["a.snac", "a.txt", "broken.wav", "day two/b.snac"]
+
+    (tree / "broken.wav").unlink()
+    (small / "broken.wav").unlink()
+    before = (small / "a.snac").stat().st_mtime_ns
+    done = run("compress-tree.sh", tree, small, "--model", tiny_model_folder, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (small / "a.snac").stat().st_mtime_ns == before, "a second run encodes nothing again"
+
+    done = run("restore-tree.sh", small, again, "--model", tiny_model_folder, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert below(again) == ["a.txt", "a.wav", "day two/b.wav"]
+    for restored, original in (("a.wav", "a.wav"), ("day two/b.wav", "day two/b.FLAC")):
+        was, now = soundfile.info(tree / original), soundfile.info(again / restored)
+        assert (now.samplerate, now.frames) == (was.samplerate, was.frames)
+
+
+@pytest.mark.parametrize("script", ["compress-tree.sh", "restore-tree.sh"])
+def test_trees_are_not_written_into_themselves(script: str, tree: Path, tmp_path: Path) -> None:
+    done = run(script, tree, tree / "inside", folder=tmp_path)
+    assert done.returncode == 2
+    assert "elsewhere" in done.stderr
+
+
+@pytest.mark.parametrize("script", ["compress-tree.sh", "restore-tree.sh"])
+def test_tree_scripts_say_how_to_be_called(script: str, tmp_path: Path) -> None:
+    done = run(script, "missing", "target", folder=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("usage: ")
+    assert not (tmp_path / "target").exists()
+
+
+@pytest.mark.skipif(
+    not (VENV / "installed-test").is_file() or Path(sys.prefix).resolve() != VENV.resolve(),
+    reason="quickstart.sh, outside the environment of tests/run.sh",
+)
+def test_quickstart_encodes_decodes_and_reports(
+    recording: Path, tmp_path: Path, tiny_model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not (ROOT / "snac" / "models" / "mini" / "config.json").is_file():
+        monkeypatch.setenv("SNAC_MODEL", str(tiny_model_folder))
+    done = run("quickstart.sh", recording, tmp_path / "made here", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "installing" not in done.stderr
+    was, now = soundfile.info(recording), soundfile.info(tmp_path / "made here" / "speech.wav")
+    assert (now.samplerate, now.frames) == (was.samplerate, was.frames)
+    assert "speech" in done.stdout
+
+
+@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck of the scripts: not installed")
+def test_scripts_pass_shellcheck() -> None:
+    scripts = [*EXAMPLES.glob("*.sh"), ROOT / "tests" / "run.sh", ROOT / ".ci" / "run"]
+    done = subprocess.run(["shellcheck", "-x", *scripts], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stdout
