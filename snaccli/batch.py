@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -55,7 +55,7 @@ def run(
     workers: int = 1,
     on_start: Callable[[Job], None] | None = None,
     on_progress: Callable[[Job, float], None] | None = None,
-) -> Iterator[Outcome[R]]:
+) -> Generator[Outcome[R], None, None]:
     """Yield the outcome of every job as it ends; with one worker in the order of `jobs`.
 
     `work(job, progress)` returns the result; it calls `progress` with the fraction done, 0 to 1, often
@@ -93,7 +93,7 @@ def _run_threads(
     workers: int,
     start: Callable[[Job], None],
     report: Callable[[Job, float], None],
-) -> Iterator[Outcome[R]]:
+) -> Generator[Outcome[R], None, None]:
     waiting: queue.SimpleQueue[Job] = queue.SimpleQueue()
     ended: queue.SimpleQueue[Outcome[R] | BaseException] = queue.SimpleQueue()
     stop = threading.Event()

@@ -1,0 +1,45 @@
+"""The ``snac`` program, also as ``python -m snaccli``."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import warnings
+from types import FrameType
+
+from snaccli.cli.app import run
+
+
+class _Terminated(KeyboardInterrupt):
+    """Another signal that asks the program to end; it cleans up as for an interrupt."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__("terminated")
+        self.status = 128 + number
+
+
+def main() -> None:
+    """Run the command line with the arguments of the process, and exit with its status."""
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), _terminate)
+    if not sys.warnoptions and "--debug" not in sys.argv:
+        warnings.simplefilter("ignore")  # those of the libraries are for programmers
+    status = run(sys.argv[1:])
+    try:
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
+    except OSError:
+        # The reader has gone away. What is left must not be written again when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    sys.exit(status)
+
+
+def _terminate(number: int, _: FrameType | None) -> None:
+    raise _Terminated(number)
+
+
+if __name__ == "__main__":
+    main()

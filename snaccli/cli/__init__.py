@@ -1,0 +1,1 @@
+"""The ``snac`` command line: one module a command; nothing else in the package imports it."""

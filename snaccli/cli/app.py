@@ -1,0 +1,113 @@
+"""The ``snac`` command: its commands put together, and one way out for every error."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+import typer
+
+from snaccli.cli import bench, decode, encode, info, models, text, verify
+from snaccli.cli.console import Console
+from snaccli.errors import ExitStatus
+
+__all__ = ["app", "run"]
+
+Command = Callable[..., ExitStatus]
+
+app = typer.Typer(
+    name="snac",
+    help="Turn audio into files of one to three kilobits per second, and back.",
+    invoke_without_command=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+models_app = typer.Typer(
+    help="List the models, fetch one, or describe one.",
+    invoke_without_command=True,
+    rich_markup_mode=None,
+)
+
+
+def run(arguments: Sequence[str], console: Console | None = None) -> int:
+    """Run the command line and return its exit status (see :class:`snaccli.errors.ExitStatus`).
+
+    Args:
+        arguments: without the program's name.
+        console: the streams to write to; those of the process by default.
+    """
+    console = console or Console()
+    return console.attempt(lambda: _parse_and_run(arguments, console))
+
+
+def _parse_and_run(arguments: Sequence[str], console: Console) -> int:
+    try:
+        with console.as_standard_streams():
+            status = app(list(arguments), prog_name="snac", standalone_mode=False, obj=console)
+    except typer.Abort as abort:
+        raise KeyboardInterrupt from abort
+    except Exception as error:
+        if not _is_usage_error(error):
+            raise
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context else "snac"
+        console.complain(f"{text.usage(error.format_message())}; see '{path} --help'")  # type: ignore[attr-defined]
+        return ExitStatus.USAGE
+    return int(status or 0)
+
+
+def _is_usage_error(error: Exception) -> bool:
+    # Typer carries its own copy of click since 0.16 and builds on click's before: the class has two homes.
+    return hasattr(error, "format_message") and getattr(error, "exit_code", None) == ExitStatus.USAGE
+
+
+def _guarded(command: Command) -> Command:
+    """Return `command` with the console set up from its options, and its errors told on one line."""
+
+    @functools.wraps(command)
+    def guarded(context: typer.Context, **values: Any) -> None:
+        console: Console = context.obj
+        console.quiet = values["quiet"]
+        console.verbose = values["verbose"]
+        console.json = values["json"]
+        console.debug = values["debug"]
+        raise typer.Exit(console.attempt(lambda: command(context, **values)))
+
+    return guarded  # type: ignore[return-value]
+
+
+def _add(group: typer.Typer, name: str, command: Command, examples: str) -> None:
+    group.command(name, epilog=f"Examples:\n\n\b\n{examples.strip()}")(_guarded(command))
+
+
+_add(app, "encode", encode.encode, encode.EXAMPLES)
+_add(app, "decode", decode.decode, decode.EXAMPLES)
+_add(app, "info", info.info, info.EXAMPLES)
+_add(app, "verify", verify.verify, verify.EXAMPLES)
+_add(app, "bench", bench.bench, bench.EXAMPLES)
+_add(models_app, "list", models.list_models, models.LIST_EXAMPLES)
+_add(models_app, "pull", models.pull, models.PULL_EXAMPLES)
+_add(models_app, "show", models.show, models.SHOW_EXAMPLES)
+app.add_typer(models_app, name="models")
+
+
+@app.callback()
+def _main(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    if version:
+        from snac import __version__
+
+        typer.echo(f"snac {__version__}")
+        raise typer.Exit
+    _help_without_command(context)
+
+
+@models_app.callback()
+def _help_without_command(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit(ExitStatus.USAGE)

@@ -1,0 +1,140 @@
+"""What ``encode`` and ``decode`` have in common: from a plan to files, bars and a report."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import closing, suppress
+from typing import TypeVar
+
+from snaccli import batch
+from snaccli.batch import Job, Outcome
+from snaccli.cli.console import Console
+from snaccli.cli.plan import STREAM, Plan
+from snaccli.cli.progress import Bars, Length
+from snaccli.cli.report import Coded, Report
+from snaccli.cli.text import display
+from snaccli.errors import ExitStatus, OutputError, SnacError, UsageError
+
+__all__ = ["check_streams", "convert"]
+
+R = TypeVar("R", bound=Coded)
+Prepare = Callable[[Sequence[Job]], batch.Work[R]]
+
+
+def check_streams(console: Console, plan: Plan) -> None:
+    """Refuse what cannot go over the standard streams.
+
+    Raises:
+        UsageError: bytes would be written to a terminal, or mixed with JSON.
+    """
+    if any(job.output == STREAM for job in plan.jobs):
+        if console.json:
+            raise UsageError("--json and the output would both go to standard output; give -o a file")
+        if console.stdout.isatty():
+            raise UsageError("standard output is a terminal; give -o a file, or send the output into a pipe")
+
+
+def convert(
+    console: Console,
+    plan: Plan,
+    report: Report[R],
+    prepare: Prepare[R],
+    length: Length,
+    *,
+    force: bool,
+    skip_existing: bool,
+    workers: int,
+) -> ExitStatus:
+    """Run the jobs of `plan` and report on them.
+
+    What can be told without a model is told first: inputs that are not there, outputs that are there
+    already. `prepare(jobs)` then loads the model and returns the work; an error in it ends the run.
+    `length(job)` gives the seconds of audio for the bars.
+    """
+    for remark in plan.remarks:
+        console.note(remark)
+    for name, problem in plan.problems:
+        report.add(Outcome(Job(name, ""), error=problem))
+    waiting: list[Job] = []
+    for job in plan.jobs:
+        if force or not _exists(job):
+            waiting.append(job)
+        else:
+            report.add(Outcome(job, error=None if skip_existing else _taken(job)))
+    expected = len(plan.problems) + len(plan.jobs)
+    if waiting:
+        work = prepare(waiting)
+        report.start()
+        try:
+            _run(console, waiting, work, report, length, workers)
+        except KeyboardInterrupt:
+            report.finish(expected)
+            raise
+    return report.finish(expected)
+
+
+def _run(
+    console: Console,
+    jobs: Sequence[Job],
+    work: batch.Work[R],
+    report: Report[R],
+    length: Length,
+    workers: int,
+) -> None:
+    with _Folders() as folders, Bars(console, jobs, length) as bars:
+
+        def make(job: Job, progress: Callable[[float], None]) -> R:
+            folders.make(os.path.dirname(job.output))
+            return work(job, progress)
+
+        outcomes = batch.run(jobs, make, workers=workers, on_start=bars.begin, on_progress=bars.advance)
+        with closing(outcomes):
+            for outcome in outcomes:
+                bars.end(outcome.job)
+                if isinstance(outcome.error, BrokenPipeError):
+                    raise outcome.error
+                report.add(outcome)
+
+
+class _Folders:
+    """Makes folders for outputs, and at the end takes away those that got none."""
+
+    def __init__(self) -> None:
+        self._made: list[str] = []
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> _Folders:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for path in reversed(self._made):
+            with suppress(OSError):  # it holds something
+                os.rmdir(path)
+
+    def make(self, folder: str) -> None:
+        """Make `folder` and those above it."""
+        with self._lock:
+            missing: list[str] = []
+            path = folder
+            while path and not os.path.lexists(path):
+                missing.append(path)
+                path = os.path.dirname(path)
+            for path in reversed(missing):
+                try:
+                    os.mkdir(path)
+                except OSError as error:
+                    reason = (error.strerror or str(error)).lower()
+                    raise OutputError(
+                        f"the folder {display(path)} cannot be made: {reason}; give another -o"
+                    ) from error
+                self._made.append(path)
+
+
+def _exists(job: Job) -> bool:
+    return job.output != STREAM and os.path.lexists(job.output)
+
+
+def _taken(job: Job) -> SnacError:
+    return OutputError(f"{display(job.output)} exists; give -f to overwrite it, or --skip-existing")

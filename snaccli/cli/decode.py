@@ -1,0 +1,227 @@
+"""``snac decode``: ``.snac`` files to audio files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from snaccli.batch import Job, Work
+from snaccli.cli import options, text
+from snaccli.cli.console import Console
+from snaccli.cli.convert import check_streams, convert
+from snaccli.cli.plan import STREAM, find_sources, is_snac, make_plan
+from snaccli.cli.progress import waiting
+from snaccli.cli.report import Report
+from snaccli.errors import ExitStatus, ModelError, SnacError
+
+if TYPE_CHECKING:
+    from snaccli.codec import Codec, DecodeResult
+    from snaccli.container import Header
+
+EXAMPLES = """
+snac decode song.snac                   writes song.wav beside it
+snac decode song.snac -o song.flac      the format by the ending
+snac decode coded -o restored --format flac
+snac decode talk.snac --start 1:30 --duration 10
+snac decode - < song.snac | aplay
+"""
+
+
+def decode(
+    context: typer.Context,
+    inputs: Annotated[list[str], typer.Argument(metavar="INPUT", help=options.SNAC_FILES)],
+    output: options.Output = None,
+    audio_format: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="ENDING",
+            help="wav, flac, ogg, opus, mp3, ... for outputs whose names you do not give; wav by default.",
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "-m",
+            "--model",
+            metavar="MODEL",
+            autocompletion=options.complete_model,
+            help="Take this model, by name or folder, instead of the one that the file names.",
+        ),
+    ] = None,
+    any_weights: Annotated[
+        bool,
+        typer.Option(
+            "--any-weights", help="Decode even if the file was made with other weights: mostly noise."
+        ),
+    ] = False,
+    force: options.Force = False,
+    skip_existing: options.SkipExisting = False,
+    rate: Annotated[
+        options.RateChoice, typer.Option("--rate", help="The recording's own sample rate, or the model's.")
+    ] = options.RateChoice.original,
+    levels: Annotated[
+        int | None,
+        typer.Option("--levels", min=1, metavar="N", help="Use the N coarsest levels only; all by default."),
+    ] = None,
+    salvage: Annotated[
+        bool, typer.Option("--salvage", help="Decode what is intact of a damaged or cut-off file.")
+    ] = False,
+    start: Annotated[
+        float,
+        typer.Option("--start", parser=options.seconds, metavar="TIME", help="Begin here: 90, or 1:30."),
+    ] = 0.0,
+    duration: Annotated[
+        float | None,
+        typer.Option(
+            "--duration",
+            parser=options.seconds,
+            metavar="TIME",
+            help="Decode this much: 10, or 1:30; by default all.",
+        ),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, metavar="N", help="Of the model's noise: one seed, one sound.")
+    ] = 0,
+    no_noise: Annotated[bool, typer.Option("--no-noise", help="Leave the model's noise out.")] = False,
+    jobs: options.Jobs = 1,
+    device: options.Device = options.DeviceChoice.auto,
+    threads: options.Threads = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+    debug: options.Debug = False,
+) -> ExitStatus:
+    """Turn .snac files back into audio."""
+    console: Console = context.obj
+    ending = "." + (audio_format or "wav").lower().lstrip(".")
+    sources = find_sources(inputs, wanted=is_snac, kind=".snac file")
+    plan = make_plan(sources, output, ending=ending, replaces=".snac")
+    check_streams(console, plan)
+
+    def prepare(todo: Sequence[Job]) -> Work[DecodeResult]:
+        with waiting(console, "loading the model"):
+            from snaccli.codec import decode_file
+
+            models = _Models(model, device.value, threads)
+            models.load_for(todo)
+        for codec in models.loaded:
+            console.detail(f"model {codec.name}, fingerprint {codec.fingerprint}, on {codec.device}")
+
+        def work(job: Job, progress: Callable[[float], None]) -> DecodeResult:
+            return decode_file(
+                job.source,
+                job.output,
+                model=models.of(job),
+                rate=rate.value,
+                levels=levels,
+                salvage=salvage,
+                start=start,
+                duration=duration,
+                seed=seed,
+                noise=not no_noise,
+                any_weights=any_weights,
+                audio_format=audio_format,
+                overwrite=force,
+                progress=progress,
+            )
+
+        return work
+
+    report = Report(console, batch=plan.batch, verb="decoded", line=_line, total=_total)
+    return convert(
+        console, plan, report, prepare, _seconds, force=force, skip_existing=skip_existing, workers=jobs
+    )
+
+
+class _Models:
+    """The models that the files of a run name, each loaded once before the first file is decoded."""
+
+    def __init__(self, choice: str | None, device: str, threads: int | None) -> None:
+        self._choice = choice
+        self._device = device
+        self._threads = threads
+        self._codecs: dict[str, Codec] = {}
+        self._errors: dict[str, ModelError] = {}
+
+    @property
+    def loaded(self) -> list[Codec]:
+        return list(self._codecs.values())
+
+    def load_for(self, jobs: Sequence[Job]) -> None:
+        """Load the models of `jobs`.
+
+        Raises:
+            ModelError: none of the models can be had, so that no file can be decoded.
+        """
+        for name in dict.fromkeys(map(self._name, jobs)):
+            if name is not None:
+                self._load(name)
+        if self._errors and not self._codecs:
+            raise next(iter(self._errors.values()))
+
+    def of(self, job: Job) -> Codec | None:
+        """Return the model for `job`; None leaves it to the decoder, which says what is wrong with the file.
+
+        Raises:
+            ModelError: it cannot be had.
+        """
+        name = self._name(job)
+        if name in self._errors:
+            raise self._errors[name]
+        return None if name is None else self._codecs[name]
+
+    def _name(self, job: Job) -> str | None:
+        if self._choice is not None or job.source == STREAM:
+            return self._choice
+        try:
+            return _header(job).model
+        except (SnacError, OSError):
+            return None
+
+    def _load(self, name: str) -> None:
+        from snaccli.codec import Codec
+
+        try:
+            self._codecs[name] = Codec.load(name, device=self._device, threads=self._threads)
+        except ModelError as error:
+            self._errors[name] = error
+
+
+def _header(job: Job) -> Header:
+    from snaccli.container import read_header
+
+    with open(job.source, "rb") as file:
+        return read_header(file).header
+
+
+def _seconds(job: Job) -> float | None:
+    if job.source == STREAM:
+        return None
+    header = _header(job)
+    return header.samples / header.sample_rate
+
+
+def _line(result: DecodeResult) -> str:
+    parts = [
+        f"{text.display(result.source)} -> {text.display(result.output)}",
+        text.clock(result.duration_s),
+        f"{result.sample_rate} Hz",
+        "mono" if result.channels == 1 else f"{result.channels} channels",
+        f"({result.note})" if result.note else "",
+        text.speed(result.duration_s, result.seconds),
+    ]
+    return "  ".join(part for part in parts if part)
+
+
+def _total(results: Sequence[DecodeResult], wall_seconds: float) -> str:
+    audio_seconds = sum(result.duration_s for result in results)
+    noted = sum(bool(result.note) for result in results)
+    parts = [
+        f"{text.clock(audio_seconds)} of audio",
+        f"({text.count(noted, 'file')} with a remark)" if noted else "",
+        text.speed(audio_seconds, wall_seconds),
+    ]
+    return "  ".join(part for part in parts if part)

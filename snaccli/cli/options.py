@@ -1,0 +1,119 @@
+"""The options that several commands share, so that each is spelled and explained in one way."""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+from typing import Annotated
+
+import typer
+
+from snac.registry import DEFAULT_MODEL, MODELS
+
+__all__ = [
+    "DEFAULT_MODEL",
+    "SNAC_FILES",
+    "ChannelChoice",
+    "Debug",
+    "Device",
+    "DeviceChoice",
+    "Force",
+    "Jobs",
+    "Json",
+    "Output",
+    "Quiet",
+    "RateChoice",
+    "SkipExisting",
+    "Threads",
+    "Verbose",
+    "complete_model",
+    "seconds",
+]
+
+
+class DeviceChoice(str, Enum):
+    """Where the model runs."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+    mps = "mps"
+
+
+class ChannelChoice(str, Enum):
+    """What becomes of a recording with several channels."""
+
+    mono = "mono"
+    keep = "keep"
+
+
+class RateChoice(str, Enum):
+    """The sample rate of decoded audio."""
+
+    original = "original"
+    model = "model"
+
+
+def complete_model(incomplete: str) -> list[tuple[str, str]]:
+    """Offer the known models to the shell."""
+    return [(model.name, model.description) for model in MODELS.values() if model.name.startswith(incomplete)]
+
+
+_CLOCK = re.compile(r"(?:(?:(\d+):)?([0-5]?\d):)?(\d+(?:\.\d*)?|\.\d+)", re.ASCII)
+
+
+def seconds(text: str) -> float:
+    """Return the seconds that ``90``, ``1:30``, ``1:30.5`` or ``1:02:03`` stand for.
+
+    Raises:
+        typer.BadParameter: it is none of these.
+    """
+    match = _CLOCK.fullmatch(text.strip())
+    if match is None or (match[2] is not None and float(match[3]) >= 60):
+        raise typer.BadParameter(
+            f"{text!r} is not a time; give seconds, or minutes as 1:30, or hours as 1:02:03"
+        )
+    hours, minutes, rest = match.groups()
+    return int(hours or 0) * 3600 + int(minutes or 0) * 60 + float(rest)
+
+
+SNAC_FILES = (
+    ".snac files; folders, of which all .snac files are taken but those whose names begin with a dot; "
+    "or - for standard input."
+)
+Output = Annotated[
+    str | None,
+    typer.Option(
+        "-o",
+        "--output",
+        metavar="PATH",
+        help="Write to this file, to this folder when there are several inputs, or to standard output (-). "
+        "Without it each output stands beside its input.",
+    ),
+]
+Force = Annotated[bool, typer.Option("-f", "--force", help="Overwrite outputs that exist.")]
+SkipExisting = Annotated[
+    bool, typer.Option("--skip-existing", help="Leave out files whose output exists: resumes a batch.")
+]
+Jobs = Annotated[
+    int,
+    typer.Option("-j", "--jobs", min=1, metavar="N", help="Work on N files at once; they share one model."),
+]
+Device = Annotated[
+    DeviceChoice, typer.Option("--device", help="Where the model runs; auto takes the fastest there is.")
+]
+Threads = Annotated[
+    int | None,
+    typer.Option("--threads", min=1, metavar="N", help="Processor threads; as many as help by default."),
+]
+Json = Annotated[
+    bool,
+    typer.Option("--json", help="Print the result as JSON on standard output, all else on standard error."),
+]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print nothing but errors.")]
+Verbose = Annotated[
+    bool, typer.Option("-v", "--verbose", help="Tell more: each file, the model, what was left out.")
+]
+Debug = Annotated[
+    bool, typer.Option("--debug", help="Print the traceback of an error, for reports of defects.")
+]

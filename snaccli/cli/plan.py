@@ -1,0 +1,214 @@
+"""From the inputs and ``-o`` of a command line to one job a file, checked before anything runs."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from snaccli.batch import Job
+from snaccli.cli.text import display
+from snaccli.errors import SnacError, UsageError
+
+__all__ = ["OutputClashError", "Plan", "Sources", "expand", "find_sources", "is_snac", "make_plan"]
+
+STREAM = "-"
+
+
+class OutputClashError(UsageError):
+    """Two inputs would be written to the same output, or an input would be overwritten."""
+
+
+class NothingFoundError(SnacError):
+    """A folder holds no file of the kind that the command works on."""
+
+
+@dataclass
+class Sources:
+    """The files that the inputs of a command stand for.
+
+    Attributes:
+        files: each with its path below the folder that was named, in a fixed order: inputs as given,
+            folders sorted by name.
+        batch: whether the user asked for several files (several inputs, or a folder).
+        problems: inputs that led to no file, each with the reason.
+        remarks: what was left out on purpose, worth a line.
+    """
+
+    files: list[tuple[str, str]] = field(default_factory=list)
+    batch: bool = False
+    problems: list[tuple[str, Exception]] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Plan:
+    """What to run: the files to make, and the inputs that led to none (see :class:`Sources`)."""
+
+    jobs: list[Job]
+    batch: bool
+    problems: list[tuple[str, Exception]]
+    remarks: list[str]
+
+
+def expand(inputs: Iterable[str], *, globs: bool = os.name == "nt") -> list[str]:
+    """Return `inputs` with patterns expanded where the shell leaves that to the program, as on Windows."""
+    expanded: list[str] = []
+    for name in inputs:
+        matches = []
+        if globs and glob.has_magic(name) and not os.path.lexists(name):
+            matches = sorted(glob.glob(name, recursive=True))
+        expanded += matches or [name]
+    return expanded
+
+
+def find_sources(inputs: Iterable[str], *, wanted: Callable[[str], bool], kind: str) -> Sources:
+    """Return the files that `inputs` stand for.
+
+    Args:
+        inputs: files, folders (walked recursively; what begins with a dot is left out there, and links to
+            folders are not followed), or ``-``.
+        wanted: whether a file in a folder is one to take, by its name; files named by the user are taken
+            as they are.
+        kind: what `wanted` looks for, for messages.
+    """
+    names = expand(inputs)
+    sources = Sources(batch=len(names) > 1 or any(os.path.isdir(name) for name in names))
+    if STREAM in names and len(names) > 1:
+        raise UsageError("standard input cannot be one of several inputs; give it a run of its own")
+    for name in names:
+        try:
+            sources.files += _files(name, wanted, kind, sources)
+        except (SnacError, OSError) as error:
+            sources.problems.append((name, error))
+    return sources
+
+
+def make_plan(sources: Sources, output: str | None, *, ending: str, replaces: str | None = None) -> Plan:
+    """Return one job for each file, its output found and checked.
+
+    Args:
+        sources: what to work on.
+        output: a file, or a folder where there are several files; ``-``; None to write beside each input,
+            and to standard output from standard input.
+        ending: of the outputs, with its dot.
+        replaces: the only ending that `ending` takes the place of; None for any.
+
+    Raises:
+        UsageError: the inputs and the output do not fit together.
+        OutputClashError: two jobs have one output, or an output is an input.
+    """
+    if output is None and any(source == STREAM for source, _ in sources.files):
+        output = STREAM
+    folder = _output_folder(output, sources.batch)
+    jobs = [
+        Job(source, _target(source, below, output, folder, ending, replaces))
+        for source, below in sources.files
+    ]
+    return Plan(_without_clashes(jobs), sources.batch, sources.problems, sources.remarks)
+
+
+def is_snac(name: str) -> bool:
+    """Whether the name is that of a ``.snac`` file, for :func:`find_sources`."""
+    return name.lower().endswith(".snac")
+
+
+def _output_folder(output: str | None, batch: bool) -> str | None:
+    """Return the folder that outputs go to, or None when `output` is a file, a stream or not given."""
+    if output is None:
+        return None
+    if not output:
+        raise UsageError("the output has an empty name; give -o a file or a folder")
+    if batch:
+        if output == STREAM:
+            raise UsageError("several files cannot go to standard output; give -o a folder")
+        if os.path.lexists(output) and not os.path.isdir(output):
+            raise UsageError(f"{display(output)} is a file; for several inputs -o names a folder")
+        return output
+    return output if os.path.isdir(output) or output.endswith(("/", os.sep)) else None
+
+
+def _files(
+    name: str, wanted: Callable[[str], bool], kind: str, sources: Sources
+) -> Iterator[tuple[str, str]]:
+    """Yield each file that `name` stands for, with its path below the folder that was named."""
+    if name == STREAM:
+        yield name, name
+    elif os.path.isdir(name):
+        found = list(_walk(name, "", wanted, sources))
+        if not found:
+            raise NothingFoundError(f"no {kind} in this folder or below it; name another folder or the files")
+        yield from found
+    else:
+        os.stat(name)  # raises the error that says why it cannot be read
+        yield name, os.path.basename(name)
+
+
+def _walk(
+    root: str, below: str, wanted: Callable[[str], bool], sources: Sources
+) -> Iterator[tuple[str, str]]:
+    try:
+        with os.scandir(os.path.join(root, below) if below else root) as entries:
+            listed = sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        sources.problems.append((os.path.join(root, below), error))
+        return
+    for entry in listed:
+        path = os.path.join(below, entry.name)
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            yield from _walk(root, path, wanted, sources)
+        elif entry.is_dir():  # a link to a folder may lead in a circle or out of the tree
+            sources.remarks.append(f"{display(os.path.join(root, path))}: linked folder not followed")
+        elif wanted(entry.name):
+            yield os.path.join(root, path), path
+
+
+def _target(
+    source: str, below: str, output: str | None, folder: str | None, ending: str, replaces: str | None
+) -> str:
+    if folder is not None:
+        return os.path.join(folder, _with_ending("stdin" if source == STREAM else below, ending, replaces))
+    if output is not None:
+        return output
+    return _with_ending(source, ending, replaces)
+
+
+def _with_ending(name: str, ending: str, replaces: str | None) -> str:
+    stem, old = os.path.splitext(name)
+    return (stem if replaces is None or old.lower() == replaces else name) + ending
+
+
+def _without_clashes(jobs: Sequence[Job]) -> list[Job]:
+    """Return `jobs` without exact repeats; raise if one would write over another's input or output."""
+    sources = {_identity(job.source): job.source for job in jobs if job.source != STREAM}
+    outputs: dict[str, Job] = {}
+    for job in jobs:
+        if job.output == STREAM:
+            outputs[STREAM] = job
+            continue
+        place = _identity(job.output)
+        if place in sources:
+            raise OutputClashError(_input_clash(job, sources[place]))
+        other = outputs.setdefault(place, job)
+        if _identity(other.source) != _identity(job.source):
+            raise OutputClashError(
+                f"{display(other.source)} and {display(job.source)} would both become {display(job.output)}; "
+                "nothing was written; rename one, or run the command once for each with its own -o"
+            )
+    return list(outputs.values())
+
+
+def _input_clash(job: Job, source: str) -> str:
+    if source == job.source:
+        return f"{display(source)}: input and output are the same file; give another output with -o"
+    return (
+        f"{display(job.source)} would be written over {display(source)}, which is an input too; "
+        "give another output with -o"
+    )
+
+
+def _identity(path: str) -> str:
+    return os.path.normcase(os.path.realpath(path))
