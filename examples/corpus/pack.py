@@ -93,7 +93,10 @@ def read_clip(clip: Clip) -> np.ndarray:
 
 
 def write_pack(clips: Iterable[Clip], target: Path) -> list[Row]:
-    """Write ``target``.npy and ``target``.json and return the rows; both appear only when complete."""
+    """Write ``target``.npy and ``target``.json and return the rows; both appear only when complete.
+
+    A recording without a sample gets no row.
+    """
     data, table = target.with_suffix(".npy"), target.with_suffix(".json")
     part = data.with_name(data.name + ".part")
     rows: list[Row] = []
@@ -102,6 +105,8 @@ def write_pack(clips: Iterable[Clip], target: Path) -> list[Row]:
         file.write(npy_header(0))
         for clip in clips:
             samples = read_clip(clip)
+            if not len(samples):
+                continue
             file.write(samples.tobytes())
             rows.append(
                 Row(clip.name, start, len(samples), clip.bandwidth_hz, clip.kind, clip.licence, clip.source)

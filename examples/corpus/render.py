@@ -18,10 +18,14 @@ SYNTH_RATE = 48_000  # the synthesiser aliases near its own limit, so it runs ab
 
 def render(midi: bytes, soundfont: Path, target: Path) -> None:
     """Play ``midi`` (bytes of a file) through ``soundfont`` into ``target``: mono FLAC at RATE, peak PEAK."""
+    # Without a soundfont it can read, fluidsynth quietly plays the system's own, whose licence may differ.
+    if not soundfont.is_file():
+        raise FileNotFoundError(f"no such soundfont: {soundfont}")
     with tempfile.TemporaryDirectory() as folder:
         score, wav = Path(folder, "score.mid"), Path(folder, "score.wav")
         score.write_bytes(midi)
         command = ["fluidsynth", "-n", "-i", "-q", "-o", "synth.dynamic-sample-loading=1"]
+        command += ["-o", "synth.default-soundfont="]
         command += ["-r", str(SYNTH_RATE), "-g", "0.5", "-T", "wav", "-O", "float", "-F", str(wav)]
         subprocess.run([*command, str(soundfont), str(score)], check=True, stdout=subprocess.DEVNULL)
         samples, rate = soundfile.read(wav, dtype="float32", always_2d=True)
