@@ -163,8 +163,8 @@ def resolve(source: str | os.PathLike[str]) -> ModelSource:
     text = source.strip()
     base, _, revision = text.partition("@")
     known = MODELS.get(base.lower())
-    if known is None and text and Path(text).expanduser().exists():
-        return _folder(Path(text).expanduser())
+    if known is None and (path := _existing(text)) is not None:
+        return _folder(path)
     known = known or _BY_REPOSITORY.get(base.lower())
     if "@" in text and not _is_revision(revision):
         raise ModelNotFoundError(f"model {text!r}: {revision!r} is not the name of a revision")
@@ -182,6 +182,14 @@ def is_repository(text: str) -> bool:
     if not _REPOSITORY.fullmatch(text) or "--" in text or ".." in text:
         return False
     return all(part[0] not in ".-" and part[-1] not in ".-" for part in text.split("/"))
+
+
+def _existing(text: str) -> Path | None:
+    try:
+        path = Path(text).expanduser()
+        return path if text and path.exists() else None
+    except (OSError, RuntimeError, ValueError):  # no such user, too long a name, a null character
+        return None
 
 
 def _is_revision(text: str) -> bool:
