@@ -59,7 +59,7 @@ def complete_model(incomplete: str) -> list[tuple[str, str]]:
     return [(model.name, model.description) for model in MODELS.values() if model.name.startswith(incomplete)]
 
 
-_CLOCK = re.compile(r"(?:(?:(\d+):)?([0-5]?\d):)?(\d+(?:\.\d*)?|\.\d+)", re.ASCII)
+_CLOCK = re.compile(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d*)?|\.\d+)", re.ASCII)
 
 
 def seconds(text: str) -> float:
@@ -69,11 +69,11 @@ def seconds(text: str) -> float:
         typer.BadParameter: it is none of these.
     """
     match = _CLOCK.fullmatch(text.strip())
-    if match is None or (match[2] is not None and float(match[3]) >= 60):
+    hours, minutes, rest = match.groups() if match else (None, None, "")
+    if match is None or (hours and int(minutes) >= 60) or (minutes and float(rest) >= 60):
         raise typer.BadParameter(
             f"{text!r} is not a time; give seconds, or minutes as 1:30, or hours as 1:02:03"
         )
-    hours, minutes, rest = match.groups()
     return int(hours or 0) * 3600 + int(minutes or 0) * 60 + float(rest)
 
 

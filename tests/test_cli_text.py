@@ -1,0 +1,155 @@
+"""Wording of names, errors and quantities; what goes to which stream."""
+
+from __future__ import annotations
+
+import doctest
+import errno
+import io
+import json
+
+import pytest
+
+from snaccli.cli import text
+from snaccli.cli.console import Console
+from snaccli.errors import AudioError, ExitStatus, UsageError
+
+
+def test_the_examples_in_the_docstrings_hold():
+    results = doctest.testmod(text)
+    assert results.attempted >= 5
+    assert results.failed == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("plain name.wav", "plain name.wav"),
+        ("[bold]x[/bold] :smile:.wav", "[bold]x[/bold] :smile:.wav"),
+        ("Größe 音.wav", "Größe 音.wav"),
+        ("two\nlines\t.wav", r"two\nlines\t.wav"),
+        ("\x1b[31mred\x07.wav", r"\x1b[31mred\x07.wav"),
+        ("bytes\udcff\udc80.wav", r"bytes\xff\x80.wav"),
+        ("\u202egnp.wav", r"\u202egnp.wav"),
+        ("\ud800.wav", r"\ud800.wav"),
+    ],
+)
+def test_names_are_shown_on_one_line_without_control_codes(name, shown):
+    assert text.display(name) == shown
+    assert text.explain(AudioError("not audio"), name) == f"{shown}: not audio"
+
+
+def test_errors_are_explained_on_one_line():
+    assert text.explain(AudioError("is\nnot  audio"), "a.wav") == "a.wav: is not audio"
+    assert text.explain(AudioError("a.wav: not audio"), "a.wav") == "a.wav: not audio", "not named twice"
+    missing = FileNotFoundError(errno.ENOENT, "No such file or directory", "a.wav")
+    assert text.explain(missing, "a.wav") == "a.wav: no such file or folder; check the name"
+    full = OSError(errno.ENOSPC, "No space left on device", "out/b.snac")
+    assert text.explain(full, "b.wav").startswith("b.wav: out/b.snac: the disk is full; make room")
+    other = OSError(errno.EBUSY, "Device or resource busy")
+    assert text.explain(other, "a.wav") == "a.wav: device or resource busy"
+    assert "defect of snac: ZeroDivisionError: by zero" in text.explain(ZeroDivisionError("by zero"))
+    assert "--debug" in text.explain(AssertionError())
+    assert "memory" in text.explain(MemoryError())
+
+
+def streams(**kwargs):
+    console = Console(io.StringIO(), io.StringIO(), {})
+    for name, value in kwargs.items():
+        setattr(console, name, value)
+    return console
+
+
+def written(console):
+    return console.stdout.getvalue(), console.stderr.getvalue()
+
+
+def test_quiet_leaves_results_to_the_caller_and_errors_to_all():
+    console = streams(quiet=True, verbose=True)
+    console.note("note")
+    console.detail("detail")
+    console.error(AudioError("bad"), "a.wav")
+    assert written(console) == ("", "snac: a.wav: bad\n")
+
+
+def test_json_alone_is_on_standard_output():
+    console = streams(json=True)
+    console.note("note")
+    console.detail("not asked for")
+    console.result("a table")
+    console.emit({"path": "a\udcff"})
+    out, err = written(console)
+    assert json.loads(out) == {"path": "a\udcff"}
+    assert err == "note\n"
+
+
+def test_without_json_nothing_is_emitted():
+    console = streams()
+    console.emit({"path": "a"})
+    console.result("told")
+    assert written(console) == ("told\n", "")
+
+
+def test_debug_shows_where_an_error_came_from():
+    def fail():
+        raise AudioError("bad")
+
+    console = streams(debug=True)
+    assert console.attempt(fail) == ExitStatus.FAILED
+    out, err = written(console)
+    assert out == ""
+    assert err.startswith("Traceback")
+    assert err.endswith("\nsnac: bad\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "line"),
+    [
+        (AudioError("bad"), 1, "snac: bad\n"),
+        (UsageError("wrong"), 2, "snac: wrong\n"),
+        (KeyboardInterrupt(), 130, "snac: interrupted\n"),
+        (BrokenPipeError(), 1, ""),
+        (PermissionError(13, "Permission denied", "x"), 1, "snac: x: permission denied; check who"),
+        (RuntimeError("boom"), 1, "snac: this is a defect of snac: RuntimeError: boom"),
+    ],
+)
+def test_whatever_ends_a_run_becomes_one_line_and_a_status(error, status, line):
+    def fail():
+        raise error
+
+    console = streams()
+    assert console.attempt(fail) == status
+    out, err = written(console)
+    assert out == ""
+    assert err.startswith(line)
+    assert err.count("\n") == bool(line)
+
+
+def test_a_stream_of_few_characters_does_not_stop_the_run():
+    raw = io.BytesIO()
+    console = Console(io.TextIOWrapper(raw, "ascii"), io.StringIO(), {})
+    console.result("Größe 音")
+    assert raw.getvalue() == b"Gr\\xf6\\xdfe \\u97f3\n"
+
+
+def test_a_standard_error_that_is_gone_does_not_stop_the_run():
+    class Gone(io.StringIO):
+        def write(self, text):
+            raise BrokenPipeError
+
+    console = Console(io.StringIO(), Gone(), {})
+    console.note("lost")
+    console.error(AudioError("lost too"))
+    closed = io.StringIO()
+    closed.close()
+    Console(io.StringIO(), closed, {}).note("lost")
+
+
+class FakeTerminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize(("term", "drawn"), [("xterm-256color", True), ("dumb", False), ("unknown", False)])
+def test_bars_are_for_terminals_that_can_redraw(term, drawn):
+    assert Console(io.StringIO(), FakeTerminal(), {"TERM": term}).interactive is drawn
+    assert not Console(FakeTerminal(), io.StringIO(), {"TERM": term}).interactive
