@@ -98,7 +98,9 @@ def _probe(source: ModelSource, hub_kwargs: Mapping[str, Any]) -> None:
     url = hf_hub_url(source.repository, CONFIG_FILE, revision=source.revision, **address)
     request = {name: hub_kwargs[name] for name in _REQUEST_ARGUMENTS if name in hub_kwargs}
     timeout = hub_kwargs.get("etag_timeout", constants.HF_HUB_ETAG_TIMEOUT)
-    get_hf_file_metadata(url, timeout=timeout, **request)
+    if get_hf_file_metadata(url, timeout=timeout, **request).commit_hash is None:
+        reason = "does not answer as the Hub does; is there a sign-in page or a proxy in between?"
+        raise UnreachableError(_not_here(source, hub_kwargs, f"{_host(hub_kwargs)} {reason}"))
 
 
 def _fetch(source: ModelSource, hub_kwargs: Mapping[str, Any]) -> tuple[Path, Path]:
