@@ -53,7 +53,8 @@ def test_all_commands_are_there():
 
 @pytest.mark.parametrize(("path", "command"), COMMANDS, ids=named)
 def test_every_command_and_option_has_help(path, command):
-    assert command.help and command.help.strip().endswith(".")
+    assert command.help
+    assert command.help.strip().endswith(".")
     for parameter in command.params:
         assert getattr(parameter, "help", None), f"{' '.join(path)}: {parameter.name} has no help"
     status, out, err = call(*path, "--help")

@@ -41,12 +41,16 @@ def test_names_are_shown_on_one_line_without_control_codes(name, shown):
 def test_errors_are_explained_on_one_line():
     assert text.explain(AudioError("is\nnot  audio"), "a.wav") == "a.wav: is not audio"
     assert text.explain(AudioError("a.wav: not audio"), "a.wav") == "a.wav: not audio", "not named twice"
+    unread = AudioError("cannot read a.wav: permission denied")
+    assert text.explain(unread, "a.wav") == "a.wav: cannot be read: permission denied"
+    assert text.explain(AudioError("a.wav is a folder"), "a.wav") == "a.wav is a folder"
+    assert text.explain(AudioError("no audio in it"), "in") == "in: no audio in it"
     missing = FileNotFoundError(errno.ENOENT, "No such file or directory", "a.wav")
-    assert text.explain(missing, "a.wav") == "a.wav: no such file or folder; check the name"
+    assert text.explain(missing, "a.wav") == "a.wav: no such file: check the name"
     full = OSError(errno.ENOSPC, "No space left on device", "out/b.snac")
-    assert text.explain(full, "b.wav").startswith("b.wav: out/b.snac: the disk is full; make room")
+    assert text.explain(full, "b.wav").startswith("b.wav: out/b.snac: no space left on the disk: free some")
     other = OSError(errno.EBUSY, "Device or resource busy")
-    assert text.explain(other, "a.wav") == "a.wav: device or resource busy"
+    assert text.explain(other, "a.wav") == "a.wav: Device or resource busy"
     assert "defect of snac: ZeroDivisionError: by zero" in text.explain(ZeroDivisionError("by zero"))
     assert "--debug" in text.explain(AssertionError())
     assert "memory" in text.explain(MemoryError())
@@ -108,7 +112,7 @@ def test_debug_shows_where_an_error_came_from():
         (UsageError("wrong"), 2, "snac: wrong\n"),
         (KeyboardInterrupt(), 130, "snac: interrupted\n"),
         (BrokenPipeError(), 1, ""),
-        (PermissionError(13, "Permission denied", "x"), 1, "snac: x: permission denied; check who"),
+        (PermissionError(13, "Permission denied", "x"), 1, "snac: x: permission denied: check the"),
         (RuntimeError("boom"), 1, "snac: this is a defect of snac: RuntimeError: boom"),
     ],
 )

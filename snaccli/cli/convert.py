@@ -16,6 +16,7 @@ from snaccli.cli.progress import Bars, Length
 from snaccli.cli.report import Coded, Report
 from snaccli.cli.text import display
 from snaccli.errors import ExitStatus, OutputError, SnacError, UsageError
+from snaccli.files import make_folder
 
 __all__ = ["check_streams", "convert"]
 
@@ -93,8 +94,8 @@ def _run(
         with closing(outcomes):
             for outcome in outcomes:
                 bars.end(outcome.job)
-                if isinstance(outcome.error, BrokenPipeError):
-                    raise outcome.error
+                if outcome.job.output == STREAM and _reader_has_gone(outcome.error):
+                    raise BrokenPipeError
                 report.add(outcome)
 
 
@@ -116,25 +117,27 @@ class _Folders:
     def make(self, folder: str) -> None:
         """Make `folder` and those above it."""
         with self._lock:
-            missing: list[str] = []
+            missing = []
             path = folder
             while path and not os.path.lexists(path):
                 missing.append(path)
                 path = os.path.dirname(path)
-            for path in reversed(missing):
-                try:
-                    os.mkdir(path)
-                except OSError as error:
-                    reason = (error.strerror or str(error)).lower()
-                    raise OutputError(
-                        f"the folder {display(path)} cannot be made: {reason}; give another -o"
-                    ) from error
-                self._made.append(path)
+            if missing:
+                make_folder(folder)
+            self._made += reversed(missing)
 
 
 def _exists(job: Job) -> bool:
-    return job.output != STREAM and os.path.lexists(job.output)
+    return job.output != STREAM and os.path.isfile(job.output)  # a device or a pipe may be written to
 
 
 def _taken(job: Job) -> SnacError:
-    return OutputError(f"{display(job.output)} exists; give -f to overwrite it, or --skip-existing")
+    return OutputError(f"{display(job.output)} exists already: give -f to overwrite it, or --skip-existing")
+
+
+def _reader_has_gone(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, BrokenPipeError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

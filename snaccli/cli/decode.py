@@ -70,9 +70,14 @@ def decode(
         bool, typer.Option("--salvage", help="Decode what is intact of a damaged or cut-off file.")
     ] = False,
     start: Annotated[
-        float,
-        typer.Option("--start", parser=options.seconds, metavar="TIME", help="Begin here: 90, or 1:30."),
-    ] = 0.0,
+        float | None,
+        typer.Option(
+            "--start",
+            parser=options.seconds,
+            metavar="TIME",
+            help="Begin here: 90, or 1:30; by default at 0.",
+        ),
+    ] = None,
     duration: Annotated[
         float | None,
         typer.Option(
@@ -118,7 +123,7 @@ def decode(
                 rate=rate.value,
                 levels=levels,
                 salvage=salvage,
-                start=start,
+                start=start or 0.0,
                 duration=duration,
                 seed=seed,
                 noise=not no_noise,

@@ -10,8 +10,7 @@ import typer
 from snaccli.cli import options, text
 from snaccli.cli.console import Console
 from snaccli.cli.plan import STREAM, find_sources, is_snac
-from snaccli.cli.streams import open_input
-from snaccli.errors import ExitStatus, SnacError
+from snaccli.errors import ContainerError, ExitStatus, SnacError
 
 EXAMPLES = """
 snac info song.snac
@@ -52,8 +51,9 @@ def info(
 
 def _describe(name: str) -> dict[str, Any]:
     from snaccli.container import describe, read_header
+    from snaccli.files import open_input
 
-    with open_input(name) as file:
+    with open_input(name, error=ContainerError) as file:
         return {"path": name, **describe(read_header(file))}
 
 

@@ -77,7 +77,7 @@ class Report(Generic[R]):
     def finish(self, expected: int) -> ExitStatus:
         """Tell of all files, of which `expected` were to be done, and return the exit status."""
         failed = [outcome for outcome in self._outcomes if outcome.error is not None]
-        if self._batch:
+        if expected > 1:
             self._summarise(failed, expected)
         values = [_as_json(outcome) for outcome in self._outcomes]
         self._console.emit(values if self._batch else next(iter(values), None))
@@ -92,7 +92,7 @@ class Report(Generic[R]):
         if failed:
             parts.append(f"{len(failed)} failed")
         if len(self._outcomes) < expected:
-            parts.append(f"{expected - len(self._outcomes)} not begun")
+            parts.append(f"{expected - len(self._outcomes)} not done")
         summary = ", ".join(parts)
         if done:
             summary += f"  {self._total(done, time.monotonic() - self._began)}"

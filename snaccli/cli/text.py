@@ -2,28 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import os
 
 from snaccli.errors import SnacError
 
 __all__ = ["bitrate", "clock", "count", "display", "explain", "size", "speed", "usage"]
-
-
-# What the system says of a file, in words that say what to do.
-_SYSTEM = {
-    errno.ENOENT: "no such file or folder; check the name",
-    errno.EACCES: "permission denied; check who may read and write there",
-    errno.EPERM: "permission denied; check who may read and write there",
-    errno.EROFS: "the disk is read-only; give another place with -o",
-    errno.ENOSPC: "the disk is full; make room, or give another place with -o",
-    errno.EDQUOT: "the disk quota is used up; make room, or give another place with -o",
-    errno.EISDIR: "this is a folder; name a file",
-    errno.ENOTDIR: "a part of this path is a file, not a folder; check the name",
-    errno.ENAMETOOLONG: "the name is too long; give a shorter one with -o",
-    errno.ELOOP: "the symbolic links lead in a circle; name the file itself",
-    errno.EMFILE: "too many open files; use fewer --jobs",
-}
 
 
 def display(path: str | os.PathLike[str]) -> str:
@@ -53,23 +36,35 @@ def _escape(character: str) -> str:
 
 
 def explain(error: BaseException, subject: str | None = None) -> str:
-    """Return the one line that tells the user of `error`, led by `subject` (a file's name) if it has one."""
-    if isinstance(error, SnacError):
-        text = str(error)
-    elif isinstance(error, OSError) and error.strerror:
-        text = _SYSTEM.get(error.errno or 0) or error.strerror[:1].lower() + error.strerror[1:]
-        if error.filename is not None and os.fsdecode(error.filename) != subject:
-            text = f"{os.fsdecode(error.filename)}: {text}"
-    elif isinstance(error, MemoryError):
-        text = "not enough memory; close other programs or use fewer --jobs"
-    else:
-        what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        text = f"this is a defect of snac: {what}; run again with --debug and report the traceback"
-    text = _printable(" ".join(text.split()))
+    """Return the one line that tells the user of `error`.
+
+    It is led by `subject`, the name of the file at fault, unless the error begins with it already.
+    """
+    text = _printable(" ".join(_words(error).split()))
     if subject is None:
         return text
+    from snaccli.files import shown
+
     name = display(subject)
-    return text if text.startswith(f"{name}: ") else f"{name}: {text}"
+    for own in (name, shown(subject)):
+        text = text.removeprefix(f"{own}: ").replace(f"cannot read {own}: ", "cannot be read: ", 1)
+        if text.startswith(f"{own} "):
+            return text
+    return f"{name}: {text}"
+
+
+def _words(error: BaseException) -> str:
+    if isinstance(error, SnacError):
+        return str(error)
+    if isinstance(error, OSError):
+        from snaccli.files import cause
+
+        named = error.filename is not None
+        return f"{display(os.fsdecode(error.filename))}: {cause(error)}" if named else cause(error)
+    if isinstance(error, MemoryError):
+        return "not enough memory: close other programs, or use fewer --jobs"
+    what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return f"this is a defect of snac: {what}: run again with --debug and report the traceback"
 
 
 def usage(message: str) -> str:

@@ -9,8 +9,7 @@ import typer
 from snaccli.cli import options, text
 from snaccli.cli.console import Console
 from snaccli.cli.plan import find_sources, is_snac
-from snaccli.cli.streams import open_input
-from snaccli.errors import ExitStatus, SnacError
+from snaccli.errors import ContainerError, ExitStatus, SnacError
 
 EXAMPLES = """
 snac verify song.snac
@@ -61,6 +60,7 @@ def verify(
 
 def _verify(name: str) -> None:
     from snaccli.container import verify as verify_container
+    from snaccli.files import open_input
 
-    with open_input(name) as file:
+    with open_input(name, error=ContainerError) as file:
         verify_container(file)
