@@ -142,7 +142,7 @@ def sounds(unpacked: Path) -> Split:
     for package, folder, licence in SOUNDS:
         root = unpacked / package / folder
         for path in sorted(root.rglob("*")):
-            if path.suffix not in {".wav", ".flac"} or path.name in NOT_FREE_ENOUGH:
+            if path.suffix not in {".wav", ".flac", ".mp3"} or path.name in NOT_FREE_ENOUGH:
                 continue
             name = f"{package}/{path.relative_to(root.parent).as_posix()}"
             split.add(Clip(name, (path,), FULL_BAND, "sound", licence, package), held_out(name))
