@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +64,9 @@ def reflow(text: str) -> str:
 
 def argument_name(param: Any) -> str:
     """An argument as the usage line shows it."""
-    name = param.metavar or param.name.upper()
-    return name if param.required or name.startswith("[") else f"[{name}]"
+    name = (param.metavar or param.name.upper()).removesuffix("...")
+    name = name if param.required or name.startswith("[") else f"[{name}]"
+    return f"{name}..." if param.nargs == -1 else name
 
 
 def row(param: Any) -> str:
@@ -79,16 +81,15 @@ def row(param: Any) -> str:
 
 
 def value_name(param: Any) -> str:
-    """What stands for an option's value: its choices, its metavar, or its type."""
-    choices = getattr(param.type, "choices", None)
-    if choices and not param.metavar:
-        return r"\|".join(str(getattr(choice, "value", choice)) for choice in choices)
-    return str(param.metavar or param.type.name.upper())
+    """What stands for an option's value: its choices, or its metavar."""
+    if isinstance(param.default, Enum) and not param.metavar:
+        return r"\|".join(str(choice.value) for choice in type(param.default))
+    return str(param.metavar or "VALUE")
 
 
 def default(param: Any) -> str:
     """The default value in words, where there is one worth telling."""
-    value = getattr(param.default, "value", param.default)
+    value = param.default.value if isinstance(param.default, Enum) else param.default
     untold = value is None or value == () or callable(value)
     if untold or param.is_flag or param.param_type_name == "argument":
         return ""

@@ -130,7 +130,11 @@ def test_readme_options_exist(words: tuple[str, ...]) -> None:
 
 
 def test_the_command_reference_is_current(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, ROOT / "docs" / "make_cli.py", "--check"], cwd=tmp_path)
+    done = subprocess.run(
+        [sys.executable, ROOT / "docs" / "make_cli.py", "--check"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
     assert done.returncode == 0, "docs/cli.md is stale: python docs/make_cli.py"
 
 
