@@ -46,16 +46,18 @@ def download(source: ModelSource, hub_kwargs: Mapping[str, Any]) -> tuple[Path, 
     if offline and hub_kwargs.get("local_dir") is None:
         setting = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "local_files_only is set"
         raise UnreachableError(_not_here(source, hub_kwargs, setting))
+    reached = False
     with _quiet():
         try:
             if not offline:
                 _probe(source, hub_kwargs)
+                reached = True
             return _fetch(source, hub_kwargs)
         except (ModelError, TypeError):  # TypeError: an argument that the Hub's client does not know
             raise
         except Exception as error:
             # The client's failures have no common base: HTTP, sockets, its own, those of its storage backend.
-            raise _explained(error, source, hub_kwargs) from error
+            raise _explained(error, source, hub_kwargs, reached) from error
 
 
 def repository_folder(repository: str, cache_dir: str | os.PathLike[str] | None = None) -> Path:
@@ -145,8 +147,10 @@ def _client_errors() -> Any:
     return utils
 
 
-def _explained(error: Exception, source: ModelSource, hub_kwargs: Mapping[str, Any]) -> ModelNotFoundError:
-    """The one line for a failure of the Hub's client."""
+def _explained(
+    error: Exception, source: ModelSource, hub_kwargs: Mapping[str, Any], reached: bool
+) -> ModelNotFoundError:
+    """The one line for a failure of the Hub's client, before or after the Hub was reached."""
     what, host, errors = source.repository, _host(hub_kwargs), _client_errors()
     status = getattr(getattr(error, "response", None), "status_code", None)
     if isinstance(error, errors.GatedRepoError):
@@ -168,11 +172,11 @@ def _explained(error: Exception, source: ModelSource, hub_kwargs: Mapping[str, A
         )
     if status is not None and status >= 400:
         return UnreachableError(_not_here(source, hub_kwargs, f"{host} answers {status}, try again later"))
-    return _explained_locally(error, source, hub_kwargs)
+    return _explained_locally(error, source, hub_kwargs, reached)
 
 
 def _explained_locally(
-    error: Exception, source: ModelSource, hub_kwargs: Mapping[str, Any]
+    error: Exception, source: ModelSource, hub_kwargs: Mapping[str, Any], reached: bool
 ) -> ModelNotFoundError:
     """The one line for a failure that is not an answer of the Hub: disk, connection."""
     what, cache, number = source.repository, _folder(source, hub_kwargs).parent, _errno(error)
@@ -183,9 +187,11 @@ def _explained_locally(
         )
     if number in (errno.EACCES, errno.EPERM, errno.EROFS):
         return ModelNotFoundError(f"{what}: cannot write to {cache}: set HF_HOME to a folder of yours")
-    if "Consistency check failed" in text or type(error).__name__ == "RemoteProtocolError":
-        return ModelNotFoundError(f"{what}: the download broke off: run `snac models pull {source.spelling}`")
     reason = text.partition("\n")[0][:100] or type(error).__name__
+    if reached:
+        return ModelNotFoundError(
+            f"{what}: the download broke off ({reason}): run `snac models pull {source.spelling}`"
+        )
     return UnreachableError(_not_here(source, hub_kwargs, f"{_host(hub_kwargs)} cannot be reached: {reason}"))
 
 
