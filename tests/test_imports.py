@@ -200,8 +200,8 @@ def stage_of(name: str) -> str | None:
     """The stage that a name belongs to: the module in snaccli, or the package's own names."""
     if not under(name, "snaccli"):
         return None
-    parts = module_of(name).split(".")
-    return ".".join(parts[:2])
+    short = ".".join(name.split(".")[:2])
+    return short if short in STAGES else ".".join(module_of(name).split(".")[:2])
 
 
 def test_every_module_has_a_stage() -> None:
