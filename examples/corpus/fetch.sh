@@ -42,8 +42,11 @@ fetch_package() {
   local name=$1 file
   [[ ! -d $out/packages/$name ]] || return 0
   echo "package $name" >&2
-  compgen -G "$out/download/${name}_*.deb" >/dev/null ||
-    (cd "$out/download" && apt-get -qq download "$name") || die "cannot download $name (apt-get update?)"
+  if ! compgen -G "$out/download/${name}_*.deb" >/dev/null; then
+    rm -rf "$out/download/part" && mkdir "$out/download/part"
+    (cd "$out/download/part" && apt-get -qq download "$name") || die "cannot download $name (apt-get update?)"
+    mv "$out/download/part/${name}"_*.deb "$out/download/"
+  fi
   file=$(compgen -G "$out/download/${name}_*.deb" | head -n 1)
   rm -rf "$out/packages/.$name"
   dpkg -x "$file" "$out/packages/.$name"
