@@ -1,0 +1,96 @@
+"""The audio formats that can be written: their endings, and what each can hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import soundfile
+
+from snaccli.errors import OutputError
+from snaccli.files import is_stdio, shown
+
+__all__ = ["AudioFormat", "output_format", "writable_formats"]
+
+_MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
+_OPUS_RATES = (8000, 12000, 16000, 24000, 48000)
+_4_GIB = (1 << 32) - (1 << 16)  # bytes of samples in formats that count them in 32 bits; room for the header
+
+
+@dataclass(frozen=True)
+class AudioFormat:
+    """One kind of audio file; names are libsndfile's."""
+
+    ending: str
+    container: str
+    encoding: str
+    channels: int = 16  # most
+    rates: tuple[int, ...] = ()  # the only ones in Hz; empty: any up to `highest`
+    highest: int = 768_000
+    most_bytes: int | None = None  # of samples
+
+
+_FORMATS = {
+    kind.ending: kind
+    for kind in (
+        AudioFormat("wav", "WAV", "PCM_16", most_bytes=_4_GIB),
+        AudioFormat("flac", "FLAC", "PCM_16", channels=8, highest=655_350),
+        AudioFormat("ogg", "OGG", "VORBIS", highest=200_000),  # beyond, libsndfile 1.2.2 crashes
+        AudioFormat("oga", "OGG", "VORBIS", highest=200_000),
+        AudioFormat("opus", "OGG", "OPUS", rates=_OPUS_RATES),
+        AudioFormat("mp3", "MP3", "MPEG_LAYER_III", channels=2, rates=_MP3_RATES),
+        AudioFormat("aiff", "AIFF", "PCM_16", most_bytes=_4_GIB),
+        AudioFormat("aif", "AIFF", "PCM_16", most_bytes=_4_GIB),
+        AudioFormat("caf", "CAF", "PCM_16"),
+        AudioFormat("au", "AU", "PCM_16", most_bytes=_4_GIB),
+        AudioFormat("w64", "W64", "PCM_16"),
+        AudioFormat("rf64", "RF64", "PCM_16"),
+    )
+}
+
+
+def writable_formats() -> tuple[str, ...]:
+    """Endings, without the dot, of what can be written here (no MP3 with libsndfile before 1.1)."""
+    there = soundfile.available_formats()
+    return tuple(
+        ending
+        for ending, kind in _FORMATS.items()
+        if kind.container in there and kind.encoding in soundfile.available_subtypes(kind.container)
+    )
+
+
+def output_format(
+    output: str | Path, rate: int, channels: int, audio_format: str | None = None
+) -> AudioFormat:
+    """The format to write `output` in: by `audio_format`, else by the output's ending, else WAV.
+
+    Args:
+        output: path, or ``-``.
+        rate: in Hz.
+        channels: 1 or more.
+        audio_format: an ending such as ``flac``, or None.
+
+    Raises:
+        OutputError: no such format can be written here, or it cannot hold this rate or number of channels.
+    """
+    wanted = audio_format or ("" if is_stdio(output) else Path(output).suffix)
+    ending = wanted.lower().removeprefix(".") or "wav"
+    names = writable_formats()
+    if ending not in names:
+        raise OutputError(f"cannot write audio as {shown(ending)}: choose one of {', '.join(names)}")
+    kind = _FORMATS[ending]
+    if channels > kind.channels:
+        raise OutputError(
+            f"{ending} holds at most {kind.channels} channels, not {channels}: choose another such as wav"
+        )
+    if kind.rates and rate not in kind.rates:
+        raise OutputError(
+            f"{ending} cannot hold {rate} Hz, only {', '.join(map(str, kind.rates))}: choose another format "
+            "such as wav or flac, or --rate model where the model's rate is among these"
+        )
+    # FLAC's frame header counts rates above 65535 Hz in tens.
+    if rate > kind.highest or (kind.container == "FLAC" and rate > 65_535 and rate % 10):
+        raise OutputError(
+            f"{ending} cannot hold {rate} Hz: choose another format such as wav, or --rate model"
+        )
+    return kind

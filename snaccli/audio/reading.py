@@ -1,0 +1,238 @@
+"""Opening audio of any kind and reading it block by block."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Protocol
+
+import numpy as np
+
+from snaccli.audio.ffmpeg import FfmpegDecoder, find_program
+from snaccli.audio.ogg import scan_ogg
+from snaccli.audio.sndfile import REMEDY, NotForLibsndfileError, SndfileDecoder
+from snaccli.errors import AudioError
+from snaccli.files import is_stdio, open_input, shown
+
+__all__ = ["BLOCK_FRAMES", "MAX_CHANNELS", "MAX_RATE", "AudioInfo", "AudioReader", "open_audio", "probe"]
+
+MAX_CHANNELS = 16
+"""Most channels a recording may have."""
+
+MAX_RATE = 768_000
+"""Highest sample rate in Hz a recording may have; the lowest is 1."""
+
+BLOCK_FRAMES = 65_536
+"""Frames `AudioReader.blocks` yields at a time by default."""
+
+_FULL_SCALE_LIMIT = 1000.0  # 60 dB above full scale: integers stored as floats, not sound
+_PLAYLISTS = (b"#EXTM3U", b"ffconcat")  # ffmpeg would read the files they name
+
+
+class _Decoder(Protocol):
+    rate: int
+    channels: int
+    frames: int | None
+    expected_frames: int | None
+    format: str
+    encoding: str
+
+    def read(self, frames: int) -> np.ndarray: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class AudioInfo:
+    """What is known of an audio file without decoding it."""
+
+    path: str
+    format: str
+    """Container as libsndfile names it (``WAV``, ``FLAC``, ``OGG``, ``MP3`` …), or ``ffmpeg``."""
+    encoding: str
+    """Coding of the samples as libsndfile names it (``PCM_16``, ``VORBIS`` …)."""
+    rate: int
+    """Sample rate in Hz."""
+    channels: int
+    frames: int | None
+    """Samples of each channel; None where only decoding tells."""
+    duration_s: float | None
+    """Duration in seconds, an estimate where `frames` is None; None where unknown."""
+
+
+class AudioReader:
+    """An open recording; see `open_audio`. A context manager.
+
+    Attributes:
+        info: format, rate, channels, length.
+        rate: sample rate in Hz, 1 to 768,000.
+        channels: 1 to 16.
+        frames: samples of each channel, or None where only decoding tells.
+        expected_frames: `frames`, or an estimate of it for a progress bar, or None.
+        notes: short remarks on the file that a user should see, usually none.
+    """
+
+    def __init__(
+        self, decoder: _Decoder, path: str, notes: tuple[str, ...], stack: contextlib.ExitStack
+    ) -> None:
+        self._decoder = decoder
+        self._stack = stack
+        self._name = shown(path)
+        self._position = 0
+        self.rate = decoder.rate
+        self.channels = decoder.channels
+        self.frames = decoder.frames
+        self.expected_frames = decoder.expected_frames
+        self.notes = notes
+        duration = None if self.expected_frames is None else self.expected_frames / self.rate
+        self.info = AudioInfo(
+            path, decoder.format, decoder.encoding, self.rate, self.channels, self.frames, duration
+        )
+
+    def blocks(self, frames: int = BLOCK_FRAMES) -> Iterator[np.ndarray]:
+        """Read on from where the last call stopped, to the end.
+
+        Args:
+            frames: frames in a block, 1 or more.
+
+        Yields:
+            float32 arrays (n, channels), 1 <= n <= `frames`, every sample finite; only the last is shorter
+            than `frames`.
+
+        Raises:
+            AudioError: damaged or cut off; or a sample is NaN, infinite or beyond 1000 times full scale.
+        """
+        while len(block := self._decoder.read(frames)):
+            self._check_samples(block)
+            self._position += len(block)
+            yield block
+
+    def _check_samples(self, block: np.ndarray) -> None:
+        # One pass in the good case: a comparison with NaN is False.
+        if max(float(block.max()), -float(block.min())) <= _FULL_SCALE_LIMIT:
+            return
+        odd = ~(np.abs(block) <= _FULL_SCALE_LIMIT)
+        frame = int(np.argmax(odd.any(axis=1)))
+        value = float(block[frame][odd[frame]][0])
+        place = f"at {(self._position + frame) / self.rate:.6g} s"
+        if math.isnan(value):
+            raise AudioError(
+                f"{self._name} holds a sample that is not a number (NaN) {place}: mend or cut it"
+            )
+        if math.isinf(value):
+            raise AudioError(f"{self._name} holds an infinite sample {place}: mend or cut it")
+        raise AudioError(
+            f"{self._name} holds the sample {value:.6g} {place}, far beyond full scale (1): scale it down"
+        )
+
+    def close(self) -> None:
+        """Close the file, and end what decodes it."""
+        self._stack.close()
+
+    def __enter__(self) -> AudioReader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def open_audio(source: str | Path) -> AudioReader:
+    """Open an audio file for reading block by block; use it in a ``with`` statement.
+
+    Read by libsndfile (WAV, FLAC, Ogg Vorbis and Opus, MP3, AIFF, CAF, AU, W64, …) or else by an ``ffmpeg``
+    program on the PATH. A recording of no samples is a recording.
+
+    Args:
+        source: path, or ``-`` for standard input, which is read to its end first.
+
+    Raises:
+        AudioError: no such file, a folder, unreadable, empty, not audio, cut off, damaged, more than 16
+            channels, a rate outside 1 to 768,000 Hz.
+    """
+    name = shown(source)
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(open_input(source, error=AudioError))
+        head = file.read(16)
+        if not head:
+            raise AudioError(f"{name} is empty (0 bytes): not a recording")
+        if not is_stdio(source) and Path(source).suffix.lower() == ".snac":
+            raise AudioError(f"{name} is a .snac file already: `snac decode` turns it into audio")
+        decoder, notes = _decoder(source, file, head, name, stack)
+        if not 1 <= decoder.channels <= MAX_CHANNELS:
+            raise AudioError(
+                f"{name} has {decoder.channels} channels, at most {MAX_CHANNELS} can be read: split it first"
+            )
+        if not 1 <= decoder.rate <= MAX_RATE:
+            raise AudioError(
+                f"{name} has a sample rate of {decoder.rate} Hz, not 1 to {MAX_RATE}: resample it first"
+            )
+        return AudioReader(decoder, str(source), notes, stack.pop_all())
+    raise AssertionError("not reached: an ExitStack without callbacks suppresses nothing")
+
+
+def _decoder(
+    source: str | Path, file: BinaryIO, head: bytes, name: str, stack: contextlib.ExitStack
+) -> tuple[_Decoder, tuple[str, ...]]:
+    """What decodes the file, and remarks on it."""
+    decoder: _Decoder
+    try:
+        notes = _ogg_notes(file, name) if head.startswith(b"OggS") else ()
+        decoder = SndfileDecoder(file, name)
+        stack.callback(decoder.close)
+        return decoder, notes
+    except NotForLibsndfileError as error:
+        reason = str(error)
+    if head.startswith(_PLAYLISTS):
+        raise AudioError(f"{name} is a playlist, not a recording: name the recordings themselves")
+    program = find_program("ffmpeg")
+    if program is None:
+        raise AudioError(
+            f"{name} cannot be read as audio here ({reason}): install ffmpeg, which reads more, "
+            "or convert it to WAV or FLAC"
+        )
+    decoder = FfmpegDecoder(program, _on_disk(source, file, stack), name)
+    stack.callback(decoder.close)
+    return decoder, ()
+
+
+def _ogg_notes(file: BinaryIO, name: str) -> tuple[str, ...]:
+    scan = scan_ogg(file)
+    if scan.cut:
+        raise AudioError(f"{name} is cut off{REMEDY}")
+    if scan.joined:
+        raise NotForLibsndfileError("several recordings joined in one Ogg file")
+    return () if scan.ended else ("the file has no end mark, it may be cut off",)
+
+
+def _on_disk(source: str | Path, file: BinaryIO, stack: contextlib.ExitStack) -> str:
+    """A path under which another program finds what `file` holds."""
+    if not is_stdio(source) and os.path.isfile(source):
+        return os.fspath(source)
+    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="snac-", ignore_cleanup_errors=True))
+    path = os.path.join(folder, "input")
+    try:
+        file.seek(0)
+        with open(path, "wb") as copy:
+            shutil.copyfileobj(file, copy)
+    except OSError as error:
+        raise AudioError(f"cannot keep {shown(source)} in {folder} meanwhile: {error.strerror}") from None
+    return path
+
+
+def probe(source: str | Path) -> AudioInfo:
+    """Format, rate, channels and length of an audio file, without decoding it.
+
+    Raises:
+        AudioError: as `open_audio`.
+    """
+    with open_audio(source) as reader:
+        return reader.info

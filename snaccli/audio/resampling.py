@@ -1,0 +1,136 @@
+"""Changing the sample rate of a stream of blocks, with exact lengths and without delay."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import soxr
+
+from snaccli.errors import AudioError
+
+__all__ = ["downmix", "fit", "resample", "resample_start", "resampled_length"]
+
+Blocks = Iterable[np.ndarray]
+
+_MAX_RATIO = 65536  # beyond it one soxr stage takes minutes for seconds of audio
+_OUTPUT_FRAMES = (
+    1 << 16
+)  # a block in makes at most about so many frames out: 1 Hz to 24 kHz multiplies by 24,000
+_FILTER_PERIODS = (
+    128  # periods of the lower rate that soxr's HQ filter reaches to either side, with room to spare
+)
+
+
+def resampled_length(frames: int, in_rate: int, out_rate: int) -> int:
+    """Frames at `out_rate` that cover `frames` frames at `in_rate`: ceil(frames x out_rate / in_rate)."""
+    return -(-frames * out_rate // in_rate)
+
+
+def resample(blocks: Blocks, in_rate: int, out_rate: int, channels: int) -> Iterator[np.ndarray]:
+    """Resample a stream with soxr's HQ filter (linear phase; no delay: sample 0 stays at time 0).
+
+    The result does not depend on how the input is cut into blocks, and counts exactly
+    `resampled_length` frames of the input's total. Beyond both ends the signal is taken as silent.
+
+    Args:
+        blocks: float32 arrays (n, channels), n >= 0.
+        in_rate: rate of `blocks` in Hz.
+        out_rate: rate wanted in Hz; equal rates pass the blocks through.
+        channels: 1 or more.
+
+    Yields:
+        float32 arrays (n, channels), n >= 1.
+
+    Raises:
+        AudioError: the rates are more than a factor of 65536 apart.
+    """
+    if in_rate == out_rate:
+        return (block for block in blocks if len(block))
+    if max(in_rate, out_rate) > _MAX_RATIO * min(in_rate, out_rate):
+        raise AudioError(
+            f"a rate of {in_rate} Hz cannot be resampled to {out_rate} Hz (factor above {_MAX_RATIO}): "
+            "convert the file to a usual rate first"
+        )
+    return _resampled(blocks, in_rate, out_rate, channels)
+
+
+def _resampled(blocks: Blocks, in_rate: int, out_rate: int, channels: int) -> Iterator[np.ndarray]:
+    stream = soxr.ResampleStream(in_rate, out_rate, channels, dtype="float32", quality="HQ")
+    step = max(1, _OUTPUT_FRAMES * in_rate // out_rate)
+    taken = given = 0
+    for block in blocks:
+        block = np.ascontiguousarray(block, dtype=np.float32)
+        for start in range(0, len(block), step):
+            part = block[start : start + step]
+            taken += len(part)
+            out = stream.resample_chunk(part)
+            given += len(out)
+            if len(out):
+                yield out
+    # soxr itself rounds the length to nearest. Silence after the end draws out the last frame where that
+    # rounds down, and the surplus is cut.
+    left = resampled_length(taken, in_rate, out_rate) - given
+    silence = np.zeros((-(-in_rate // out_rate) + 1, channels), np.float32)
+    tail = [stream.resample_chunk(silence[start : start + step]) for start in range(0, len(silence), step)]
+    tail.append(stream.resample_chunk(silence[:0], last=True))
+    yield from fit(tail, left, channels)
+
+
+def fit(blocks: Blocks, frames: int, channels: int) -> Iterator[np.ndarray]:
+    """Cut a stream after `frames` frames, or go on with zeros until it has so many.
+
+    Takes from `blocks` no more than it needs.
+
+    Args:
+        blocks: float32 arrays (n, channels).
+        frames: length wanted, 0 or more.
+        channels: columns of the zeros.
+
+    Yields:
+        float32 arrays (n, channels), n >= 1, of `frames` frames in total.
+    """
+    left = frames
+    if left > 0:
+        for block in blocks:
+            part = block[:left]
+            left -= len(part)
+            if len(part):
+                yield part
+            if left <= 0:
+                return
+    while left > 0:
+        part = np.zeros((min(left, _OUTPUT_FRAMES), channels), np.float32)
+        left -= len(part)
+        yield part
+
+
+def resample_start(first: int, in_rate: int, out_rate: int) -> tuple[int, int]:
+    """Where to begin when only a later part of a resampled stream is wanted.
+
+    Resampling from input frame `start` on and dropping the first `skip` frames gives the frames from
+    `first` on of the whole resampled stream (but for what the filter leaves, below 1e-6 of full scale).
+    `start` lies on a frame where both rates' grids meet, and early enough for the filter's reach.
+
+    Args:
+        first: first output frame wanted, 0 or more.
+        in_rate: rate in Hz of what is fed.
+        out_rate: rate in Hz of what comes out.
+
+    Returns:
+        (start, skip): first input frame to feed, output frames to drop.
+    """
+    if in_rate == out_rate:
+        return first, 0
+    common = math.gcd(in_rate, out_rate)
+    in_period, out_period = in_rate // common, out_rate // common
+    reach = _FILTER_PERIODS * max(1, -(-out_rate // in_rate))  # in output frames
+    periods = max(0, first - reach) // out_period
+    return periods * in_period, first - periods * out_period
+
+
+def downmix(blocks: Blocks) -> Iterator[np.ndarray]:
+    """Mean of all channels: (n, channels) to (n, 1), float32."""
+    for block in blocks:
+        yield block if block.shape[1] == 1 else block.mean(axis=1, keepdims=True, dtype=np.float32)
