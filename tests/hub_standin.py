@@ -113,6 +113,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
+        self.send_header("X-HF-Warning", "anonymous; You are sending unauthenticated requests")
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         if self.command == "GET":
