@@ -39,16 +39,14 @@ class StandIn(types.ModuleType):
         super().__init__("snaccli.codec")
         self.loaded = []
         self.calls = []
-        self.Codec = type("Codec", (), {"load": classmethod(self._load)})
+        self.Codec = types.SimpleNamespace(load=self._load)
         self.encode_file = self.decode_file = self._convert
 
-    def _load(self, cls, model="mini", *, device="auto", threads=None):
+    def _load(self, model="mini", *, device="auto", threads=None):
         if model == "absent":
             raise ModelNotFoundError("no model 'absent'; see 'snac models list'")
         self.loaded.append((model, device, threads))
-        codec = cls()
-        codec.name, codec.fingerprint, codec.device, codec.threads = model, "0123456789abcdef", "cpu", 1
-        return codec
+        return types.SimpleNamespace(name=model, fingerprint="0123456789abcdef", device="cpu", threads=1)
 
     def _convert(self, source, output, *, progress, **options):
         self.calls.append((source, output, options))
@@ -89,6 +87,13 @@ def call(*arguments, stdout=None, stderr=None):
     console = Console(stdout or io.StringIO(), stderr or io.StringIO(), {"TERM": "xterm", "COLUMNS": "80"})
     status = run(arguments, console)
     return status, console.stdout.getvalue(), console.stderr.getvalue()
+
+
+@pytest.fixture(autouse=True)
+def lengths(monkeypatch):
+    """What the files hold here is no audio that could be looked into."""
+    monkeypatch.setattr("snaccli.cli.encode._seconds", lambda job: 205.0)
+    monkeypatch.setattr("snaccli.cli.decode._seconds", lambda job: 205.0)
 
 
 def write(*names, text="mono"):
@@ -158,6 +163,16 @@ def test_decode_without_options_takes_the_defaults(codec):
     )
 
 
+def test_a_lone_file_that_cannot_be_read_is_told_of_before_a_model_is_loaded(codec, monkeypatch):
+    def unreadable(job):
+        raise AudioError("not audio")
+
+    write("a.wav", "b.wav")
+    monkeypatch.setattr("snaccli.cli.encode._seconds", unreadable)
+    assert call("encode", "a.wav") == (1, "", "snac: a.wav: not audio\n")
+    assert codec.loaded == []
+
+
 def test_an_existing_output_is_kept_and_no_model_loaded_for_it(codec):
     write("song.wav")
     write("song.snac", text="precious")
@@ -183,7 +198,8 @@ def test_a_batch_goes_on_after_bad_files_and_names_each(codec):
     lines = err.splitlines()
     assert len([line for line in lines if " -> " in line]) == 47
     assert "snac: in/07.wav: not audio that can be read; give a WAV or FLAC file" in lines
-    assert lines[-5].startswith("47 of 50 files encoded, 3 failed  2:40:35 of audio  ")
+    assert lines[-6] == "47 of 50 files encoded, 3 failed"
+    assert lines[-5].startswith("  2:40:35 of audio  1.42 kbit/s  1.7 MB  ")
     assert lines[-4:] == [
         "failed:",
         "  in/07.wav: not audio that can be read; give a WAV or FLAC file",
@@ -280,7 +296,7 @@ def test_an_interrupt_tells_what_was_done_and_ends_with_130(codec):
     assert status == 130
     assert [value["source"] for value in json.loads(out)] == ["in/a.wav"]
     lines = err.splitlines()
-    assert lines[-2].startswith("1 of 4 files encoded, 3 not done")
+    assert lines[-3] == "1 of 4 files encoded, 3 not done"
     assert lines[-1] == "snac: interrupted"
     assert os.listdir("out") == ["a.snac"]
 
@@ -330,7 +346,7 @@ def test_bars_are_drawn_on_a_terminal_and_gone_at_the_end(codec):
     assert status == 0
     assert "3 files" in err
     assert "\x1b[" in err
-    assert "3 of 3 files encoded" in err.splitlines()[-1]
+    assert "3 of 3 files encoded" in err.splitlines()[-2]
 
 
 def test_linked_folders_are_remarked(codec):

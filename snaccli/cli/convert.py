@@ -16,7 +16,6 @@ from snaccli.cli.progress import Bars, Length
 from snaccli.cli.report import Coded, Report
 from snaccli.cli.text import display
 from snaccli.errors import ExitStatus, OutputError, SnacError, UsageError
-from snaccli.files import make_folder
 
 __all__ = ["check_streams", "convert"]
 
@@ -51,8 +50,8 @@ def convert(
     """Run the jobs of `plan` and report on them.
 
     What can be told without a model is told first: inputs that are not there, outputs that are there
-    already. `prepare(jobs)` then loads the model and returns the work; an error in it ends the run.
-    `length(job)` gives the seconds of audio for the bars.
+    already, a lone file that cannot be read. `prepare(jobs)` then loads the model and returns the work;
+    an error in it ends the run. `length(job)` gives the seconds of audio for the bars, or None.
     """
     for remark in plan.remarks:
         console.note(remark)
@@ -64,6 +63,11 @@ def convert(
             waiting.append(job)
         else:
             report.add(Outcome(job, error=None if skip_existing else _taken(job)))
+    if len(waiting) == 1:
+        try:
+            length(waiting[0])
+        except (SnacError, OSError) as error:
+            report.add(Outcome(waiting.pop(), error=error))
     expected = len(plan.problems) + len(plan.jobs)
     if waiting:
         work = prepare(waiting)
@@ -93,7 +97,7 @@ def _run(
         outcomes = batch.run(jobs, make, workers=workers, on_start=bars.begin, on_progress=bars.advance)
         with closing(outcomes):
             for outcome in outcomes:
-                bars.end(outcome.job)
+                bars.end(outcome.job, failed=outcome.error is not None)
                 if outcome.job.output == STREAM and _reader_has_gone(outcome.error):
                     raise BrokenPipeError
                 report.add(outcome)
@@ -123,6 +127,8 @@ class _Folders:
                 missing.append(path)
                 path = os.path.dirname(path)
             if missing:
+                from snaccli.files import make_folder
+
                 make_folder(folder)
             self._made += reversed(missing)
 

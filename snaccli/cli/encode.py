@@ -11,7 +11,7 @@ from snaccli.batch import Job, Work
 from snaccli.cli import options, text
 from snaccli.cli.console import Console
 from snaccli.cli.convert import check_streams, convert
-from snaccli.cli.plan import find_sources, make_plan
+from snaccli.cli.plan import STREAM, find_sources, make_plan
 from snaccli.cli.progress import waiting
 from snaccli.cli.report import Report
 from snaccli.errors import ExitStatus
@@ -104,7 +104,8 @@ def _is_audio(name: str) -> bool:
 def _seconds(job: Job) -> float | None:
     from snaccli.audio import probe
 
-    return probe(job.source)
+    # Standard input can be read only once.
+    return None if job.source == STREAM else probe(job.source).duration_s
 
 
 def _line(result: EncodeResult) -> str:

@@ -81,14 +81,16 @@ class Bars:
         self._progress.update(self._tasks[job], completed=fraction, rate=rate)
         self._describe_whole()
 
-    def end(self, job: Job) -> None:
-        """Take the bar of `job` away and count the file, whatever became of it."""
+    def end(self, job: Job, *, failed: bool) -> None:
+        """Take the bar of `job` away and count the file; the speed is that of files which did not fail."""
         self._ended += 1
         if self._progress is None:
             return
         if job in self._tasks:
             self._progress.remove_task(self._tasks.pop(job))
         self._fractions[job] = 1.0
+        if failed:
+            self._seconds[job] = None
         self._describe_whole()
 
     def _done_seconds(self, job: Job) -> float:

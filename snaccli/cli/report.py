@@ -93,10 +93,9 @@ class Report(Generic[R]):
             parts.append(f"{len(failed)} failed")
         if len(self._outcomes) < expected:
             parts.append(f"{expected - len(self._outcomes)} not done")
-        summary = ", ".join(parts)
+        self._console.note(", ".join(parts))
         if done:
-            summary += f"  {self._total(done, time.monotonic() - self._began)}"
-        self._console.note(summary)
+            self._console.note(f"  {self._total(done, time.monotonic() - self._began)}")
         if failed:
             self._console.note("failed:")
         for outcome in failed:
