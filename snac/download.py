@@ -128,16 +128,17 @@ def _fetch(source: ModelSource, hub_kwargs: Mapping[str, Any]) -> tuple[Path, Pa
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keeps the client's warnings about retries off stderr: a failure is told once, in the error."""
-    logger = logging.getLogger("huggingface_hub")
-    level = logger.level
+    from huggingface_hub.utils import logging as client_logging
+
+    level = client_logging.get_verbosity()
     if not (os.environ.get("HF_DEBUG") or os.environ.get("HF_HUB_VERBOSITY")):
-        logger.setLevel(logging.ERROR)
+        client_logging.set_verbosity(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        client_logging.set_verbosity(level)
 
 
 def _client_errors() -> Any:
