@@ -23,7 +23,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import AudioError
+from snaccli.errors import AudioError
 
 __all__ = [
     "CEILING_DB",

@@ -1,0 +1,416 @@
+"""The bench on a codec made for the purpose: eight bits a sample, so that every figure is known."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import subprocess
+import sys
+import types
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from rich.console import Console
+
+from snaccli import bench, container
+from snaccli.bench import BenchResult, FileResult
+from snaccli.codes import CodedStream
+from snaccli.errors import AudioError, ModelNotFoundError, UsageError
+from snaccli.measures import compare
+
+FILE_KEYS = [
+    "path", "duration_s", "bytes", "bitrate_kbps", "raw_bitrate_kbps", "bits_per_token", "snr_db",
+    "si_sdr_db", "mel_distance", "lsd_db", "encode_x_realtime", "decode_x_realtime",
+]  # fmt: skip
+RATE = 16000
+
+
+@dataclass
+class PcmCodec:
+    """Stands in for the neural codec: one token a sample, 256 codewords."""
+
+    name: str = "pcm"
+    fingerprint: str = "0123456789abcdef"
+    rate: int = RATE
+    device: str = "cpu"
+    threads: int = 2
+
+    @classmethod
+    def load(cls, model: str = "mini", *, device: str = "auto", threads: int | None = None) -> PcmCodec:
+        if model.startswith("missing"):
+            raise ModelNotFoundError(f"no model {model}: run `snac models list`")
+        return cls(name=model, device="cpu" if device == "auto" else device, threads=threads or 2)
+
+
+def encode_file(
+    source: Path,
+    output: Path,
+    *,
+    model: PcmCodec,
+    channels: str = "mono",
+    overwrite: bool = False,
+    progress: Callable[[float], None] | None = None,
+) -> Any:
+    try:
+        samples, rate = soundfile.read(source, always_2d=True)
+    except soundfile.LibsndfileError as error:
+        raise AudioError(f"not audio: {source}") from error
+    assert channels == "mono"
+    mono = samples.mean(axis=1)
+    tokens = np.clip(np.round(mono * 128) + 128, 0, 255).astype(np.uint8)
+    header = container.Header(
+        model="pcm", fingerprint=bytes(8), sample_rate=rate, model_rate=rate, channels=1,
+        samples=len(mono), frames=len(mono), codebook_size=256, strides=(1,),
+    )  # fmt: skip
+    output.write_bytes(container.pack(header, [CodedStream(0, tokens.tobytes())]))
+    for fraction in (0.0, 0.5, 1.0):
+        if progress:
+            progress(fraction)
+    note = "stereo downmixed to mono" if samples.shape[1] == 2 else ""
+    return types.SimpleNamespace(duration_s=len(mono) / rate, note=note)
+
+
+def decode_file(
+    source: Path,
+    output: Path,
+    *,
+    model: PcmCodec,
+    overwrite: bool = False,
+    progress: Callable[[float], None] | None = None,
+) -> Any:
+    layout, streams, _ = container.unpack(source.read_bytes())
+    samples = (np.frombuffer(streams[0].payload, np.uint8) - 128.0) / 128
+    soundfile.write(output, samples, layout.header.sample_rate, subtype="PCM_16")
+    if progress:
+        progress(1.0)
+    return types.SimpleNamespace()
+
+
+@pytest.fixture(autouse=True)
+def pcm_codec(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
+    module = types.ModuleType("snaccli.codec")
+    module.__dict__.update(Codec=PcmCodec, encode_file=encode_file, decode_file=decode_file)
+    monkeypatch.setitem(sys.modules, "snaccli.codec", module)
+    return module
+
+
+def tone(seconds: float, rate: int = RATE, channels: int = 1, seed: int = 0) -> np.ndarray:
+    time = np.arange(round(seconds * rate)) / rate
+    noise = 0.01 * np.random.default_rng(seed).standard_normal((time.size, channels))
+    return 0.4 * np.sin(2 * np.pi * 440 * time)[:, None] + noise
+
+
+def write(path: Path, samples: np.ndarray, rate: int = RATE) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, samples, rate, subtype="PCM_16")
+    return path
+
+
+@pytest.fixture
+def recordings(tmp_path: Path) -> Path:
+    """A folder of two recordings, one of them stereo at another rate, and a text file."""
+    folder = tmp_path / "recordings"
+    write(folder / "a.wav", tone(1.0))
+    write(folder / "below" / "b.flac", tone(0.5, 44100, channels=2), 44100)
+    (folder / "notes.txt").write_text("not audio")
+    return folder
+
+
+def render(results: list[BenchResult], width: int = 100) -> str:
+    console = Console(file=io.StringIO(), width=width, color_system=None)
+    console.print(bench.table(results))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert isinstance(text, str)
+    return text
+
+
+# Figures
+
+
+def test_figures_of_one_recording(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.wav", tone(2.0))
+    (result,) = bench.run([path], ["pcm"], threads=3)
+    (file,) = result.files
+    samples = soundfile.read(path)[0]
+    expected = compare(samples, (np.round(samples * 128)) / 128, RATE)
+    overhead = file.bytes - 2 * RATE
+    assert 0 < overhead <= 64
+    assert file == FileResult(
+        path=str(path),
+        duration_s=2.0,
+        bytes=2 * RATE + overhead,
+        bitrate_kbps=pytest.approx(8 * (2 * RATE + overhead) / 2000),
+        raw_bitrate_kbps=pytest.approx(8 * RATE / 1000),
+        bits_per_token=8.0,
+        snr_db=pytest.approx(expected.snr_db),
+        si_sdr_db=pytest.approx(expected.si_sdr_db),
+        mel_distance=pytest.approx(expected.mel_distance),
+        lsd_db=pytest.approx(expected.lsd_db),
+        encode_x_realtime=pytest.approx(2.0 / file.encode_s),
+        decode_x_realtime=pytest.approx(2.0 / file.decode_s),
+        tokens=2 * RATE,
+        encode_s=file.encode_s,
+        decode_s=file.decode_s,
+        levels=({"stride": 1, "tokens": 32000, "bytes": 32000, "bits_per_token": 8.0, "coder": "raw"},),
+    )
+    assert (result.model, result.device, result.threads) == ("pcm", "cpu", 3)
+    assert 30 < expected.snr_db < 50  # the codec keeps the sound: the comparison is of the right signals
+
+
+def test_the_reference_is_downmixed_at_its_own_rate(recordings: Path) -> None:
+    (result,) = bench.run([recordings / "below" / "b.flac"], ["pcm"])
+    samples = soundfile.read(recordings / "below" / "b.flac")[0].mean(axis=1)
+    expected = compare(samples, np.round(samples * 128) / 128, 44100)
+    assert result.files[0].snr_db == pytest.approx(expected.snr_db)
+    assert result.files[0].mel_distance == pytest.approx(expected.mel_distance)
+    assert result.files[0].note == "stereo downmixed to mono"
+
+
+def test_silence_and_nothing_give_null_not_infinity(tmp_path: Path) -> None:
+    paths = [write(tmp_path / "silence.wav", np.zeros(RATE)), write(tmp_path / "tone.wav", tone(0.1))]
+    (result,) = bench.run(paths, ["pcm"])
+    silence = result.files[0]
+    assert (silence.snr_db, silence.si_sdr_db, silence.mel_distance, silence.error) == (None, None, 0.0, None)
+    assert result.summary["snr_db"] == result.files[1].snr_db
+    json.loads(bench.to_json([result]), parse_constant=pytest.fail)
+
+
+def test_summary_weighs_rates_by_length_and_decibels_by_recording() -> None:
+    def file(**values: Any) -> FileResult:
+        return FileResult(path="x", **values)
+
+    level = {"stride": 1, "bits_per_token": 0.0, "coder": "raw"}
+    result = BenchResult("m", "f", "cpu", 1, (
+        file(duration_s=10.0, bytes=1000, raw_bitrate_kbps=1.0, tokens=800, snr_db=4.0, encode_s=1.0,
+             decode_s=4.0, levels=({**level, "tokens": 800, "bytes": 900},)),
+        file(duration_s=30.0, bytes=9000, raw_bitrate_kbps=3.0, tokens=7200, snr_db=8.0, si_sdr_db=2.0,
+             encode_s=3.0, decode_s=16.0, levels=({**level, "tokens": 7200, "bytes": 8100},)),
+        file(error="broken"),
+    ))  # fmt: skip
+    assert result.summary == {
+        "duration_s": 20.0,
+        "bytes": 5000.0,
+        "bitrate_kbps": 2.0,
+        "raw_bitrate_kbps": 2.5,
+        "bits_per_token": 9.0,
+        "snr_db": 6.0,
+        "si_sdr_db": 2.0,
+        "mel_distance": None,
+        "lsd_db": None,
+        "encode_x_realtime": 10.0,
+        "decode_x_realtime": 2.0,
+        "files": 2,
+        "failed": 1,
+        "total_duration_s": 40.0,
+        "total_bytes": 10000,
+        "tokens": 8000,
+    }
+
+
+def test_a_decoder_of_other_length_is_found_out(
+    tmp_path: Path, pcm_codec: types.ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def short(source: Path, output: Path, **options: Any) -> None:
+        soundfile.write(output, np.zeros(RATE - 1), RATE)
+
+    monkeypatch.setattr(pcm_codec, "decode_file", short)
+    (result,) = bench.run([write(tmp_path / "a.wav", tone(1.0))], ["pcm"])
+    assert result.files[0].error is not None
+    assert "length" in result.files[0].error
+
+
+# Runs
+
+
+def test_one_bad_recording_does_not_stop_the_rest(recordings: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.wav"
+    broken.write_text("hardly audio")
+    paths = [broken, tmp_path / "missing.wav", recordings]
+    (result,) = bench.run(paths, ["pcm"])
+    assert [Path(file.path).name for file in result.files] == ["broken.wav", "missing.wav", "a.wav", "b.flac"]
+    assert [file.error is None for file in result.files] == [False, False, True, True]
+    assert result.failed == result.files[:2]
+    for file in result.failed:
+        assert file.error
+        assert "\n" not in file.error
+        assert all(getattr(file, key) is None for key in FILE_KEYS if key != "path")
+    assert result.summary["files"] == 2
+    assert result.summary["failed"] == 2
+
+
+def test_all_failed_leaves_an_empty_summary(tmp_path: Path) -> None:
+    results = bench.run([tmp_path / "missing.wav"], ["pcm"])
+    assert results[0].summary["bitrate_kbps"] is None
+    json.loads(bench.to_json(results), parse_constant=pytest.fail)
+    assert "failed" in render(results)
+
+
+def test_a_torch_error_is_a_failure_of_the_file_but_a_defect_is_not(
+    tmp_path: Path, pcm_codec: types.ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def raising(error: Exception) -> Callable[..., Any]:
+        def decode(source: Path, *rest: Any, **options: Any) -> Any:
+            if source.name == "warm-up.snac":
+                return None
+            raise error
+
+        return decode
+
+    path = write(tmp_path / "a.wav", tone(0.2))
+    monkeypatch.setattr(pcm_codec, "decode_file", raising(RuntimeError("out of memory\non the device")))
+    (result,) = bench.run([path], ["pcm"])
+    assert result.files[0].error == "out of memory on the device"
+    monkeypatch.setattr(pcm_codec, "decode_file", raising(TypeError("a defect")))
+    with pytest.raises(TypeError, match="a defect"):
+        bench.run([path], ["pcm"])
+
+
+def test_models_are_loaded_before_anything_is_coded(recordings: Path, pcm_codec: types.ModuleType) -> None:
+    coded = []
+    pcm_codec.__dict__["encode_file"] = lambda *args, **options: coded.append(args)
+    with pytest.raises(ModelNotFoundError, match="missing-model"):
+        bench.run([recordings], ["pcm", "missing-model"])
+    assert not coded
+
+
+def test_several_models(recordings: Path) -> None:
+    results = bench.run([recordings], ["one", "two", "one"])
+    assert [result.model for result in results] == ["one", "two"]
+    assert [len(result.files) for result in results] == [2, 2]
+    with pytest.raises(UsageError, match="no model"):
+        bench.run([recordings], [])
+
+
+def test_progress_rises_from_nothing_to_the_whole(recordings: Path) -> None:
+    told: list[tuple[float, str]] = []
+    bench.run([recordings], ["one", "two"], progress=lambda fraction, what: told.append((fraction, what)))
+    fractions = [fraction for fraction, _ in told]
+    assert fractions == sorted(fractions)
+    assert (fractions[0], fractions[-1]) == (0.0, 1.0)
+    assert {"one: a.wav", "one: b.flac", "two: a.wav", "two: b.flac"} <= {what for _, what in told}
+    assert {f for f, what in told if what == "two: a.wav"} >= {0.5, 0.75}
+
+
+def test_nothing_stays_behind(recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(scratch))
+    before = {path: path.read_bytes() for path in recordings.rglob("*") if path.is_file()}
+    bench.run([recordings, tmp_path / "missing.wav"], ["pcm"])
+    assert list(scratch.iterdir()) == []
+    assert {path: path.read_bytes() for path in recordings.rglob("*") if path.is_file()} == before
+
+
+# Inputs
+
+
+def test_folders_are_walked_and_repeats_dropped(recordings: Path) -> None:
+    a, b = recordings / "a.wav", recordings / "below" / "b.flac"
+    assert bench.find_recordings([recordings]) == [a, b]
+    assert bench.find_recordings([str(b), recordings, a]) == [b, a]
+    assert bench.find_recordings([recordings / "notes.txt"]) == [recordings / "notes.txt"]
+
+
+def test_inputs_that_cannot_work_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="standard input"):
+        bench.find_recordings(["-"])
+    with pytest.raises(UsageError, match="no audio files in the folder"):
+        bench.find_recordings([tmp_path])
+
+
+def test_without_inputs_the_shipped_recordings_are_taken(
+    tmp_path: Path, recordings: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed = tmp_path / "site-packages" / "snaccli" / "bench" / "recordings.py"
+    monkeypatch.setattr("snaccli.bench.recordings.__file__", str(installed))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="name files or folders"):
+        bench.find_recordings([])
+    shipped = write(tmp_path / "examples" / "audio" / "speech.wav", tone(0.1))
+    assert bench.find_recordings([]) == [shipped]
+    beside = write(tmp_path / "site-packages" / "examples" / "audio" / "speech.wav", tone(0.1))
+    assert bench.find_recordings([]) == [beside]
+
+
+# Renderings
+
+
+def test_json_has_the_documented_keys(recordings: Path) -> None:
+    results = bench.run([recordings], ["one", "two"])
+    one = json.loads(bench.to_json(results[:1]))
+    assert {"model", "device", "threads", "files", "summary"} <= set(one)
+    assert all(set(FILE_KEYS) <= set(file) for file in one["files"])
+    assert set(FILE_KEYS) - {"path"} <= set(one["summary"])
+    assert [entry["model"] for entry in json.loads(bench.to_json(results))] == ["one", "two"]
+
+
+def test_csv_has_a_row_a_model_and_recording(recordings: Path, tmp_path: Path) -> None:
+    odd = write(tmp_path / 'odd, "name".wav', tone(0.1))
+    results = bench.run([recordings, odd, tmp_path / "missing.wav"], ["one", "two"])
+    text = bench.to_csv(results)
+    assert "\r" not in text
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert set(FILE_KEYS) <= set(rows[0])
+    assert [row["model"] for row in rows] == ["one"] * 4 + ["two"] * 4
+    assert rows[2]["path"] == str(odd)
+    for row, file in zip(rows[:3], results[0].files[:3], strict=True):
+        assert float(row["bitrate_kbps"]) == file.bitrate_kbps
+        assert row["error"] == ""
+    assert rows[3]["bitrate_kbps"] == ""
+    assert rows[3]["error"] == results[0].files[3].error
+
+
+def test_table_shows_every_figure_and_the_summary(recordings: Path, tmp_path: Path) -> None:
+    results = bench.run([recordings, tmp_path / "missing.wav"], ["pcm"])
+    text = render(results)
+    assert "pcm on cpu, 2 threads" in text
+    (row,) = [line for line in text.splitlines() if "a.wav" in line]
+    file = results[0].files[0]
+    figures = (
+        file.duration_s, file.bitrate_kbps, file.raw_bitrate_kbps, file.bits_per_token, file.snr_db,
+        file.si_sdr_db, file.mel_distance, file.lsd_db, file.encode_x_realtime, file.decode_x_realtime,
+    )  # fmt: skip
+    decimals = (1, 2, 2, 2, 1, 1, 1, 1, 1, 1)
+    assert row.split()[1:] == [f"{value:.{n}f}" for value, n in zip(figures, decimals, strict=True)]
+    assert any(line.startswith("mean of 2") for line in text.splitlines())
+    assert any("failed: " in line and "missing.wav" in line for line in text.splitlines())
+
+
+def test_table_fits_a_terminal_of_80_columns() -> None:
+    values = dict.fromkeys(FILE_KEYS[1:], 10.0) | {"encode_x_realtime": 110.0, "decode_x_realtime": 110.0}
+    file = FileResult(path="/music/a recording with a name of some length.wav", **values)
+    text = render([BenchResult("m", "f", "cpu", 1, (file, file))], width=80)
+    assert max(map(len, text.splitlines())) <= 80
+    assert text.count("110.0") == 4
+    assert "…" not in text
+
+
+@pytest.mark.parametrize(
+    "name", ["[red]markup[/red].wav", "escape\x1b[2J.wav", "line\nbreak.wav", "byte\udcff.wav"]
+)
+def test_odd_names_cannot_steer_the_terminal(name: str) -> None:
+    result = BenchResult("[bold]m", "f", "cpu", 1, (FileResult(path=f"/x/{name}", error="broken"),))
+    text = render([result], width=200)
+    assert "[bold]m on cpu" in text
+    assert "\x1b" not in text
+    assert ("[red]markup[/red].wav" in text) == (name.startswith("[red]"))
+    assert len(text.splitlines()) < 9
+    bench.to_csv([result]).encode()
+    assert json.loads(bench.to_json([result]))["files"][0]["path"] == f"/x/{name}"
+
+
+def test_importing_the_bench_brings_no_torch() -> None:
+    script = "import sys, snaccli.bench; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+def test_tokens_of_other_codebooks_count_their_bits(tmp_path: Path) -> None:
+    (result,) = bench.run([write(tmp_path / "a.wav", tone(1.0))], ["pcm"])
+    assert result.files[0].raw_bitrate_kbps == pytest.approx(math.log2(256) * RATE / 1000)
