@@ -22,8 +22,9 @@ class _Terminated(KeyboardInterrupt):
 def main() -> None:
     """Run the command line with the arguments of the process, and exit with its status."""
     for name in ("SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), _terminate)
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) == signal.SIG_DFL:  # nohup has it ignored
+            signal.signal(number, _terminate)
     if not sys.warnoptions and "--debug" not in sys.argv:
         warnings.simplefilter("ignore")  # those of the libraries are for programmers
     status = run(sys.argv[1:])

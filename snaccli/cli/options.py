@@ -69,12 +69,12 @@ def seconds(text: str) -> float:
         typer.BadParameter: it is none of these.
     """
     match = _CLOCK.fullmatch(text.strip())
-    hours, minutes, rest = match.groups() if match else (None, None, "")
-    if match is None or (hours and int(minutes) >= 60) or (minutes and float(rest) >= 60):
+    hours, minutes, rest = (float(part or 0) for part in match.groups()) if match else (0.0, 0.0, 0.0)
+    if match is None or (match[1] and minutes >= 60) or (match[2] and rest >= 60):
         raise typer.BadParameter(
             f"{text!r} is not a time; give seconds, or minutes as 1:30, or hours as 1:02:03"
         )
-    return int(hours or 0) * 3600 + int(minutes or 0) * 60 + float(rest)
+    return hours * 3600 + minutes * 60 + rest
 
 
 SNAC_FILES = (
