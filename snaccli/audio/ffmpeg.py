@@ -62,6 +62,7 @@ class FfmpegDecoder:
 
     def __init__(self, program: str, path: str | Path, name: str) -> None:
         self._name = name
+        self._count = 0
         command = [program, "-nostdin", "-hide_banner", "-loglevel", "error", "-xerror", *_GUARDS]
         command += ["-i", f"file:{path}", "-map", "0:a:0", "-c:a", "pcm_f32be", "-f", "au", "pipe:1"]
         try:
@@ -113,6 +114,9 @@ class FfmpegDecoder:
             self._wait()
             if self._process.returncode != 0:
                 raise AudioError(f"{self._name} is damaged{self._said()}{REMEDY}")
+        self._count += whole
+        if self._count == 0:
+            raise AudioError(f"{self._name} holds no audio that ffmpeg can decode{self._said()}")
         samples = np.frombuffer(data, ">f4", whole * self.channels)
         return samples.reshape(whole, self.channels).astype(np.float32)
 

@@ -110,7 +110,7 @@ def resample_start(first: int, in_rate: int, out_rate: int) -> tuple[int, int]:
     """Where to begin when only a later part of a resampled stream is wanted.
 
     Resampling from input frame `start` on and dropping the first `skip` frames gives the frames from
-    `first` on of the whole resampled stream (but for what the filter leaves, below 1e-6 of full scale).
+    `first` on of the whole resampled stream (but for what the filter leaves, below 1e-5 of full scale).
     `start` lies on a frame where both rates' grids meet, and early enough for the filter's reach.
 
     Args:
