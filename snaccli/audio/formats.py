@@ -10,12 +10,7 @@ import soundfile
 from snaccli.errors import OutputError
 from snaccli.files import is_stdio, shown
 
-__all__ = ["AudioFormat", "is_audio_name", "output_format", "writable_formats"]
-
-# Endings taken for recordings when a folder is walked. The second line needs ffmpeg.
-_READABLE = frozenset(
-    ["wav", "wave", "bwf", "flac", "ogg", "oga", "opus", "mp3", "mp2", "aiff", "aif", "aifc", "caf", "au", "snd", "w64", "rf64", "voc", "nist", "sph", "svx", "avr", "pvf", "m4a", "m4b", "mp4", "m4v", "mov", "aac", "ac3", "eac3", "dts", "wma", "asf", "webm", "mkv", "mka", "weba", "ape", "wv", "tta", "tak", "mpc", "amr", "3gp", "3g2", "avi", "flv", "mpg", "mpeg", "ts", "mts", "m2ts", "vob", "ogv", "wmv", "ra", "rm", "spx", "gsm", "g722"]
-)
+__all__ = ["AudioFormat", "output_format", "writable_formats"]
 
 _MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 _OPUS_RATES = (8000, 12000, 16000, 24000, 48000)
@@ -52,11 +47,6 @@ _FORMATS = {
         AudioFormat("rf64", "RF64", "PCM_16"),
     )
 }
-
-
-def is_audio_name(name: str | Path) -> bool:
-    """Whether a file of this name is taken for a recording when a folder is walked, by its ending alone."""
-    return Path(name).suffix.lower().removeprefix(".") in _READABLE
 
 
 def writable_formats() -> tuple[str, ...]:

@@ -6,8 +6,8 @@ import os
 
 __all__ = ["is_audio_name"]
 
-_LIBSNDFILE = "wav wave flac ogg oga opus mp3 aif aiff aifc caf au snd w64 rf64"
-_FFMPEG = "m4a m4b aac mp4 mka mkv mov webm wma amr 3gp ac3 wv ape"
+_LIBSNDFILE = "wav wave flac ogg oga opus mp3 aif aiff aifc caf au snd w64 rf64 voc sph"
+_FFMPEG = "m4a m4b aac mp4 m4v mka mkv mov webm wma wmv avi amr 3gp ac3 eac3 dts wv ape mp2 spx gsm"
 _ENDINGS = frozenset(f".{ending}" for ending in f"{_LIBSNDFILE} {_FFMPEG}".split())
 
 
