@@ -56,7 +56,7 @@ LSD_WINDOW = 2048
 """Window length in samples of the log-spectral distance."""
 
 _HOPS = 4  # hops per window
-_FRAME_VALUES = 1 << 18  # spectrum values in work at once: bounds memory to a few tens of MB
+_FRAME_VALUES = 1 << 15  # samples of frames in work at once: what a cache holds
 _BLOCK = 1 << 16  # samples per channel taken from a long array at a time
 
 

@@ -5,33 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from snaccli import audio
 from snaccli.errors import UsageError
 
 __all__ = ["find_recordings"]
-
-_ENDINGS = frozenset(
-    f".{ending}"
-    for ending in (
-        *(
-            "wav",
-            "wave",
-            "flac",
-            "ogg",
-            "oga",
-            "opus",
-            "mp3",
-            "aiff",
-            "aif",
-            "aifc",
-            "caf",
-            "au",
-            "snd",
-            "w64",
-            "rf64",
-        ),
-        *("m4a", "m4b", "aac", "mp4", "mka", "webm", "wma", "amr", "ac3", "wv", "ape", "mkv", "mov", "3gp"),
-    )
-)
 
 
 def find_recordings(inputs: Sequence[str | Path]) -> list[Path]:
@@ -66,7 +43,7 @@ def find_recordings(inputs: Sequence[str | Path]) -> list[Path]:
 
 
 def _audio_files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in _ENDINGS and path.is_file())
+    return sorted(path for path in folder.rglob("*") if audio.is_audio_name(path.name) and path.is_file())
 
 
 def _shipped_recordings() -> list[Path]:

@@ -132,9 +132,6 @@ def _measure_file(path: Path, codec: Codec, folder: Path, share: _Share) -> File
         return _encode_decode_compare(path, codec, coded, decoded, share)
     except _FAILURES as error:
         return FileResult(str(path), error=_one_line(error))
-    finally:
-        coded.unlink(missing_ok=True)
-        decoded.unlink(missing_ok=True)
 
 
 def _encode_decode_compare(path: Path, codec: Codec, coded: Path, decoded: Path, share: _Share) -> FileResult:
