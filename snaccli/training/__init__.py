@@ -1,0 +1,1 @@
+"""Training: packed audio in, weights out."""

@@ -1,0 +1,146 @@
+"""What training adds to the quantiser: its losses, and codewords that are brought back into use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from snac.vq import ResidualVectorQuantize, VectorQuantize
+
+
+@dataclass
+class QuantiseResult:
+    """What one pass through the quantiser gives in training.
+
+    Attributes:
+        z_q: quantised latents, (B, C, T).
+        commitment: how far the encoder is from its codewords (van den Oord et al. 2017, arXiv 1711.00937,
+            equation 3), mean over levels.
+        codebook: how far the codewords are from the encoder, of the same equation.
+        indices: chosen codewords, one (B, T / stride) a level.
+        projected: the projected latents they were chosen for, one (B, D, T / stride) a level, detached.
+    """
+
+    z_q: Tensor
+    commitment: Tensor
+    codebook: Tensor
+    indices: list[Tensor]
+    projected: list[Tensor]
+
+
+def levels_of(quantizer: ResidualVectorQuantize) -> Iterator[VectorQuantize]:
+    """The codebooks, coarse to fine, with their type."""
+    for level in quantizer.quantizers:
+        assert isinstance(level, VectorQuantize)
+        yield level
+
+
+def quantise(quantizer: ResidualVectorQuantize, z: Tensor) -> QuantiseResult:
+    """Quantises latents (B, C, T) as the model does, keeping what the losses need."""
+    z_q = torch.zeros_like(z)
+    residual = z
+    commitment, codebook = z.new_zeros(()), z.new_zeros(())
+    indices, projected = [], []
+    for level in levels_of(quantizer):
+        z_e = level.project(residual)
+        words, chosen = level.decode_latents(z_e)
+        commitment = commitment + F.mse_loss(z_e, words.detach())
+        codebook = codebook + F.mse_loss(words, z_e.detach())
+        z_q_i = level.expand(z_e + (words - z_e).detach())
+        z_q = z_q + z_q_i
+        residual = residual - z_q_i
+        indices.append(chosen)
+        projected.append(z_e.detach())
+    count = quantizer.n_codebooks
+    return QuantiseResult(z_q, commitment / count, codebook / count, indices, projected)
+
+
+class CodebookUsage:
+    """Counts how often each codeword is chosen, and moves idle ones to where the encoder is.
+
+    Counts decay exponentially over ``horizon`` times the codebook size in tokens; a codeword whose count falls
+    below ``threshold`` times the mean is replaced by a projected latent drawn from recent ones (the restart of
+    Dhariwal et al. 2020, arXiv 2005.00341, section 3).
+    """
+
+    def __init__(self, quantizer: ResidualVectorQuantize, horizon: float = 4.0, threshold: float = 0.1) -> None:
+        self.quantizer = quantizer
+        self.threshold = threshold
+        self.horizon_tokens = horizon * quantizer.codebook_size
+        size = quantizer.codebook_size
+        self.counts = [torch.full((size,), 1.0 / size) for _ in range(quantizer.n_codebooks)]
+        self.recent: list[Tensor] = [torch.empty(0, quantizer.codebook_dim) for _ in self.counts]
+
+    def update(self, result: QuantiseResult) -> None:
+        """Takes the choices of one step into account."""
+        size = self.quantizer.codebook_size
+        for level, (chosen, z_e) in enumerate(zip(result.indices, result.projected, strict=True)):
+            share = torch.bincount(chosen.flatten().cpu(), minlength=size) / chosen.numel()
+            weight = min(chosen.numel() / self.horizon_tokens, 1.0)
+            self.counts[level].mul_(1 - weight).add_(share, alpha=weight)
+            vectors = z_e.transpose(1, 2).reshape(-1, z_e.shape[1]).cpu()
+            self.recent[level] = torch.cat((vectors, self.recent[level]))[: 2 * size]
+
+    @torch.no_grad()
+    def revive(self) -> list[int]:
+        """Replaces idle codewords; returns how many a level."""
+        revived = []
+        for level, counts, recent in zip(levels_of(self.quantizer), self.counts, self.recent, strict=True):
+            idle = (counts * counts.numel() < self.threshold).nonzero().flatten()
+            idle = idle[torch.randperm(len(idle))[: len(recent)]]
+            if len(idle):
+                drawn = recent[torch.randperm(len(recent))[: len(idle)]]
+                level.codebook.weight[idle] = drawn.to(level.codebook.weight)
+                counts[idle] = 1.0 / counts.numel()
+            revived.append(len(idle))
+        return revived
+
+    def perplexity(self) -> list[float]:
+        """exp(entropy) of the decayed shares a level: how many codewords are in equal use."""
+        shares = (counts / counts.sum() for counts in self.counts)
+        return [float(torch.exp(-(share * torch.log(share.clamp(min=1e-12))).sum())) for share in shares]
+
+
+@torch.no_grad()
+def fit_codebooks(quantizer: ResidualVectorQuantize, latents: Iterable[Tensor], rounds: int = 8) -> list[int]:
+    """Spherical k-means of each level's projected residuals, coarse to fine: the codebooks' start.
+
+    Args:
+        quantizer: its codebooks are overwritten.
+        latents: encoder outputs, each (B, C, T); held in memory together.
+        rounds: of Lloyd's algorithm.
+
+    Returns:
+        the number of vectors each level was fitted to.
+    """
+    residuals = list(latents)
+    fitted = []
+    for level in levels_of(quantizer):
+        projected = [level.project(z) for z in residuals]
+        points = torch.cat([z_e.transpose(1, 2).reshape(-1, z_e.shape[1]) for z_e in projected])
+        level.codebook.weight.copy_(_spherical_kmeans(points, level.codebook_size, rounds))
+        residuals = [
+            z - level.expand(level.decode_latents(z_e)[0]) for z, z_e in zip(residuals, projected, strict=True)
+        ]
+        fitted.append(len(points))
+    return fitted
+
+
+def _spherical_kmeans(points: Tensor, size: int, rounds: int) -> Tensor:
+    """Centres (size, D) of points (N, D), grouped by angle; each centre is the mean of its own points."""
+    draw = torch.randperm(len(points)) if len(points) >= size else torch.randint(len(points), (size,))
+    centres = points[draw[:size]].clone()
+    directions = F.normalize(points)
+    for _ in range(rounds):
+        unit = F.normalize(centres).t()
+        nearest = torch.cat([(part @ unit).argmax(1) for part in directions.split(8192)])
+        sums = torch.zeros_like(centres).index_add_(0, nearest, points)
+        counts = torch.bincount(nearest, minlength=size)
+        centres = torch.where(counts[:, None] > 0, sums / counts.clamp(min=1)[:, None], centres)
+        empty = (counts == 0).nonzero().flatten()
+        centres[empty] = points[torch.randint(len(points), (len(empty),))]
+    return centres
