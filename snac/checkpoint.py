@@ -140,13 +140,13 @@ def _load_torch(path: Path) -> Any:
     try:
         with zipfile.ZipFile(path) as archive:
             compressed = any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist())
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise ModelError(f"{path}: damaged or cut off ({_first_line(error)}): fetch it again") from error
     if compressed:
         # torch.save never compresses; what unpacks to more than the file would not be bounded by it.
         raise ModelError(f"{path}: is a compressed archive, not a checkpoint: unpack it and give its folder")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        return torch.load(str(path), map_location="cpu", weights_only=True, mmap=True)  # 2.2 wants a str
     except pickle.UnpicklingError as error:
         raise ModelError(f"{path}: {_unpickling(str(error))}") from error
     except Exception as error:  # on damaged input the unpickler fails with whatever its own state leads to
