@@ -265,24 +265,45 @@ def test_all_failed_leaves_an_empty_summary(tmp_path: Path) -> None:
     assert "failed" in render(results)
 
 
-def test_a_torch_error_is_a_failure_of_the_file_but_a_defect_is_not(
-    tmp_path: Path, pcm_codec: types.ModuleType, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (RuntimeError("out of memory\non the device"), "out of memory on the device"),
+        (MemoryError(), "not enough memory: close other programs"),
+        (OSError(28, "No space left on device"), "no space left on the disk"),
+        (TypeError("wrong"), "this is a defect of snac: TypeError: wrong"),
+        (RuntimeError(), "RuntimeError"),
+    ],
+)
+def test_every_error_is_told_on_one_line(
+    tmp_path: Path,
+    pcm_codec: types.ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
+    told: str,
 ) -> None:
-    def raising(error: Exception) -> Callable[..., Any]:
-        def decode(source: Path, *rest: Any, **options: Any) -> Any:
-            if source.name == "warm-up.snac":
-                return None
+    def decode(source: Path, *rest: Any, **options: Any) -> None:
+        if source.name != "warm-up.snac":
             raise error
 
-        return decode
+    monkeypatch.setattr(pcm_codec, "decode_file", decode)
+    with caplog.at_level("DEBUG", logger="snaccli.bench"):
+        (result,) = bench.run([write(tmp_path / "a.wav", tone(0.2))], ["pcm"])
+    assert result.files[0].error is not None
+    assert result.files[0].error.startswith(told)
+    assert caplog.records[0].exc_info  # the traceback is there for who asks
 
-    path = write(tmp_path / "a.wav", tone(0.2))
-    monkeypatch.setattr(pcm_codec, "decode_file", raising(RuntimeError("out of memory\non the device")))
-    (result,) = bench.run([path], ["pcm"])
-    assert result.files[0].error == "out of memory on the device"
-    monkeypatch.setattr(pcm_codec, "decode_file", raising(TypeError("a defect")))
-    with pytest.raises(TypeError, match="a defect"):
-        bench.run([path], ["pcm"])
+
+def test_an_interrupt_ends_the_run(
+    tmp_path: Path, pcm_codec: types.ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def decode(source: Path, *rest: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pcm_codec, "decode_file", decode)
+    with pytest.raises(KeyboardInterrupt):
+        bench.run([write(tmp_path / "a.wav", tone(0.2))], ["pcm"])
 
 
 def test_models_are_loaded_before_anything_is_coded(recordings: Path, pcm_codec: types.ModuleType) -> None:

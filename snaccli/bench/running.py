@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import tempfile
 import time
@@ -30,7 +31,7 @@ Progress = Callable[[float, str], None]
 """Called with the fraction done (0 to 1, never falling) and what is under way, as ``mini: speech.wav``."""
 
 _WARM_UP_SECONDS = 2
-_FAILURES = (
+_LOG = logging.getLogger(__name__)
     SnacError,
     OSError,
     RuntimeError,
@@ -130,7 +131,8 @@ def _measure_file(path: Path, codec: Codec, folder: Path, share: _Share) -> File
     coded, decoded = folder / "coded.snac", folder / "decoded.wav"
     try:
         return _encode_decode_compare(path, codec, coded, decoded, share)
-    except _FAILURES as error:
+    except Exception as error:  # even a defect must not cost the figures of a whole night
+        _LOG.debug("%s failed", path, exc_info=True)
         return FileResult(str(path), error=_one_line(error))
 
 
@@ -209,7 +211,11 @@ def _aligned(reference: Iterable[Block], decoded: Iterable[Block]) -> Iterator[t
         blocks = [first[length:], second[length:]]
 
 
-def _one_line(error: BaseException) -> str:
-    """What a record says of an error."""
+def _one_line(error: Exception) -> str:
+    """What a record says of an error; torch says with RuntimeError what the device lacks."""
     text = files.cause(error) if isinstance(error, OSError) else str(error)
+    if isinstance(error, MemoryError):
+        text = "not enough memory: close other programs"
+    elif not isinstance(error, (SnacError, OSError, RuntimeError)):
+        text = f"this is a defect of snac: {type(error).__name__}: {text}"
     return files.shown(" ".join(text.split())) or type(error).__name__
