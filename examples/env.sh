@@ -7,6 +7,7 @@
 # Sets ROOT (the checkout), VENV, PYTHON (the environment's interpreter), and puts the environment's
 # programs first on PATH. Written for bash 3.2, the one that macOS has.
 
+unset CDPATH  # cd would print, and look elsewhere
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 VENV=$ROOT/.venv
 CONSTRAINTS=tests/constraints.txt  # relative to ROOT

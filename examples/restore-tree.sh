@@ -12,6 +12,7 @@ if [ $# -lt 2 ] || [ ! -d "$1" ]; then
     exit 2
 fi
 mkdir -p "$2"
+unset CDPATH  # cd would print, and look elsewhere
 source=$(cd "$1" && pwd) target=$(cd "$2" && pwd)
 shift 2
 case $target/ in
