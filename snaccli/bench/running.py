@@ -32,11 +32,6 @@ Progress = Callable[[float, str], None]
 
 _WARM_UP_SECONDS = 2
 _LOG = logging.getLogger(__name__)
-    SnacError,
-    OSError,
-    RuntimeError,
-    MemoryError,
-)  # torch says with RuntimeError what the device lacks
 
 
 def run(
