@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import tracemalloc
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,12 @@ def gain(decibels: float) -> float:
     return float(10.0 ** (decibels / 20.0))
 
 
+@cache
+def dft(window: int) -> np.ndarray:
+    """The sum that defines the transform, as a matrix (bins, samples)."""
+    return np.exp(-2j * np.pi * np.outer(np.arange(window // 2 + 1), np.arange(window)) / window)
+
+
 def naive_power(signal: np.ndarray, window: int) -> np.ndarray:
     """Power spectra frame by frame by the plain DFT sum, zeros after the end: (frames, bins)."""
     hop = window // 4
@@ -45,7 +52,7 @@ def naive_power(signal: np.ndarray, window: int) -> np.ndarray:
     padded = np.concatenate([signal, np.zeros(window + frames * hop)])
     time = np.arange(window)
     hann = np.sin(np.pi * time / window) ** 2
-    kernel = np.exp(-2j * np.pi * np.outer(np.arange(window // 2 + 1), time) / window)
+    kernel = dft(window)
     cut = np.stack([padded[i * hop : i * hop + window] * hann for i in range(frames)])
     return np.abs(cut @ kernel.T / (window / 4)) ** 2
 
@@ -245,7 +252,7 @@ def test_shapes_that_do_not_fit_are_refused(reference: np.ndarray, decoded: np.n
 # Accumulation
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(cuts=st.lists(st.integers(0, 7000), max_size=12), channels=st.integers(1, 3))
 def test_the_cut_into_blocks_does_not_matter(cuts: list[int], channels: int) -> None:
     reference = noise(7000, channels=channels)
@@ -277,7 +284,7 @@ def test_integer_and_single_precision_samples_are_taken() -> None:
 
 
 def test_memory_does_not_grow_with_the_length() -> None:
-    """Peaks of a short and a five times longer stereo signal, of blocks made as they are needed."""
+    """Peaks of a short and a four times longer stereo signal, of blocks made as they are needed."""
 
     def peak(blocks: int) -> int:
         comparison = Comparison(48000)
@@ -290,6 +297,6 @@ def test_memory_does_not_grow_with_the_length() -> None:
         tracemalloc.stop()
         return highest
 
-    short, long = peak(3), peak(15)
+    short, long = peak(2), peak(8)
     assert long < 1.1 * short
     assert long < 64 << 20
