@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -44,6 +45,18 @@ def tiny_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             vq_strides=(8, 4, 2, 1),
         )
     return save_checkpoint(tmp_path_factory.mktemp("models") / "tiny", model.config, model.state_dict())
+
+
+@pytest.fixture(scope="session")
+def user_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Environment variables of a user who has this checkout's ``snac`` on the PATH, and no network."""
+    programs = tmp_path_factory.mktemp("programs")
+    (programs / "snac").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m snaccli "$@"\n')
+    (programs / "snac").chmod(0o755)
+    ours = ("PYTHON", "PIP_", "SNAC_")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    path = f"{programs}{os.pathsep}{os.environ['PATH']}"
+    return kept | {"PATH": path, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
 
 
 @pytest.fixture(scope="session")

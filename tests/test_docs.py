@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
@@ -15,7 +14,6 @@ import soundfile
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
-PROGRAMS = Path(sys.executable).parent
 SHIPPED_MODEL = ROOT / "snac" / "models" / "mini"
 
 BLOCK = re.compile(
@@ -42,16 +40,9 @@ def blocks(language: str) -> list[Block]:
     ]
 
 
-def environment() -> dict[str, str]:
-    """That of a user whose environment is activated, with nothing of ours in the way."""
-    ours = ("PYTHON", "PIP_", "SNAC_")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-    return kept | {"PATH": f"{PROGRAMS}{os.pathsep}{os.environ['PATH']}", "HF_HUB_OFFLINE": "1"}
-
-
-def run(command: list[str], folder: Path) -> str:
+def run(command: list[str], folder: Path, environment: dict[str, str]) -> str:
     done = subprocess.run(
-        command, cwd=folder, env=environment(), capture_output=True, text=True, stdin=subprocess.DEVNULL
+        command, cwd=folder, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL
     )
     shown = command[-1] if len(command[-1]) > 60 else " ".join(command)
     assert done.returncode == 0, f"{shown}\n{done.stdout}{done.stderr}"
@@ -76,26 +67,28 @@ def folder(tmp_path_factory: pytest.TempPathFactory, recording: Path) -> Path:
 
 
 @needs_shipped_model
-def test_readme_commands_run_one_after_another(folder: Path) -> None:
+def test_readme_commands_run_one_after_another(folder: Path, user_environment: dict[str, str]) -> None:
     for block in blocks("sh"):
         if not block.why:
-            run(["bash", "-euo", "pipefail", "-c", block.text], folder)
+            run(["bash", "-euo", "pipefail", "-c", block.text], folder, user_environment)
     original, restored = soundfile.info(folder / "talk.wav"), soundfile.info(folder / "again.wav")
     assert (restored.samplerate, restored.frames) == (original.samplerate, original.frames)
     assert sorted(path.name for path in (folder / "restored").rglob("*.wav")) == ["one.wav", "two.wav"]
 
 
 @needs_shipped_model
-def test_readme_python_runs(folder: Path) -> None:
+def test_readme_python_runs(folder: Path, user_environment: dict[str, str]) -> None:
     assert blocks("python")
     for block in blocks("python"):
-        run([sys.executable, "-c", block.text], folder)
+        run([sys.executable, "-c", block.text], folder, user_environment)
     assert soundfile.info(folder / "restored.wav").frames == soundfile.info(folder / "talk.wav").frames
 
 
 @pytest.mark.parametrize("block", blocks("sh"), ids=lambda block: f"line-{block.line}")
-def test_readme_shell_blocks_are_well_formed(block: Block, tmp_path: Path) -> None:
-    run(["bash", "-n", "-c", block.text], tmp_path)
+def test_readme_shell_blocks_are_well_formed(
+    block: Block, tmp_path: Path, user_environment: dict[str, str]
+) -> None:
+    run(["bash", "-n", "-c", block.text], tmp_path, user_environment)
     for path in re.findall(r"\bbash (\S+\.sh)\b", block.text):
         assert (ROOT / path).is_file(), f"README line {block.line} names {path}, which is not there"
 
@@ -129,11 +122,11 @@ def test_readme_options_exist(words: tuple[str, ...]) -> None:
             assert word in known, f"snac {' '.join(words)}: no option {word}"
 
 
-def test_the_command_reference_is_current(tmp_path: Path) -> None:
+def test_the_command_reference_is_current(tmp_path: Path, user_environment: dict[str, str]) -> None:
     done = subprocess.run(
         [sys.executable, ROOT / "docs" / "make_cli.py", "--check"],
         cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        env=user_environment,
     )
     assert done.returncode == 0, "docs/cli.md is stale: python docs/make_cli.py"
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,16 +16,24 @@ EXAMPLES = ROOT / "examples"
 VENV = ROOT / ".venv"
 
 
-def run(script: str, *arguments: str | Path, folder: Path) -> subprocess.CompletedProcess[str]:
-    programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return subprocess.run(
-        ["bash", EXAMPLES / script, *arguments],
-        cwd=folder,
-        env=os.environ | {"PATH": programs},
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-    )
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def run(tmp_path: Path, user_environment: dict[str, str]) -> Run:
+    """Runs a script of examples/ from a folder elsewhere."""
+
+    def run(script: str, *arguments: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["bash", EXAMPLES / script, *arguments],
+            cwd=tmp_path,
+            env=user_environment | variables,
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+        )
+
+    return run
 
 
 @pytest.fixture
@@ -45,9 +53,11 @@ def below(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
-def test_a_tree_is_compressed_and_restored(tree: Path, tmp_path: Path, tiny_model_folder: Path) -> None:
+def test_a_tree_is_compressed_and_restored(
+    run: Run, tree: Path, tmp_path: Path, tiny_model_folder: Path
+) -> None:
     small, again = tmp_path / "small tree", tmp_path / "again"
-    done = run("compress-tree.sh", tree, small, "--model", tiny_model_folder, folder=tmp_path)
+    done = run("compress-tree.sh", tree, small, "--model", tiny_model_folder)
     assert done.returncode == 1
     assert "broken.wav" in done.stderr
     assert below(small) == ["a.snac", "a.txt", "broken.wav", "day two/b.snac"]
@@ -55,11 +65,11 @@ def test_a_tree_is_compressed_and_restored(tree: Path, tmp_path: Path, tiny_mode
     (tree / "broken.wav").unlink()
     (small / "broken.wav").unlink()
     before = (small / "a.snac").stat().st_mtime_ns
-    done = run("compress-tree.sh", tree, small, "--model", tiny_model_folder, folder=tmp_path)
+    done = run("compress-tree.sh", tree, small, "--model", tiny_model_folder)
     assert done.returncode == 0, done.stderr
     assert (small / "a.snac").stat().st_mtime_ns == before, "a second run encodes nothing again"
 
-    done = run("restore-tree.sh", small, again, "--model", tiny_model_folder, folder=tmp_path)
+    done = run("restore-tree.sh", small, again, "--model", tiny_model_folder)
     assert done.returncode == 0, done.stderr
     assert below(again) == ["a.txt", "a.wav", "day two/b.wav"]
     for restored, original in (("a.wav", "a.wav"), ("day two/b.wav", "day two/b.FLAC")):
@@ -68,15 +78,15 @@ def test_a_tree_is_compressed_and_restored(tree: Path, tmp_path: Path, tiny_mode
 
 
 @pytest.mark.parametrize("script", ["compress-tree.sh", "restore-tree.sh"])
-def test_trees_are_not_written_into_themselves(script: str, tree: Path, tmp_path: Path) -> None:
-    done = run(script, tree, tree / "inside", folder=tmp_path)
+def test_trees_are_not_written_into_themselves(script: str, run: Run, tree: Path) -> None:
+    done = run(script, tree, tree / "inside")
     assert done.returncode == 2
     assert "elsewhere" in done.stderr
 
 
 @pytest.mark.parametrize("script", ["compress-tree.sh", "restore-tree.sh"])
-def test_tree_scripts_say_how_to_be_called(script: str, tmp_path: Path) -> None:
-    done = run(script, "missing", "target", folder=tmp_path)
+def test_tree_scripts_say_how_to_be_called(script: str, run: Run, tmp_path: Path) -> None:
+    done = run(script, "missing", "target")
     assert done.returncode == 2
     assert done.stderr.startswith("usage: ")
     assert not (tmp_path / "target").exists()
@@ -87,11 +97,11 @@ def test_tree_scripts_say_how_to_be_called(script: str, tmp_path: Path) -> None:
     reason="quickstart.sh, outside the environment of tests/run.sh",
 )
 def test_quickstart_encodes_decodes_and_reports(
-    recording: Path, tmp_path: Path, tiny_model_folder: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, recording: Path, tmp_path: Path, tiny_model_folder: Path
 ) -> None:
-    if not (ROOT / "snac" / "models" / "mini" / "config.json").is_file():
-        monkeypatch.setenv("SNAC_MODEL", str(tiny_model_folder))
-    done = run("quickstart.sh", recording, tmp_path / "made here", folder=tmp_path)
+    shipped = (ROOT / "snac" / "models" / "mini" / "config.json").is_file()
+    model = "mini" if shipped else str(tiny_model_folder)
+    done = run("quickstart.sh", recording, tmp_path / "made here", SNAC_MODEL=model)
     assert done.returncode == 0, done.stderr
     assert "installing" not in done.stderr
     was, now = soundfile.info(recording), soundfile.info(tmp_path / "made here" / "speech.wav")
