@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import os
@@ -59,6 +60,13 @@ def names(folder: Path) -> list[str]:
     return sorted(entry.name for entry in folder.iterdir())
 
 
+def interrupted(writing: contextlib.AbstractContextManager[Any], kind: type[BaseException]) -> None:
+    """Write half a file, then fail with `kind`."""
+    with writing as out:
+        out.write_bytes(b"half") if isinstance(out, Path) else out.write(b"half")
+        raise kind
+
+
 class TestWriting:
     def test_file_appears_whole_at_the_end(self, tmp_path: Path) -> None:
         path = tmp_path / "a.bin"
@@ -74,17 +82,15 @@ class TestWriting:
 
     @pytest.mark.parametrize("kind", [ValueError, KeyboardInterrupt, SystemExit])
     def test_exception_leaves_nothing_new(self, tmp_path: Path, kind: type[BaseException]) -> None:
-        with pytest.raises(kind), open_output(tmp_path / "a.bin") as out:
-            out.write(b"half")
-            raise kind
+        with pytest.raises(kind):
+            interrupted(open_output(tmp_path / "a.bin"), kind)
         assert names(tmp_path) == []
 
     def test_exception_leaves_the_earlier_file(self, tmp_path: Path) -> None:
         path = tmp_path / "a.bin"
         path.write_bytes(b"before")
-        with pytest.raises(KeyboardInterrupt), open_output(path, overwrite=True) as out:
-            out.write(b"half")
-            raise KeyboardInterrupt
+        with pytest.raises(KeyboardInterrupt):
+            interrupted(open_output(path, overwrite=True), KeyboardInterrupt)
         assert path.read_bytes() == b"before"
         assert names(tmp_path) == ["a.bin"]
 
@@ -163,9 +169,8 @@ class TestWriting:
             assert temporary.parent == tmp_path
             temporary.write_bytes(b"x")
         assert names(tmp_path) == ["a.npy"]
-        with pytest.raises(KeyboardInterrupt), output_path(tmp_path / "b.npy") as temporary:
-            temporary.write_bytes(b"x")
-            raise KeyboardInterrupt
+        with pytest.raises(KeyboardInterrupt):
+            interrupted(output_path(tmp_path / "b.npy"), KeyboardInterrupt)
         assert names(tmp_path) == ["a.npy"]
 
 

@@ -57,6 +57,15 @@ class _Source:
             return b""
 
 
+class _InOrder(soundfile.SoundFile):  # type: ignore[misc]
+    """A file read from start to end. soundfile seeks after each read of a file that can, which a FLAC stream
+    of unknown length refuses.
+    """
+
+    def seekable(self) -> bool:
+        return False
+
+
 class SndfileDecoder:
     """One audio file, decoded by libsndfile as it is read.
 
@@ -80,7 +89,7 @@ class SndfileDecoder:
         file.seek(0)
         try:
             with quiet_mpg123():
-                self._sound = soundfile.SoundFile(self._source)
+                self._sound = _InOrder(self._source)
         except soundfile.LibsndfileError as error:
             self._check_system()
             if error.code == _MALFORMED:
