@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from . import hub
+from .checkpoint import check_state_dict, load_state_dict, save_checkpoint
 from .config import ModelConfig
 from .errors import ModelError
+from .fingerprint import fingerprint
 from .layers import Decoder, Encoder, convolutions
 from .noise import NoiseSource
 from .vq import ResidualVectorQuantize
@@ -93,6 +95,7 @@ class SNAC(nn.Module):
         self.decoder = Decoder(
             config.latent_dim, decoder_dim, decoder_rates, noise, depthwise, attn_window_size
         )
+        self._fingerprint_of_folded: str | None = None
 
     def preprocess(self, audio_data: Tensor) -> Tensor:
         """Pads (..., T) on the right with zeros to a multiple of ``config.pad_multiple`` samples."""
@@ -167,12 +170,57 @@ class SNAC(nn.Module):
         """A model with fresh weights from a validated configuration."""
         return cls(**config.to_dict())
 
+    @classmethod
+    def from_pretrained(cls, repo_id: str | Path, **kwargs: Any) -> SNAC:
+        """A trained model, in evaluation mode on the CPU.
+
+        Args:
+            repo_id: a short name (``mini``, ``24khz``, ...), ``owner/name`` or ``owner/name@revision`` on the
+                Hugging Face Hub, or a folder with config.json and model.safetensors or pytorch_model.bin.
+            kwargs: of ``huggingface_hub.hf_hub_download``: ``revision``, ``cache_dir``, ``token``, ...
+
+        Raises:
+            ModelNotFoundError: there is no such model, or it cannot be reached from here.
+            ModelError: configuration or weights are damaged, refused, or do not belong together.
+        """
+        files = hub.locate(repo_id, **kwargs)
+        config = ModelConfig.from_file(files.config)
+        state = load_state_dict(files.weights)
+        model = cls.from_model_config(config)
+        check_state_dict(model.state_dict(), state, files.weights)
+        model.load_state_dict(state)
+        if hub.recorded_fingerprint(files) is None:
+            hub.remember(files, fingerprint(config, state).hex())
+        return model.eval()
+
+    def save_pretrained(self, folder: str | Path, *, half: bool = False) -> None:
+        """Writes config.json, model.safetensors and pytorch_model.bin, which the published package loads too.
+
+        Args:
+            folder: made if missing.
+            half: large tensors as float16.
+
+        Raises:
+            ModelError: the model was folded, or the folder cannot be written.
+        """
+        if self._fingerprint_of_folded is not None:
+            raise ModelError("a folded model cannot be saved: load it again and save that")
+        save_checkpoint(folder, self.config, self.state_dict(), half=half)
+
+    def fingerprint(self) -> str:
+        """16 hex digits that change with the weights and the configuration; see ``snac.fingerprint``."""
+        if self._fingerprint_of_folded is not None:
+            return self._fingerprint_of_folded
+        return fingerprint(self.config, self.state_dict()).hex()
+
     def fold(self) -> SNAC:
         """Turns the model into its inference form, in place, and returns it.
 
         Each weight norm is computed once and for all; the results stay the same. The state dict is then
         no longer of the published form, and the model is not for training or saving.
         """
+        if self._fingerprint_of_folded is None:
+            self._fingerprint_of_folded = self.fingerprint()
         for module in convolutions(self):
             if parametrize.is_parametrized(module, "weight"):
                 parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
