@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Iterator
 
 import numpy as np
 import soxr
 
-from snaccli.errors import AudioError
-
 __all__ = ["downmix", "fit", "resample", "resample_start", "resampled_length"]
 
 Blocks = Iterable[np.ndarray]
 
-_MAX_RATIO = 65536  # beyond it one soxr stage takes minutes for seconds of audio
-_OUTPUT_FRAMES = (
-    1 << 16
-)  # a block in makes at most about so many frames out: 1 Hz to 24 kHz multiplies by 24,000
+_OUTPUT_FRAMES = 1 << 16  # a block in is fed in parts that make at most about so many frames each
+_STAGE_RATIO = 32  # soxr holds back thousands of periods of the lower rate: at 1 Hz to 24 kHz, gigabytes
 _FILTER_PERIODS = (
     128  # periods of the lower rate that soxr's HQ filter reaches to either side, with room to spare
 )
@@ -42,23 +39,31 @@ def resample(blocks: Blocks, in_rate: int, out_rate: int, channels: int) -> Iter
 
     Yields:
         float32 arrays (n, channels), n >= 1.
-
-    Raises:
-        AudioError: the rates are more than a factor of 65536 apart.
     """
     if in_rate == out_rate:
         return (block for block in blocks if len(block))
-    if max(in_rate, out_rate) > _MAX_RATIO * min(in_rate, out_rate):
-        raise AudioError(
-            f"a rate of {in_rate} Hz cannot be resampled to {out_rate} Hz (factor above {_MAX_RATIO}): "
-            "convert the file to a usual rate first"
-        )
-    return _resampled(blocks, in_rate, out_rate, channels)
+    rates = _stages(in_rate, out_rate)
+    for stage_in, stage_out in itertools.pairwise(rates):
+        blocks = _resampled(blocks, stage_in, stage_out, channels)
+    return iter(blocks)
+
+
+def _stages(in_rate: int, out_rate: int) -> list[int]:
+    """Rates from `in_rate` to `out_rate` by way of whole multiples of the lower one, no two far apart.
+
+    The lengths still come out as if there were one stage: rounding up after each division by a whole number
+    is rounding up once.
+    """
+    rates, highest = [min(in_rate, out_rate)], max(in_rate, out_rate)
+    while highest > 2 * _STAGE_RATIO * rates[-1]:
+        rates.append(rates[-1] * _STAGE_RATIO)
+    rates.append(highest)
+    return rates if in_rate < out_rate else rates[::-1]
 
 
 def _resampled(blocks: Blocks, in_rate: int, out_rate: int, channels: int) -> Iterator[np.ndarray]:
     stream = soxr.ResampleStream(in_rate, out_rate, channels, dtype="float32", quality="HQ")
-    step = max(1, _OUTPUT_FRAMES * in_rate // out_rate)
+    step = max(1, min(_OUTPUT_FRAMES, _OUTPUT_FRAMES * in_rate // out_rate))
     taken = given = 0
     for block in blocks:
         block = np.ascontiguousarray(block, dtype=np.float32)
@@ -69,13 +74,11 @@ def _resampled(blocks: Blocks, in_rate: int, out_rate: int, channels: int) -> It
             given += len(out)
             if len(out):
                 yield out
-    # soxr itself rounds the length to nearest. Silence after the end draws out the last frame where that
-    # rounds down, and the surplus is cut.
-    left = resampled_length(taken, in_rate, out_rate) - given
-    silence = np.zeros((-(-in_rate // out_rate) + 1, channels), np.float32)
-    tail = [stream.resample_chunk(silence[start : start + step]) for start in range(0, len(silence), step)]
-    tail.append(stream.resample_chunk(silence[:0], last=True))
-    yield from fit(tail, left, channels)
+    # Silence draws out what the filter still holds. soxr's own flush does the same, but all at once, and
+    # rounds the length to nearest where ours is rounded up.
+    silence = np.zeros((step, channels), np.float32)
+    tail = (stream.resample_chunk(silence) for _ in itertools.count())
+    yield from fit(tail, resampled_length(taken, in_rate, out_rate) - given, channels)
 
 
 def fit(blocks: Blocks, frames: int, channels: int) -> Iterator[np.ndarray]:
