@@ -1,1 +1,42 @@
-"""The ``.snac`` file format and the ``snac`` command line."""
+"""The ``.snac`` file format and the ``snac`` command line.
+
+``encode_file`` and ``decode_file`` do what the commands do; ``read`` and ``write`` take and give samples.
+Importing ``snaccli`` does not import torch: that happens at the first use of a function.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .errors import SnacError
+
+if TYPE_CHECKING:
+    from .api import read, write
+    from .codec import Codec, DecodeResult, EncodeResult, decode_file, encode_file
+
+__all__ = [
+    "Codec",
+    "DecodeResult",
+    "EncodeResult",
+    "SnacError",
+    "decode_file",
+    "encode_file",
+    "read",
+    "write",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("read", "write"):
+        from . import api
+
+        return getattr(api, name)
+    if name in __all__:
+        from . import codec
+
+        return getattr(codec, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
