@@ -180,6 +180,21 @@ def test_other_weights_are_refused_unless_forced(coded, model, tmp_path):
     assert call("decode", coded, "-m", other, "-o", "x.wav", "--any-weights")[0] == 0
 
 
+def test_a_model_that_only_the_file_names_is_asked_for(coded, model):
+    os.symlink(model, "tiny")  # not to be read only because a file says so
+    status, out, err = call("decode", coded, "-o", "x.wav")
+    assert (status, out, err.count("\n")) == (1, "", 1)
+    assert err.startswith("snac: talk.snac: ")
+    assert "-m" in err
+
+
+def test_a_part_that_is_not_there_is_wrong_usage(coded, model):
+    for options in (["--start", "2"], ["--levels", "5"]):
+        status, out, err = call("decode", coded, "-m", model, "-o", "x.wav", *options)
+        assert (status, out, err.count("\n")) == (2, "", 1)
+        assert err.startswith("snac: talk.snac")
+
+
 def other_weights(model, folder):
     import torch
 
@@ -226,7 +241,7 @@ def test_bad_input_is_one_line_and_leaves_nothing_behind(name, model):
 
 
 @pytest.mark.parametrize(
-    ("rate", "channels", "count"), [(1, 1, 50), (768000, 1, 9000), (8000, 8, 800), (8000, 1, 0)]
+    ("rate", "channels", "count"), [(1, 1, 3), (768000, 1, 9000), (8000, 8, 800), (8000, 1, 0)]
 )
 def test_unusual_recordings_come_back_whole(rate, channels, count, model):
     write("a.wav", noise(count / rate, channels, rate), rate)

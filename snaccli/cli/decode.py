@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from snac.registry import MODELS
 from snaccli.batch import Job, Work
 from snaccli.cli import options, text
 from snaccli.cli.console import Console
@@ -182,9 +183,11 @@ class _Models:
         if self._choice is not None or job.source == STREAM:
             return self._choice
         try:
-            return _header(job).model
+            name = _header(job).model
         except (SnacError, OSError):
             return None
+        # A stranger's file must not choose what is downloaded, or which folder is read.
+        return name if name in MODELS else None
 
     def _load(self, name: str) -> None:
         from snaccli.codec import Codec

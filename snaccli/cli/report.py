@@ -10,7 +10,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from snaccli.batch import Outcome
 from snaccli.cli import text
 from snaccli.cli.console import Console
-from snaccli.errors import ExitStatus
+from snaccli.errors import ExitStatus, UsageError
 
 __all__ = ["Coded", "Report"]
 
@@ -81,7 +81,10 @@ class Report(Generic[R]):
             self._summarise(failed, expected)
         values = [_as_json(outcome) for outcome in self._outcomes]
         self._console.emit(values if self._batch else next(iter(values), None))
-        return ExitStatus.FAILED if failed else ExitStatus.OK
+        if not failed:
+            return ExitStatus.OK
+        wrong = all(isinstance(outcome.error, UsageError) for outcome in failed)
+        return ExitStatus.USAGE if wrong else ExitStatus.FAILED
 
     def _summarise(self, failed: Sequence[Outcome[R]], expected: int) -> None:
         done = [outcome.result for outcome in self._outcomes if outcome.result is not None]
