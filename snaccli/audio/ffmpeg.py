@@ -23,7 +23,7 @@ __all__ = ["FfmpegDecoder", "find_program"]
 
 _KEPT_MESSAGES = 8192  # bytes of ffmpeg's messages that are kept
 _PREFIX = re.compile(r"^\[[^\]]*\]\s*")
-_CUT_OFF = re.compile(r"partial file|ended prematurely|moov atom not found", re.IGNORECASE)
+_CUT_OFF = re.compile(r"partial file|ended prematurely|moov atom not found|: End of file", re.IGNORECASE)
 _NO_AUDIO = re.compile(r"matches no streams|does not contain any stream", re.IGNORECASE)
 # No network, whatever a playlist inside the file asks for, and no question on a terminal.
 _GUARDS = ["-protocol_whitelist", "file,pipe"]

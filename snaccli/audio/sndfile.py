@@ -24,7 +24,7 @@ _MALFORMED = 3  # SF_ERR_MALFORMED_FILE: the format is known, the file is not in
 _UNKNOWN_FRAMES = 1 << 60  # libsndfile gives the largest integer where a stream tells no length
 _STREAMED = 0x7FFFF000  # data sizes from here on are what a program writes that does not know the length
 _SLACK_BYTES = 64  # some writers count the header, or a pad byte, as data
-_MPEG_SLACK = 4  # MPEG frames: encoder delay and padding, which a length may count or not
+_MPEG_PADDING = 4  # MPEG frames that encoder delay and padding take at most; the stated length is without
 # libsndfile's log of the header, where a chunk claims more bytes than follow.
 _SHORT = re.compile(r"^\s*(?:data|SSND|Data Size|riff|Riff size)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
 
@@ -125,8 +125,8 @@ class SndfileDecoder:
         if scan is None or self.frames is None:
             self.frames = None
             return
-        self._slack = _MPEG_SLACK * scan.frame_length
-        if self.frames < scan.frames - self._slack:
+        self._slack = scan.frame_length  # some encoders count the frame that states the length
+        if self.frames < scan.frames - _MPEG_PADDING * scan.frame_length:
             raise NotForLibsndfileError("its stated length is shorter than what it holds")
         if not self.exact:
             self.frames, self.expected_frames = None, scan.frames
