@@ -37,8 +37,8 @@ class LocalMHA(nn.Module):
             for part in qkv.chunk(3, dim=-1)
         )
         cos, sin = self.rel_pos(self.window_size)  # n d
-        out = F.scaled_dot_product_attention(_rotate(q, cos, sin), _rotate(k, cos, sin), v)
-        out = self.to_out(rearrange(out, "b h w n d -> b (w n) (h d)"))
+        heard = F.scaled_dot_product_attention(_rotate(q, cos, sin), _rotate(k, cos, sin), v)
+        out: Tensor = self.to_out(rearrange(heard, "b h w n d -> b (w n) (h d)"))
         return x + out.transpose(1, 2)
 
 

@@ -20,12 +20,14 @@ _EPSILON = 1e-9  # keeps 1 / alpha finite; part of the published activation
 
 def wn_conv1d(*args: Any, **kwargs: Any) -> nn.Module:
     """A weight-normalised nn.Conv1d."""
-    return weight_norm(nn.Conv1d(*args, **kwargs))
+    layer: nn.Module = weight_norm(nn.Conv1d(*args, **kwargs))
+    return layer
 
 
 def wn_conv_transpose1d(*args: Any, **kwargs: Any) -> nn.Module:
     """A weight-normalised nn.ConvTranspose1d."""
-    return weight_norm(nn.ConvTranspose1d(*args, **kwargs))
+    layer: nn.Module = weight_norm(nn.ConvTranspose1d(*args, **kwargs))
+    return layer
 
 
 class _SnakeFunction(torch.autograd.Function):
@@ -51,7 +53,7 @@ class _SnakeFunction(torch.autograd.Function):
 
 
 class Snake1d(nn.Module):
-    """The snake activation x + sin^2(alpha x) / alpha (Ziyin et al. 2020, arXiv 2006.08195), alpha a channel."""
+    """The snake activation x + sin^2(alpha x) / alpha (Ziyin et al. 2020, arXiv 2006.08195)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -60,7 +62,7 @@ class Snake1d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, T) to (B, C, T)."""
         if torch.is_grad_enabled():
-            y: Tensor = _SnakeFunction.apply(x, self.alpha)
+            y: Tensor = _SnakeFunction.apply(x, self.alpha)  # type: ignore[no-untyped-call]
             return y
         return self._add_to(x.clone(), x)
 
@@ -246,10 +248,9 @@ class Decoder(nn.Module):
         pad = _KERNEL // 2
         layers: list[nn.Module] = []
         if depthwise:
-            layers.append(
-                wn_conv1d(input_channel, input_channel, kernel_size=_KERNEL, padding=pad, groups=input_channel)
-            )
-            layers.append(wn_conv1d(input_channel, channels, kernel_size=1))
+            width = input_channel
+            layers.append(wn_conv1d(width, width, kernel_size=_KERNEL, padding=pad, groups=width))
+            layers.append(wn_conv1d(width, channels, kernel_size=1))
         else:
             layers.append(wn_conv1d(input_channel, channels, kernel_size=_KERNEL, padding=pad))
         if attn_window_size is not None:

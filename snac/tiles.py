@@ -52,11 +52,12 @@ def _aligned(model: SNAC, before: int, after: int) -> Reach:
 
 def _convolutions(module: nn.Module) -> list[nn.Module]:
     """Convolutions and attentions in the order in which the signal passes them."""
-    return [child for child in module.modules() if isinstance(child, (nn.Conv1d, nn.ConvTranspose1d, LocalMHA))]
+    kinds = (nn.Conv1d, nn.ConvTranspose1d, LocalMHA)
+    return [child for child in module.modules() if isinstance(child, kinds)]
 
 
 def _frames_reaching(encoder: nn.Module, frames: int) -> tuple[int, int]:
-    """First and last sample that latent frames 0 to ``frames - 1`` depend on, the last counted from the end."""
+    """First and last sample that frames 0 to ``frames - 1`` depend on, the last from the end of the last."""
     low, high = 0, frames - 1
     scale = frames
     for layer in reversed(_convolutions(encoder)):

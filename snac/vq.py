@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -97,12 +97,18 @@ class ResidualVectorQuantize(nn.Module):
             VectorQuantize(input_dim, codebook_size, codebook_dim, stride) for stride in vq_strides
         )
 
+    def levels(self) -> Iterator[VectorQuantize]:
+        """The codebooks, coarse to fine."""
+        for level in self.quantizers:
+            assert isinstance(level, VectorQuantize)
+            yield level
+
     def forward(self, z: Tensor) -> tuple[Tensor, list[Tensor]]:
         """(B, C, T) to quantised (B, C, T) and a list of indices (B, T / stride), coarse to fine."""
         z_q = torch.zeros_like(z)
         residual = z
         codes = []
-        for quantizer in self.quantizers:
+        for quantizer in self.levels():
             z_q_i, indices = quantizer(residual)
             z_q = z_q + z_q_i
             residual = residual - z_q_i
@@ -112,10 +118,10 @@ class ResidualVectorQuantize(nn.Module):
     def from_codes(self, codes: Sequence[Tensor]) -> Tensor:
         """Indices of the coarsest one or more levels, each (B, T / stride), to latents (B, C, T)."""
         latents = (
-            quantizer.expand(quantizer.decode_code(code))  # type: ignore[operator]
-            for quantizer, code in zip(self.quantizers, codes, strict=False)
+            quantizer.expand(quantizer.decode_code(code))
+            for quantizer, code in zip(self.levels(), codes, strict=False)
         )
-        z_q = next(latents)
+        z_q: Tensor = next(latents)
         for z_q_i in latents:
             z_q = z_q + z_q_i
         return z_q

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .errors import SnacError
 
 if TYPE_CHECKING:
-    from .api import read, write
-    from .codec import Codec, DecodeResult, EncodeResult, decode_file, encode_file
+    from .codec import Codec, DecodeResult, EncodeResult, decode_file, encode_file, read, write
 
 __all__ = [
     "Codec",
@@ -27,10 +26,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("read", "write"):
-        from . import api
-
-        return getattr(api, name)
     if name in __all__:
         from . import codec
 

@@ -171,7 +171,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--golden", action="store_true", help="rewrite tests/golden/model.npz")
     parser.add_argument("--seconds", type=float, default=10.0, help="length of the compared signal")
-    parser.add_argument("--target", type=Path, default=Path(tempfile.gettempdir()) / f"published-snac-{VERSION}")
+    parser.add_argument(
+        "--target", type=Path, default=Path(tempfile.gettempdir()) / f"published-snac-{VERSION}"
+    )
     arguments = parser.parse_args()
     install(arguments.target)
     published = load(arguments.target)

@@ -1,4 +1,4 @@
-"""``python -m snaccli.training CONFIG.toml RUN_FOLDER``: trains, resuming where the folder holds a checkpoint."""
+"""``python -m snaccli.training CONFIG.toml FOLDER``: trains, or resumes where the folder has a checkpoint."""
 
 from __future__ import annotations
 

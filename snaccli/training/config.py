@@ -57,8 +57,8 @@ class TrainConfig:
         data: what it learns from.
         weights: of the losses.
         steps: optimiser steps in all.
-        unquantised_steps: first steps, in which the decoder sees the encoder's latents; the codebooks are then
-            fitted to them.
+        unquantised_steps: first steps, in which the decoder sees the encoder's latents; the codebooks are
+            then fitted to them.
         fit_seconds: audio that the codebooks are fitted to.
         learning_rate, warmup_steps, decay_steps: linear rise, constant, linear fall to zero at the end.
         betas, weight_decay, clip: of AdamW and the gradient norm.
@@ -114,7 +114,8 @@ class TrainConfig:
         config: TrainConfig = _checked(cls, values, "training")
         if config.data.segment % config.model.pad_multiple:
             raise UsageError(
-                f"{path}: data.segment {config.data.segment} must be a multiple of {config.model.pad_multiple}"
+                f"{path}: data.segment must be a multiple of {config.model.pad_multiple}, "
+                f"not {config.data.segment}"
             )
         return config
 
@@ -128,7 +129,8 @@ def _checked(kind: Any, values: Mapping[str, Any], where: str) -> Any:
             raise UsageError(f"{where} configuration: unknown key {key!r}{hint}")
         wanted = known[key].type
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if (wanted == "int" and not (number and isinstance(value, int))) or (wanted == "float" and not number):
+        whole = number and isinstance(value, int)
+        if (wanted == "int" and not whole) or (wanted == "float" and not number):
             raise UsageError(f"{where} configuration: {key} must be a number ({wanted}), not {value!r}")
     missing = [
         name

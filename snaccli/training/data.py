@@ -45,7 +45,7 @@ class PackedAudio:
         self.shares = shares / shares.sum()
 
     def segment(self, rng: np.random.Generator, length: int) -> np.ndarray:
-        """A random stretch of ``length`` samples, float32 in -1 to 1; short recordings are padded with zeros."""
+        """A random stretch of ``length`` samples, float32 in -1 to 1; short rows get zeros behind."""
         row = int(rng.choice(len(self.shares), p=self.shares))
         room = int(self.lengths[row]) - length
         start = int(self.starts[row]) + (int(rng.integers(room + 1)) if room > 0 else 0)
@@ -90,7 +90,7 @@ class SegmentSampler:
         sign = 1.0 if rng.random() < 0.5 else -1.0
         # Between the recording's own level and a drawn one, so that most keep natural loudness.
         gain = sign * (level / peak) ** 0.5 * min(1.0, 1 / peak) ** 0.5
-        return np.clip(wave * np.float32(min(gain, 0.98 / peak)), -1, 1)
+        return np.asarray(np.clip(wave * np.float32(min(gain, 0.98 / peak)), -1, 1), dtype=np.float32)
 
     def _audible(self, rng: np.random.Generator) -> np.ndarray:
         source = self.sets[int(rng.choice(len(self.sets), p=self.shares))]
@@ -107,7 +107,9 @@ class SegmentSampler:
         return out
 
 
-def validation_segments(paths: Sequence[str], rate: int, segment: int, count: int = 24) -> Iterator[np.ndarray]:
+def validation_segments(
+    paths: Sequence[str], rate: int, segment: int, count: int = 24
+) -> Iterator[np.ndarray]:
     """Evenly spread, unaugmented segments of each packed set, each float32 (1, 1, segment)."""
     for path in paths:
         packed = PackedAudio(path, rate)

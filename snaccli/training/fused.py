@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -45,12 +45,12 @@ def fuse_residual_units(encoder: Encoder, decoder: Decoder, blocks: int = 2) -> 
     for stage in stages:
         for unit in stage.modules():
             if isinstance(unit, ResidualUnit):
-                unit.forward = types.MethodType(_fused_forward(activation, depthwise), unit)  # type: ignore
+                setattr(unit, "forward", types.MethodType(_fused_forward(activation, depthwise), unit))  # noqa: B010
 
 
 def _fused_forward(activation: Any, depthwise: Any) -> Any:
     def forward(unit: ResidualUnit, x: Tensor) -> Tensor:
-        first, dilated, second, pointwise = unit.block
+        first, dilated, second, pointwise = cast(Any, unit.block)
         if dilated.groups != dilated.in_channels:
             return ResidualUnit.forward(unit, x)
         y = depthwise(x, first.alpha, dilated.weight, dilated.bias, dilated.dilation[0])

@@ -2,35 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..measures import mel_filters
+
 _QUIET = 0.3  # keeps the convergence of near-silent batches from outweighing all else
 _FLOOR = 1e-5  # of magnitudes before the logarithm: -100 dB of full scale
-
-
-def slaney_mel_filters(rate: int, n_fft: int, bands: int) -> Tensor:
-    """Triangular mel filters of unit area, Slaney's scale (Auditory Toolbox, 1998): (bands, n_fft // 2 + 1)."""
-    linear_step, break_hz, log_step = 200.0 / 3, 1000.0, math.log(6.4) / 27
-
-    def to_mel(hz: float) -> float:
-        if hz < break_hz:
-            return hz / linear_step
-        return break_hz / linear_step + math.log(hz / break_hz) / log_step
-
-    mels = torch.linspace(0, to_mel(rate / 2), bands + 2, dtype=torch.float64)
-    break_mel = break_hz / linear_step
-    edges = torch.where(
-        mels < break_mel, mels * linear_step, break_hz * torch.exp(log_step * (mels - break_mel))
-    )
-    bins = torch.linspace(0, rate / 2, n_fft // 2 + 1, dtype=torch.float64)
-    low, centre, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
-    triangles = torch.minimum((bins - low) / (centre - low), (high - bins) / (high - centre)).clamp(min=0)
-    return (triangles * (2 / (high - low))).float()
 
 
 class SpectralLoss(nn.Module):
@@ -56,7 +37,7 @@ class SpectralLoss(nn.Module):
         self.windows = tuple(windows)
         for window, count in zip(windows, bands, strict=True):
             self.register_buffer(f"hann_{window}", torch.hann_window(window), persistent=False)
-            filters = slaney_mel_filters(rate, window, count)
+            filters = torch.tensor(mel_filters(rate, window, count), dtype=torch.float32)
             # Unit peak rather than unit area keeps the floor at one loudness for all windows.
             filters = filters / filters.amax(dim=1, keepdim=True).clamp(min=1e-12)
             self.register_buffer(f"mel_{window}", filters, persistent=False)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from snac.vq import ResidualVectorQuantize, VectorQuantize
+from snac.vq import ResidualVectorQuantize
 
 
 @dataclass
@@ -32,20 +32,13 @@ class QuantiseResult:
     projected: list[Tensor]
 
 
-def levels_of(quantizer: ResidualVectorQuantize) -> Iterator[VectorQuantize]:
-    """The codebooks, coarse to fine, with their type."""
-    for level in quantizer.quantizers:
-        assert isinstance(level, VectorQuantize)
-        yield level
-
-
 def quantise(quantizer: ResidualVectorQuantize, z: Tensor) -> QuantiseResult:
     """Quantises latents (B, C, T) as the model does, keeping what the losses need."""
     z_q = torch.zeros_like(z)
     residual = z
     commitment, codebook = z.new_zeros(()), z.new_zeros(())
     indices, projected = [], []
-    for level in levels_of(quantizer):
+    for level in quantizer.levels():
         z_e = level.project(residual)
         words, chosen = level.decode_latents(z_e)
         commitment = commitment + F.mse_loss(z_e, words.detach())
@@ -62,12 +55,14 @@ def quantise(quantizer: ResidualVectorQuantize, z: Tensor) -> QuantiseResult:
 class CodebookUsage:
     """Counts how often each codeword is chosen, and moves idle ones to where the encoder is.
 
-    Counts decay exponentially over ``horizon`` times the codebook size in tokens; a codeword whose count falls
-    below ``threshold`` times the mean is replaced by a projected latent drawn from recent ones (the restart of
-    Dhariwal et al. 2020, arXiv 2005.00341, section 3).
+    Counts decay exponentially over ``horizon`` times the codebook size in tokens; a codeword whose count
+    falls below ``threshold`` times the mean is replaced by a projected latent drawn from recent ones (the
+    restart of Dhariwal et al. 2020, arXiv 2005.00341, section 3).
     """
 
-    def __init__(self, quantizer: ResidualVectorQuantize, horizon: float = 4.0, threshold: float = 0.1) -> None:
+    def __init__(
+        self, quantizer: ResidualVectorQuantize, horizon: float = 4.0, threshold: float = 0.1
+    ) -> None:
         self.quantizer = quantizer
         self.threshold = threshold
         self.horizon_tokens = horizon * quantizer.codebook_size
@@ -89,7 +84,7 @@ class CodebookUsage:
     def revive(self) -> list[int]:
         """Replaces idle codewords; returns how many a level."""
         revived = []
-        for level, counts, recent in zip(levels_of(self.quantizer), self.counts, self.recent, strict=True):
+        for level, counts, recent in zip(self.quantizer.levels(), self.counts, self.recent, strict=True):
             idle = (counts * counts.numel() < self.threshold).nonzero().flatten()
             idle = idle[torch.randperm(len(idle))[: len(recent)]]
             if len(idle):
@@ -119,12 +114,13 @@ def fit_codebooks(quantizer: ResidualVectorQuantize, latents: Iterable[Tensor], 
     """
     residuals = list(latents)
     fitted = []
-    for level in levels_of(quantizer):
+    for level in quantizer.levels():
         projected = [level.project(z) for z in residuals]
         points = torch.cat([z_e.transpose(1, 2).reshape(-1, z_e.shape[1]) for z_e in projected])
         level.codebook.weight.copy_(_spherical_kmeans(points, level.codebook_size, rounds))
         residuals = [
-            z - level.expand(level.decode_latents(z_e)[0]) for z, z_e in zip(residuals, projected, strict=True)
+            z - level.expand(level.decode_latents(z_e)[0])
+            for z, z_e in zip(residuals, projected, strict=True)
         ]
         fitted.append(len(points))
     return fitted
@@ -137,7 +133,7 @@ def _spherical_kmeans(points: Tensor, size: int, rounds: int) -> Tensor:
     directions = F.normalize(points)
     for _ in range(rounds):
         unit = F.normalize(centres).t()
-        nearest = torch.cat([(part @ unit).argmax(1) for part in directions.split(8192)])
+        nearest = torch.cat([(part @ unit).argmax(1) for part in torch.split(directions, 8192)])
         sums = torch.zeros_like(centres).index_add_(0, nearest, points)
         counts = torch.bincount(nearest, minlength=size)
         centres = torch.where(counts[:, None] > 0, sums / counts.clamp(min=1)[:, None], centres)

@@ -31,7 +31,7 @@ class TrainingError(SnacError):
 
 
 class Trainer:
-    """A training run in a folder: ``last.pt`` (everything needed to resume) and ``log.jsonl`` (a row a log line).
+    """A training run in a folder: ``last.pt`` (everything needed to resume) and ``log.jsonl`` (its log).
 
     Each step's batch and noise depend on the seed and the step alone, so that a run continued from its
     checkpoint equals the run uninterrupted.
@@ -48,7 +48,10 @@ class Trainer:
         self.spectral = SpectralLoss(config.model.sampling_rate)
         self.usage = CodebookUsage(self.model.quantizer)
         self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay
+            self.model.parameters(),
+            lr=config.learning_rate,
+            betas=config.betas,
+            weight_decay=config.weight_decay,
         )
         data = config.data
         self.sampler = SegmentSampler(
@@ -76,7 +79,8 @@ class Trainer:
                 self._log({"step": self.step, "seconds_a_step": round(rate, 3), **losses}, report)
             settled = self.step > config.steps - config.decay_steps
             if self._quantised() and not settled and self.step % config.revive_every == 0:
-                row = {"step": self.step, "revived": self.usage.revive(), "perplexity": self.usage.perplexity()}
+                revived, perplexity = self.usage.revive(), self.usage.perplexity()
+                row = {"step": self.step, "revived": revived, "perplexity": perplexity}
                 self._log(row, report)
             if self.step % config.validate_every == 0 or self.step == config.steps:
                 self._log({"step": self.step, "validation": self.validate()}, report)
@@ -101,9 +105,11 @@ class Trainer:
         total = sum(getattr(self.config.weights, name) * loss for name, loss in losses.items())
         assert isinstance(total, Tensor)
         if not math.isfinite(float(total.detach())):
-            raise TrainingError(f"the loss is not finite at step {self.step}; resume from {CHECKPOINT} with a lower rate")
+            raise TrainingError(
+                f"the loss is not finite at step {self.step}; resume {CHECKPOINT} with a lower learning rate"
+            )
         self.optimizer.zero_grad(set_to_none=True)
-        total.backward()
+        total.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
         self.optimizer.step()
         if quantised is not None:

@@ -1,0 +1,250 @@
+"""A ``.snac`` file to audio."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from snac.registry import MODELS
+
+from .. import container, entropy
+from ..audio import AudioWriter, resample, resample_start, resampled_length
+from ..errors import ContainerError, ModelError, ModelMismatchError, UsageError
+from ..files import check_output, open_input, shown
+from .encoding import beside
+from .model import Codec, cut
+from .progress import CODING_SHARE, Progress, Report
+
+
+@dataclass(frozen=True)
+class DecodeResult:
+    """What ``decode_file`` did: names, Hz, samples a channel, seconds; ``levels`` of codes used."""
+
+    source: str
+    output: str
+    model: str
+    sample_rate: int
+    channels: int
+    samples: int
+    duration_s: float
+    levels: int
+    note: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """A decoding under way.
+
+    Attributes:
+        model: name of the model that decodes.
+        rate: of the samples, Hz.
+        channels: of every block.
+        samples: a channel, in all.
+        levels: of codes used.
+        note: what a user should know of the file, or empty.
+        blocks: float32 arrays (n, channels), computed as they are taken.
+    """
+
+    model: str
+    rate: int
+    channels: int
+    samples: int
+    levels: int
+    note: str
+    blocks: Iterator[np.ndarray]
+
+
+def decode_file(
+    source: str | Path,
+    output: str | Path | None = None,
+    *,
+    model: str | Codec | None = None,
+    rate: Literal["original", "model"] = "original",
+    levels: int | None = None,
+    salvage: bool = False,
+    start: float = 0.0,
+    duration: float | None = None,
+    seed: int = 0,
+    noise: bool = True,
+    any_weights: bool = False,
+    audio_format: str | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> DecodeResult:
+    """Decodes a ``.snac`` file to an audio file.
+
+    Args:
+        source: a ``.snac`` file, ``-`` for standard input.
+        output: ``-`` for standard output; by default beside the source, as WAV.
+        model: the model to decode with; by default the one the file names, if that is one of the known ones.
+        rate: ``original`` gives the recording's rate and exact length back, ``model`` keeps the model's rate.
+        levels: use so many of the coarsest levels only.
+        salvage: decode what is intact of a damaged file.
+        start: first second wanted.
+        duration: seconds wanted; by default to the end.
+        seed: of the decoder's noise.
+        noise: False leaves the noise out.
+        any_weights: decode although the weights differ from those the file was made with.
+        audio_format: an ending such as ``flac`` that overrides the output's own.
+        overwrite: whether an existing output may be replaced.
+        progress: called with the fraction done, 0 to 1.
+
+    Raises:
+        SnacError: a named subclass for whatever the user can mend; no output is left behind.
+    """
+    started = time.perf_counter()
+    if output is None:
+        output = beside(source, "." + (audio_format or "wav").lstrip("."))
+    check_output(output, source=source, overwrite=overwrite)
+    report = Report(progress)
+    decoding = start_decoding(
+        source,
+        model=model,
+        rate=rate,
+        levels=levels,
+        salvage=salvage,
+        start=start,
+        duration=duration,
+        seed=seed if noise else None,
+        any_weights=any_weights,
+        report=report,
+    )
+    with AudioWriter(
+        output,
+        decoding.rate,
+        decoding.channels,
+        frames=decoding.samples,
+        audio_format=audio_format,
+        source=source,
+        overwrite=overwrite,
+    ) as writer:
+        for block in report.blocks(decoding.blocks, decoding.samples, CODING_SHARE, 1.0):
+            writer.write(block)
+    report(1.0)
+    return DecodeResult(
+        source=str(source),
+        output=str(output),
+        model=decoding.model,
+        sample_rate=decoding.rate,
+        channels=decoding.channels,
+        samples=decoding.samples,
+        duration_s=decoding.samples / decoding.rate,
+        levels=decoding.levels,
+        note=decoding.note,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def start_decoding(
+    source: str | Path,
+    *,
+    model: str | Codec | None = None,
+    rate: Literal["original", "model"] = "original",
+    levels: int | None = None,
+    salvage: bool = False,
+    start: float = 0.0,
+    duration: float | None = None,
+    seed: int | None = 0,
+    any_weights: bool = False,
+    report: Report | None = None,
+) -> Decoding:
+    """Reads and checks a ``.snac`` file; its audio is computed as the result's blocks are taken.
+
+    Args: see ``decode_file``; ``seed`` None leaves the noise out.
+
+    Raises:
+        SnacError: a named subclass for whatever the user can mend.
+    """
+    with open_input(source, error=ContainerError) as file:
+        layout, streams, damage = container.unpack(file, salvage=salvage)
+    header = layout.header
+    used = _levels(levels, header.levels, len(streams) // header.channels)
+    out_rate, length = header.sample_rate, header.samples
+    if rate == "model":
+        out_rate = header.model_rate
+        length = resampled_length(header.samples, header.sample_rate, header.model_rate)
+    first, count = _span(start, duration, out_rate, length, shown(source))
+    codec = model if isinstance(model, Codec) else Codec.load(model or _named_model(header.model))
+    note = _check_weights(codec, header, any_weights)
+    _check_length(codec, header)
+    codes = entropy.decode(
+        streams[: used * header.channels],
+        strides=header.strides,
+        channels=header.channels,
+        frames=header.frames,
+        codebook_size=header.codebook_size,
+        codebooks=codec.codebooks,
+        progress=None if report is None else report.part(0.0, CODING_SHARE),
+    )
+    begin, skip = resample_start(first, codec.rate, out_rate)
+    # The resampler reaches beyond the last wanted sample, too: 128 periods of the lower rate will do.
+    beyond = 128 * max(1, -(-codec.rate // out_rate))
+    end = resampled_length(first + count, out_rate, codec.rate) + beyond
+    decoded = codec.decode(codes, seed=seed, start=begin, stop=end)
+    blocks = cut(resample(decoded, codec.rate, out_rate, header.channels), skip, count, header.channels)
+    notes = "; ".join(text for text in (str(damage or ""), note) if text)
+    return Decoding(codec.name, out_rate, header.channels, count, used, notes, blocks)
+
+
+def _levels(wanted: int | None, in_file: int, intact: int) -> int:
+    if wanted is None:
+        return intact
+    if not 1 <= wanted <= in_file:
+        raise UsageError(f"--levels {wanted}: the file has {in_file} levels; choose 1 to {in_file}")
+    return min(wanted, intact)
+
+
+def _span(start: float, duration: float | None, rate: int, length: int, name: str) -> tuple[int, int]:
+    """First sample and number of samples of a part of a recording."""
+    if not math.isfinite(start) or start < 0:
+        raise UsageError(f"a start of {start} s is not within a recording; give 0 or more seconds")
+    if duration is not None and (not math.isfinite(duration) or duration < 0):
+        raise UsageError(f"a duration of {duration} s is not a length; give 0 or more seconds")
+    first = round(start * rate)
+    if first > length:
+        raise UsageError(f"{name} ends at {length / rate:.3f} s; a start of {start:g} s lies beyond")
+    return first, length - first if duration is None else min(round(duration * rate), length - first)
+
+
+def _named_model(name: str) -> str:
+    """The model a file names, if it may be loaded without being asked for.
+
+    A stranger's file must not choose what is downloaded or which folder is read: only the known models are.
+
+    Raises:
+        ModelError: the name is not that of a known model.
+    """
+    if name not in MODELS:
+        raise ModelError(f"the file was made with the model {name!r}; name it, or its folder, with -m")
+    return name
+
+
+def _check_weights(codec: Codec, header: container.Header, any_weights: bool) -> str:
+    """Compares fingerprints; returns a note if they differ and that was allowed."""
+    found = header.fingerprint.hex()
+    if found == codec.fingerprint:
+        return ""
+    if not any_weights:
+        raise ModelMismatchError(
+            f"the file was made with {header.model!r} of fingerprint {found}, the model {codec.name!r} here "
+            f"has {codec.fingerprint}; name the right model with -m, or force it with --any-weights"
+        )
+    return f"decoded with other weights ({codec.fingerprint} instead of {found})"
+
+
+def _check_length(codec: Codec, header: container.Header) -> None:
+    """A file's claimed length must be that of its codes: it decides how much is written."""
+    at_model = resampled_length(header.samples, header.sample_rate, header.model_rate)
+    frames = -(-at_model // codec.config.pad_multiple) * codec.config.frame_alignment
+    if header.model_rate != codec.rate or frames != header.frames:
+        raise ContainerError(
+            f"the file claims {header.samples} samples at {header.sample_rate} Hz in {header.frames} frames, "
+            f"which do not belong together with the model {codec.name!r}; get the file again"
+        )
