@@ -28,17 +28,18 @@ class AudioFormat:
     rates: tuple[int, ...] = ()  # the only ones in Hz; empty: any up to `highest`
     highest: int = 768_000
     most_bytes: int | None = None  # of samples
+    may_be_empty: bool = True  # whether libsndfile writes a file of no samples that can be read again
 
 
 _FORMATS = {
     kind.ending: kind
     for kind in (
         AudioFormat("wav", "WAV", "PCM_16", most_bytes=_4_GIB),
-        AudioFormat("flac", "FLAC", "PCM_16", channels=8, highest=655_350),
+        AudioFormat("flac", "FLAC", "PCM_16", channels=8, highest=655_350, may_be_empty=False),
         AudioFormat("ogg", "OGG", "VORBIS", highest=200_000),  # beyond, libsndfile 1.2.2 crashes
         AudioFormat("oga", "OGG", "VORBIS", highest=200_000),
-        AudioFormat("opus", "OGG", "OPUS", rates=_OPUS_RATES),
-        AudioFormat("mp3", "MP3", "MPEG_LAYER_III", channels=2, rates=_MP3_RATES),
+        AudioFormat("opus", "OGG", "OPUS", rates=_OPUS_RATES, may_be_empty=False),
+        AudioFormat("mp3", "MP3", "MPEG_LAYER_III", channels=2, rates=_MP3_RATES, may_be_empty=False),
         AudioFormat("aiff", "AIFF", "PCM_16", most_bytes=_4_GIB),
         AudioFormat("aif", "AIFF", "PCM_16", most_bytes=_4_GIB),
         AudioFormat("caf", "CAF", "PCM_16"),

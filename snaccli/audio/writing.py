@@ -136,6 +136,11 @@ class AudioWriter:
         if sink is not None and error is None:
             with self._stack:
                 sink.finish()
+                if self.written == 0 and not self._kind.may_be_empty:
+                    ending = self._kind.ending
+                    raise OutputError(
+                        f"cannot write {sink.name}: no samples, which {ending} cannot hold, choose wav"
+                    )
         elif sink is not None:
             sink.abandon()
             self._stack.__exit__(kind, error, trace)
