@@ -100,8 +100,11 @@ def decode_file(
 
 
 @pytest.fixture(autouse=True)
-def pcm_codec(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
+def pcm_codec(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
+    """The codec above in place of the real one, but for tests that ask for a real model."""
     module = types.ModuleType("snaccli.codec")
+    if "tiny_model_folder" in request.fixturenames:
+        return module
     module.__dict__.update(Codec=PcmCodec, encode_file=encode_file, decode_file=decode_file)
     monkeypatch.setitem(sys.modules, "snaccli.codec", module)
     return module
@@ -340,6 +343,36 @@ def test_nothing_stays_behind(recordings: Path, tmp_path: Path, monkeypatch: pyt
     bench.run([recordings, tmp_path / "missing.wav"], ["pcm"])
     assert list(scratch.iterdir()) == []
     assert {path: path.read_bytes() for path in recordings.rglob("*") if path.is_file()} == before
+
+
+def test_the_real_codec(tiny_model_folder: Path, recording: Path, tmp_path: Path) -> None:
+    """Random weights: nothing is said of quality, but every figure is there and fits the others."""
+    broken = tmp_path / "broken.wav"
+    broken.write_text("hardly audio")
+    told: list[float] = []
+    (result,) = bench.run(
+        [recording, broken],
+        [str(tiny_model_folder)],
+        device="cpu",
+        threads=1,
+        progress=lambda fraction, what: told.append(fraction),
+    )
+    assert (result.model, result.device, result.threads) == (tiny_model_folder.name, "cpu", 1)
+    assert len(result.fingerprint) == 16
+    file = result.files[0]
+    assert file.error is None
+    assert all(getattr(file, key) is not None for key in FILE_KEYS)
+    assert file.duration_s == pytest.approx(3.0)
+    assert [level["stride"] for level in file.levels] == [8, 4, 2, 1]
+    frames = file.levels[-1]["tokens"]
+    assert frames * 32 >= 3 * 16000
+    assert file.tokens == frames + frames // 2 + frames // 4 + frames // 8
+    assert file.bits_per_token <= 8.01
+    assert file.raw_bitrate_kbps == pytest.approx(8 * file.tokens / 3000)
+    assert file.bitrate_kbps <= file.raw_bitrate_kbps + 8 * 64 / 3000
+    assert str(broken) in result.failed[0].failure
+    assert told == sorted(told)
+    json.loads(bench.to_json([result]), parse_constant=pytest.fail)
 
 
 # Inputs
