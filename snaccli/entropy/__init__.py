@@ -13,7 +13,8 @@ import numpy as np
 
 from snaccli.codes import CodedStream, Codes, Tokens
 from snaccli.entropy import adaptive, raw
-from snaccli.entropy.neighbours import Codebook
+from snaccli.entropy.adaptive import Parent
+from snaccli.entropy.directions import Codebook, Directions, directions
 from snaccli.errors import StreamInvalidError
 
 __all__ = ["Codebook", "Coder", "decode", "encode"]
@@ -44,12 +45,17 @@ def encode(
     Returns:
         The streams in the file's order, none larger than its packed raw form.
     """
-    streams = []
+    streams: list[CodedStream] = []
+    space = None if codebooks is None else [directions(codebook) for codebook in codebooks]
     for level, tokens in enumerate(codes.levels):
-        for channel in tokens:
-            streams.append(
-                _encode_stream(channel, codes.codebook_size, None if codebooks is None else codebooks[level])
-            )
+        for channel in range(codes.channels):
+            best = CodedStream(Coder.RAW, raw.pack(tokens[channel], codes.codebook_size))
+            if space is not None and tokens.size:
+                parent = _parent(codes.levels, codes.strides, space, level, channel)
+                coded = adaptive.encode(tokens[channel], space[level], codes.strides[level], parent)
+                if len(coded) < len(best.payload):
+                    best = CodedStream(Coder.ADAPTIVE, coded)
+            streams.append(best)
             if progress is not None:
                 progress(len(streams) / (len(codes.levels) * codes.channels))
     return streams
@@ -80,31 +86,31 @@ def decode(
         StreamInvalidError: a stream does not decode to as many tokens, or needs what is not there.
     """
     used = len(streams) // channels
-    levels = []
+    space = None if codebooks is None else [directions(codebook) for codebook in codebooks]
+    levels: list[Tokens] = []
     for level, stride in enumerate(strides[:used]):
         rows: list[Tokens] = []
-        for stream in streams[level * channels : (level + 1) * channels]:
-            codebook = None if codebooks is None else codebooks[level]
-            rows.append(_decode_stream(stream, frames // stride, codebook_size, codebook))
+        for channel, (coder, payload) in enumerate(streams[level * channels : (level + 1) * channels]):
+            tokens = frames // stride
+            if coder == Coder.RAW:
+                rows.append(raw.unpack(payload, tokens, codebook_size))
+            elif coder != Coder.ADAPTIVE:
+                raise StreamInvalidError("a stream needs a learned prior that is not here; update snaccli")
+            elif space is None:
+                raise StreamInvalidError("an adaptive stream needs the model's codebooks; name the model")
+            else:
+                parent = _parent(levels, strides, space, level, channel)
+                rows.append(adaptive.decode(payload, tokens, space[level], stride, parent))
             if progress is not None:
                 progress((level * channels + len(rows)) / len(streams))
         levels.append(np.stack(rows))
     return Codes(tuple(levels), tuple(strides[:used]), codebook_size)
 
 
-def _encode_stream(tokens: Tokens, size: int, codebook: Codebook | None) -> CodedStream:
-    plain = CodedStream(Coder.RAW, raw.pack(tokens, size))
-    if codebook is None or not tokens.size:
-        return plain
-    coded = CodedStream(Coder.ADAPTIVE, adaptive.encode(tokens, codebook))
-    return coded if len(coded.payload) < len(plain.payload) else plain
-
-
-def _decode_stream(stream: CodedStream, tokens: int, size: int, codebook: Codebook | None) -> Tokens:
-    if stream.coder == Coder.RAW:
-        return raw.unpack(stream.payload, tokens, size)
-    if stream.coder != Coder.ADAPTIVE:
-        raise StreamInvalidError(f"coder {stream.coder} is not known here; update snaccli")
-    if codebook is None:
-        raise StreamInvalidError("an adaptive stream needs the model's codebooks; name the model with -m")
-    return adaptive.decode(stream.payload, tokens, codebook)
+def _parent(
+    levels: Sequence[Tokens], strides: Sequence[int], space: Sequence[Directions], level: int, channel: int
+) -> Parent | None:
+    """Return the coarser level of the same channel, if there is one."""
+    if not level:
+        return None
+    return Parent(levels[level - 1][channel], space[level - 1], strides[level - 1])

@@ -1,83 +1,105 @@
-"""Coder 1: frequencies learned from the tokens already coded, in integers alone."""
+"""Coder 1: frequencies learned from the tokens already coded, of this level and of the coarser one."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
-import numpy.typing as npt
 
 from snaccli.codes import Tokens
-from snaccli.entropy.neighbours import Codebook, neighbour_table
-from snaccli.entropy.rangecoder import TOTAL, Decoder, Encoder
+from snaccli.entropy.directions import Directions
+from snaccli.entropy.model import BIAS, Integers, Model
+from snaccli.entropy.rangecoder import Decoder, Encoder
 
-WEIGHT = 1 << 16  # what the weights of the three models sum to
-SHARE = 1 << 9  # of it, what each step hands out again in equal parts
-FLOOR = 1 << 12  # of it, what the uniform model always keeps
 MAX_TOKENS_PER_BYTE = 85
 BLOCK = 64  # rows encoded at once
+MAX_PHASES = 16
 
 
-class Model:
-    """Mixes uniform, plain counts and counts shared with neighbouring codewords."""
+@dataclass(frozen=True)
+class Parent:
+    """The coarser level next to the one that is coded, of the same channel.
 
-    def __init__(self, size: int, table: npt.NDArray[np.int64]) -> None:
-        self.size = size
-        self.table = table
-        self.kernel = 64 - 2 * np.arange(table.shape[1])
-        self.plain = np.ones(size, dtype=np.int64)
-        self.shared = np.ones(size, dtype=np.int64)
-        self.totals = [size, size]
-        self.weights = [WEIGHT * 3 // 4, WEIGHT // 8, WEIGHT // 8]
+    Attributes:
+        tokens: uint16 (n,).
+        directions: of its codewords (size, dim).
+        stride: latent frames per token.
+    """
 
-    def row(self) -> npt.NDArray[np.float64]:
-        """Return the frequencies of the next token, less one: they sum to 2^24 less the size."""
-        free = TOTAL - self.size
-        weights = self.weights
-        factors = [free * weights[1] // self.totals[0], free * weights[2] // self.totals[1]]
-        uniform = free * weights[0] // self.size
-        row = (self.plain * factors[0] + self.shared * factors[1] + uniform) >> 16
-        row[0] += free - int(row.sum())
-        return row.astype(np.float64)
-
-    def update(self, token: int) -> None:
-        """Learn from the token that was coded."""
-        shares = [
-            TOTAL // self.size,
-            int(self.plain[token]) * TOTAL // self.totals[0],
-            int(self.shared[token]) * TOTAL // self.totals[1],
-        ]
-        scores = [weight * share for weight, share in zip(self.weights, shares, strict=True)]
-        free = WEIGHT - FLOOR - 3 * SHARE
-        whole = sum(scores) or 1
-        self.weights = [SHARE + free * score // whole for score in scores]
-        self.weights[0] += WEIGHT - sum(self.weights)
-        self.plain[token] += 16
-        self.totals[0] += 16
-        self.shared[self.table[token]] += self.kernel
-        self.totals[1] += int(self.kernel.sum())
+    tokens: Tokens
+    directions: Directions
+    stride: int
 
 
-def encode(tokens: Tokens, codebook: Codebook) -> bytes:
-    """Code the tokens of one level and channel (uint16, (n,))."""
-    model = Model(len(codebook), neighbour_table(codebook))
+class Context:
+    """What is known of a token before it is coded: its phase and its features."""
+
+    def __init__(self, directions: Directions, stride: int, parent: Parent | None) -> None:
+        self.directions = directions
+        self.dim = directions.shape[1]
+        self.stride = stride
+        self.phases = 1
+        self.parents: Integers = np.zeros((0, 0), dtype=np.int64)
+        self.parent_stride = stride
+        if parent is not None:
+            ratio, rest = divmod(parent.stride, stride)
+            self.phases = ratio if not rest and ratio <= MAX_PHASES else 1
+            self.parent_stride = parent.stride
+            self.parents = _parent_features(parent)
+        self.features = np.zeros(self.dim + self.parents.shape[1] + 1, dtype=np.int64)
+        self.features[-1] = BIAS
+
+    def at(self, position: int) -> tuple[int, Integers]:
+        """Return phase and features of the token at ``position``; the features hold until the next call."""
+        if self.parents.shape[1]:
+            self.features[self.dim : -1] = self.parents[position * self.stride // self.parent_stride]
+        return position % self.phases, self.features
+
+    def coded(self, token: int) -> None:
+        """Take the token that was coded as the one before the next."""
+        self.features[: self.dim] = self.directions[token]
+
+
+def _parent_features(parent: Parent) -> Integers:
+    """Return, for each coarser token, its direction and the slope across it (tokens, 2 * dim)."""
+    here = parent.directions[parent.tokens]
+    edged = np.pad(here, ((1, 1), (0, 0)))
+    return np.concatenate([here, (edged[2:] - edged[:-2]) * 181 >> 8], axis=1)
+
+
+def encode(tokens: Tokens, directions: Directions, stride: int, parent: Parent | None) -> bytes:
+    """Code the tokens of one level and channel (uint16, (n,)).
+
+    Args:
+        tokens: what to code.
+        directions: of the level's codewords.
+        stride: latent frames per token.
+        parent: the coarser level, None at the coarsest.
+    """
+    context = Context(directions, stride, parent)
+    model = Model(directions, context.phases, context.features.size - 1)
     encoder = Encoder()
     for start in range(0, tokens.size, BLOCK):
         block = tokens[start : start + BLOCK].astype(np.int32)
         rows = np.empty((block.size, model.size))
         for number, token in enumerate(block.tolist()):
-            rows[number] = model.row()
+            rows[number] = model.row(*context.at(start + number))
             model.update(token)
+            context.coded(token)
         encoder.encode(block, rows)
     return encoder.payload().ljust(smallest_size(tokens.size), b"\0")
 
 
-def decode(payload: bytes, tokens: int, codebook: Codebook) -> Tokens:
+def decode(payload: bytes, tokens: int, directions: Directions, stride: int, parent: Parent | None) -> Tokens:
     """Undo :func:`encode`."""
-    model = Model(len(codebook), neighbour_table(codebook))
+    context = Context(directions, stride, parent)
+    model = Model(directions, context.phases, context.features.size - 1)
     decoder = Decoder(payload)
     values = np.empty(tokens, dtype=np.uint16)
     for number in range(tokens):
-        values[number] = token = decoder.decode(model.row())
+        values[number] = token = decoder.decode(model.row(*context.at(number)))
         model.update(token)
+        context.coded(token)
     return values
 
 
