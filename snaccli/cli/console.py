@@ -13,6 +13,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, TextIO
 
 from snaccli.cli.text import explain
@@ -41,7 +42,7 @@ class Console:
         self.verbose = False
         self.json = False
         self.debug = False
-        self._live: RichConsole | None = None
+        self._live: tuple[RichConsole, AbstractContextManager[object]] | None = None
 
     @property
     def interactive(self) -> bool:
@@ -103,9 +104,9 @@ class Console:
         )
 
     @contextlib.contextmanager
-    def live(self, rich: RichConsole) -> Iterator[None]:
-        """Write notes and errors above the bars that `rich` is drawing, for as long as this lasts."""
-        self._live = rich
+    def live(self, rich: RichConsole, lock: AbstractContextManager[object]) -> Iterator[None]:
+        """Write notes and errors above the bars that are drawn on `rich`, always holding `lock`."""
+        self._live = rich, lock
         try:
             yield
         finally:
@@ -113,7 +114,9 @@ class Console:
 
     def _write_error(self, text: str) -> None:
         if self._live is not None:
-            self._live.print(text, soft_wrap=True)
+            rich, lock = self._live
+            with lock:
+                rich.print(text, soft_wrap=True)
         else:
             # A broken standard error must not end the work: there is nobody left to tell.
             with contextlib.suppress(OSError, ValueError):
