@@ -49,7 +49,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "attn_window_size": None, "vq_strides": [4, 2, 1],
     },
     "odd-attention": {
-        **_SMALL, "encoder_dim": 16, "encoder_rates": [3, 5], "decoder_dim": 128, "decoder_rates": [5, 3],
+        **_SMALL, "encoder_dim": 16, "encoder_rates": [3, 5], "decoder_dim": 64, "decoder_rates": [5, 3],
         "attn_window_size": 8, "vq_strides": [8, 4, 2, 1],
     },
     "full-convolutions": {
@@ -96,12 +96,14 @@ def silent_noise() -> Iterator[None]:
 
 
 def randomise(model: torch.nn.Module, seed: int) -> None:
-    """Weights that exercise every parameter: none is left at its constant initial value."""
+    """Weights that exercise every parameter; small biases, so that the codes follow the signal."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, tensor in model.named_parameters():
             if name.endswith("alpha"):
                 tensor.copy_(0.5 + torch.rand(tensor.shape, generator=generator))
+            elif name.endswith("bias"):
+                tensor.mul_(0.02)
             else:
                 tensor.mul_(1 + 0.2 * torch.rand(tensor.shape, generator=generator))
 
