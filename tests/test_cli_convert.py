@@ -146,6 +146,8 @@ def test_options_reach_the_codec(codec):
         "noise": False,
         "any_weights": True,
         "audio_format": "flac",
+        "device": "auto",
+        "threads": None,
         "overwrite": False,
     }
 

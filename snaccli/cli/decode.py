@@ -130,6 +130,8 @@ def decode(
                 noise=not no_noise,
                 any_weights=any_weights,
                 audio_format=audio_format,
+                device=device.value,
+                threads=threads,
                 overwrite=force,
                 progress=progress,
             )

@@ -75,6 +75,8 @@ def decode_file(
     noise: bool = True,
     any_weights: bool = False,
     audio_format: str | None = None,
+    device: str = "auto",
+    threads: int | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> DecodeResult:
@@ -93,6 +95,8 @@ def decode_file(
         noise: False leaves the noise out.
         any_weights: decode although the weights differ from those the file was made with.
         audio_format: an ending such as ``flac`` that overrides the output's own.
+        device: where a model that is loaded here computes, see ``Codec.load``.
+        threads: of it, likewise.
         overwrite: whether an existing output may be replaced.
         progress: called with the fraction done, 0 to 1.
 
@@ -114,6 +118,8 @@ def decode_file(
         duration=duration,
         seed=seed if noise else None,
         any_weights=any_weights,
+        device=device,
+        threads=threads,
         report=report,
     )
     with AudioWriter(
@@ -153,6 +159,8 @@ def start_decoding(
     duration: float | None = None,
     seed: int | None = 0,
     any_weights: bool = False,
+    device: str = "auto",
+    threads: int | None = None,
     report: Report | None = None,
 ) -> Decoding:
     """Reads and checks a ``.snac`` file; its audio is computed as the result's blocks are taken.
@@ -171,7 +179,10 @@ def start_decoding(
         out_rate = header.model_rate
         length = resampled_length(header.samples, header.sample_rate, header.model_rate)
     first, count = _span(start, duration, out_rate, length, shown(source))
-    codec = model if isinstance(model, Codec) else Codec.load(model or _named_model(header.model))
+    if isinstance(model, Codec):
+        codec = model
+    else:
+        codec = Codec.load(model or _named_model(header.model), device=device, threads=threads)
     note = _check_weights(codec, header, any_weights)
     _check_length(codec, header)
     codes = entropy.decode(
