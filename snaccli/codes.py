@@ -7,12 +7,13 @@ coarse level ticks slowly and a fine one fast. Knows no torch.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-import numpy as np
-import numpy.typing as npt
+if TYPE_CHECKING:  # not at run time, so that reading a file's header starts without numpy
+    import numpy as np
+    import numpy.typing as npt
 
-Tokens = npt.NDArray[np.uint16]
+Tokens: TypeAlias = "npt.NDArray[np.uint16]"
 
 MIN_CODEBOOK_SIZE = 2
 MAX_CODEBOOK_SIZE = 65536
@@ -49,7 +50,7 @@ class Codes:
         if not MIN_CODEBOOK_SIZE <= self.codebook_size <= MAX_CODEBOOK_SIZE:
             raise ValueError(f"codebook size {self.codebook_size} is not in 2..65536")
         for number, (tokens, stride) in enumerate(zip(self.levels, self.strides, strict=True)):
-            if tokens.ndim != 2 or tokens.dtype != np.uint16:
+            if tokens.ndim != 2 or tokens.dtype != "uint16":
                 raise ValueError(f"level {number} is not a uint16 array (channels, tokens)")
             if stride < 1 or tokens.shape != (self.channels, self.frames // stride):
                 raise ValueError(f"level {number} has shape {tokens.shape} at stride {stride}")
