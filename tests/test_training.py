@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +24,7 @@ from snaccli.training.quantise import CodebookUsage, fit_codebooks, quantise
 from snaccli.training.trainer import CHECKPOINT, Trainer, TrainingError
 
 RATE = 8000
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def pack(path: Path, lengths: tuple[int, ...] = (9000, 4000, 300)) -> str:
@@ -88,6 +93,33 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, config: Train
         whole.model.state_dict().items(), second.model.state_dict().items(), strict=True
     ):
         assert torch.equal(a, b), name
+
+
+def test_an_exported_model_can_be_used(tmp_path: Path, config: TrainConfig) -> None:
+    trainer = Trainer(config, tmp_path / "run")
+    model = SNAC.from_pretrained(trainer.export(tmp_path / "model"))
+    assert model.config == config.model
+    for name, weight in trainer.model.state_dict().items():
+        torch.testing.assert_close(model.state_dict()[name], weight, atol=1e-3, rtol=1e-3)
+
+
+def test_the_command_trains_resumes_and_exports(tmp_path: Path, config: TrainConfig) -> None:
+    text = (ROOT / "examples" / "train" / "mini.toml").read_text()
+    for name in ("speech_train", "music_train", "speech_val", "music_val"):
+        pack(tmp_path / f"{name}.npy")
+    text = text.replace("../../corpus/", "").replace("compile = true", "compile = false")
+    text = re.sub(r"(?m)^(steps|unquantised_steps|decay_steps|batch) = .*$", r"\1 = 1", text)
+    (tmp_path / "mini.toml").write_text("fit_seconds = 1\n" + text)
+    command = [sys.executable, "-m", "snaccli.training", "mini.toml", "run", "--export", "model"]
+    for words in ('"step": 1', "resumed at step 1"):
+        done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert words in done.stdout
+    assert SNAC.from_pretrained(tmp_path / "model").config.hop_length == 320
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
 def test_a_fresh_folder_has_nothing_to_resume(tmp_path: Path, config: TrainConfig) -> None:

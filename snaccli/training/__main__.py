@@ -16,12 +16,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m snaccli.training", description=__doc__)
     parser.add_argument("config", help="TOML file, see examples/train/mini.toml")
     parser.add_argument("folder", help="for checkpoints and the log")
+    parser.add_argument("--export", metavar="MODEL", help="folder for the finished model, to be used with -m")
     arguments = parser.parse_args()
     try:
         trainer = Trainer(TrainConfig.from_toml(arguments.config), arguments.folder)
         if trainer.resume():
             print(f"resumed at step {trainer.step}", flush=True)
         trainer.run(lambda row: print(json.dumps(row), flush=True))
+        if arguments.export:
+            print(f"model written to {trainer.export(arguments.export)}")
     except SnacError as error:
         print(f"snac: {error}", file=sys.stderr)
         return ExitStatus.FAILED

@@ -47,11 +47,15 @@ class PackedAudio:
     def segment(self, rng: np.random.Generator, length: int) -> np.ndarray:
         """A random stretch of ``length`` samples, float32 in -1 to 1; short rows get zeros behind."""
         row = int(rng.choice(len(self.shares), p=self.shares))
-        room = int(self.lengths[row]) - length
-        start = int(self.starts[row]) + (int(rng.integers(room + 1)) if room > 0 else 0)
-        end = min(start + length, int(self.starts[row] + self.lengths[row]))
+        first, room = int(self.starts[row]), int(self.lengths[row]) - length
+        start = first + (int(rng.integers(room + 1)) if room > 0 else 0)
+        return self.stretch(start, min(length, int(self.lengths[row])), length)
+
+    def stretch(self, start: int, count: int, length: int) -> np.ndarray:
+        """``count`` samples from ``start`` on, float32 in -1 to 1, followed by zeros up to ``length``."""
         out = np.zeros(length, dtype=np.float32)
-        out[: end - start] = self.samples[start:end] / np.float32(32768)
+        samples = self.samples[start : start + count]
+        out[: len(samples)] = samples / np.float32(32768)
         return out
 
 
@@ -113,6 +117,5 @@ def validation_segments(
     """Evenly spread, unaugmented segments of each packed set, each float32 (1, 1, segment)."""
     for path in paths:
         packed = PackedAudio(path, rate)
-        for start in np.linspace(0, len(packed.samples) - segment, count).astype(np.int64):
-            wave = packed.samples[start : start + segment] / np.float32(32768)
-            yield wave.astype(np.float32)[None, None]
+        for start in np.linspace(0, max(0, len(packed.samples) - segment), count).astype(np.int64):
+            yield packed.stretch(int(start), segment, segment)[None, None]

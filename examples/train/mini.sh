@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# From the packages to the weights of `mini`: fetches the corpus, trains, exports. Run it again to resume.
+#
+#   bash examples/train/mini.sh [--speech DIR]      (see examples/corpus/README.md)
+#
+# Needs a Debian machine with the package installed (examples/quickstart.sh does that), about 3 GB of disk and,
+# on two cores, two hours. The model lands in runs/mini/model; use it with `-m runs/mini/model`.
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+cd "$root"
+# Large tensors come and go at every step: keep their memory rather than give it back to the system.
+export MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=17179869184
+if [ -x .venv/bin/python ]; then PATH="$root/.venv/bin:$PATH"; fi
+
+bash examples/corpus/fetch.sh corpus "$@"
+python -m snaccli.training examples/train/mini.toml runs/mini --export runs/mini/model
