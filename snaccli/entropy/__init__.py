@@ -14,7 +14,7 @@ import numpy as np
 from snaccli.codes import CodedStream, Codes, Tokens
 from snaccli.entropy import adaptive, raw
 from snaccli.entropy.adaptive import Parent
-from snaccli.entropy.directions import Codebook, Directions, directions
+from snaccli.entropy.directions import Codebook, Points, points
 from snaccli.errors import StreamInvalidError
 
 __all__ = ["Codebook", "Coder", "decode", "encode"]
@@ -46,7 +46,7 @@ def encode(
         The streams in the file's order, none larger than its packed raw form.
     """
     streams: list[CodedStream] = []
-    space = None if codebooks is None else [directions(codebook) for codebook in codebooks]
+    space = None if codebooks is None else [points(codebook) for codebook in codebooks]
     for level, tokens in enumerate(codes.levels):
         for channel in range(codes.channels):
             best = CodedStream(Coder.RAW, raw.pack(tokens[channel], codes.codebook_size))
@@ -86,7 +86,7 @@ def decode(
         StreamInvalidError: a stream does not decode to as many tokens, or needs what is not there.
     """
     used = len(streams) // channels
-    space = None if codebooks is None else [directions(codebook) for codebook in codebooks]
+    space = None if codebooks is None else [points(codebook) for codebook in codebooks]
     levels: list[Tokens] = []
     for level, stride in enumerate(strides[:used]):
         rows: list[Tokens] = []
@@ -108,7 +108,7 @@ def decode(
 
 
 def _parent(
-    levels: Sequence[Tokens], strides: Sequence[int], space: Sequence[Directions], level: int, channel: int
+    levels: Sequence[Tokens], strides: Sequence[int], space: Sequence[Points], level: int, channel: int
 ) -> Parent | None:
     """Return the coarser level of the same channel, if there is one."""
     if not level:
