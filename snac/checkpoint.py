@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from .config import ModelConfig
@@ -114,7 +114,8 @@ def save_checkpoint(
     text = json.dumps(config.to_dict(), indent=2) + "\n"
     safe, pickled = WEIGHTS_FILES
     writers: dict[str, Callable[[str], Any]] = {
-        safe: lambda path: save_file(tensors, path, metadata={"format": "pt"}),
+        # safetensors' own save_file leaves a file that only its owner may read.
+        safe: lambda path: Path(path).write_bytes(save(tensors, metadata={"format": "pt"})),
         pickled: lambda path: torch.save(tensors, path),
         CONFIG_FILE: lambda path: Path(path).write_text(text, encoding="utf-8"),
     }

@@ -361,3 +361,11 @@ def test_config_is_plain_json(tmp_path):
     values = json.loads((tmp_path / "config.json").read_text())
     assert values["encoder_rates"] == [2, 3]
     assert values["attn_window_size"] is None
+
+
+def test_exported_files_may_be_read_like_any_other(tmp_path: Path) -> None:
+    plain = tmp_path / "plain"
+    plain.write_bytes(b"")
+    folder = save_checkpoint(tmp_path / "model", CONFIG, weights())
+    for path in folder.iterdir():
+        assert path.stat().st_mode == plain.stat().st_mode, path.name
