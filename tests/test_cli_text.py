@@ -38,6 +38,13 @@ def test_names_are_shown_on_one_line_without_control_codes(name, shown):
     assert text.explain(AudioError("not audio"), name) == f"{shown}: not audio"
 
 
+def test_streams_are_called_by_what_they_are():
+    assert text.arrow("-", "-") == "standard input -> standard output"
+    assert text.arrow("./-", "a.snac") == "./- -> a.snac"
+    assert text.explain(AudioError("not audio"), "-") == "standard input: not audio"
+    assert text.explain(AudioError("standard input is empty"), "-") == "standard input is empty"
+
+
 def test_errors_are_explained_on_one_line():
     assert text.explain(AudioError("is\nnot  audio"), "a.wav") == "a.wav: is not audio"
     assert text.explain(AudioError("a.wav: not audio"), "a.wav") == "a.wav: not audio", "not named twice"

@@ -216,7 +216,7 @@ def _seconds(job: Job) -> float | None:
 
 def _line(result: DecodeResult) -> str:
     parts = [
-        f"{text.display(result.source)} -> {text.display(result.output)}",
+        text.arrow(result.source, result.output),
         text.clock(result.duration_s),
         f"{result.sample_rate} Hz",
         "mono" if result.channels == 1 else f"{result.channels} channels",

@@ -110,7 +110,7 @@ def _seconds(job: Job) -> float | None:
 
 def _line(result: EncodeResult) -> str:
     parts = [
-        f"{text.display(result.source)} -> {text.display(result.output)}",
+        text.arrow(result.source, result.output),
         text.clock(result.duration_s),
         text.bitrate(result.bitrate_bps),
         text.size(result.bytes),

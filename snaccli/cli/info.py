@@ -9,7 +9,7 @@ import typer
 
 from snaccli.cli import options, text
 from snaccli.cli.console import Console
-from snaccli.cli.plan import STREAM, find_sources, is_snac
+from snaccli.cli.plan import find_sources, is_snac
 from snaccli.errors import ContainerError, ExitStatus, SnacError
 
 EXAMPLES = """
@@ -60,7 +60,7 @@ def _describe(name: str) -> dict[str, Any]:
 def _show(console: Console, value: dict[str, Any]) -> None:
     seconds = value["duration_s"]
     channels = value["channels"]
-    console.result(text.display(value["path"]) if value["path"] != STREAM else "standard input")
+    console.result(text.display(value["path"]))
     rate = f"{value['sample_rate']} Hz"
     if value["model_rate"] != value["sample_rate"]:
         rate += f" (model {value['model_rate']} Hz)"

@@ -6,18 +6,20 @@ import os
 
 from snaccli.errors import SnacError
 
-__all__ = ["bitrate", "clock", "count", "display", "explain", "size", "speed", "usage"]
+__all__ = ["arrow", "bitrate", "clock", "count", "display", "explain", "size", "speed", "usage"]
 
 
-def display(path: str | os.PathLike[str]) -> str:
+def display(path: str | os.PathLike[str], *, stream: str = "standard input") -> str:
     """Return a file name that is safe to print: one line, no control codes, no bytes that are not text.
+
+    ``-`` is shown as `stream`.
 
     >>> display("two\\nlines")
     'two\\\\nlines'
     """
     text = os.fspath(path)
     if text == "-":
-        return "-"
+        return stream
     return _printable(text)
 
 
@@ -33,6 +35,11 @@ def _escape(character: str) -> str:
     if 0xDC80 <= ord(character) <= 0xDCFF:  # a byte of the name that is not UTF-8, as Python smuggles it
         return f"\\x{ord(character) - 0xDC00:02x}"
     return character.encode("unicode_escape").decode("ascii")
+
+
+def arrow(source: str, output: str) -> str:
+    """Return ``song.wav -> song.snac``."""
+    return f"{display(source)} -> {display(output, stream='standard output')}"
 
 
 def explain(error: BaseException, subject: str | None = None) -> str:
