@@ -202,7 +202,10 @@ def other_weights(model, folder):
     from snac.config import ModelConfig
 
     weights = load_state_dict(next(Path(model).glob("*.safetensors")))
-    changed = {name: torch.roll(value, 1, 0) for name, value in weights.items()}
+    changed = {
+        name: torch.roll(value, 1, 0) if name.startswith("decoder.") else value
+        for name, value in weights.items()
+    }
     save_checkpoint(folder, ModelConfig.from_file(Path(model) / "config.json"), changed)
 
 
