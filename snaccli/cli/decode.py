@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Annotated
+import functools
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -30,68 +31,78 @@ snac decode - < song.snac | aplay
 """
 
 
+AudioFormat = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        metavar="ENDING",
+        help="wav, flac, ogg, opus, mp3, ... for outputs whose names you do not give; wav by default.",
+    ),
+]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "-m",
+        "--model",
+        metavar="MODEL",
+        autocompletion=options.complete_model,
+        help="Take this model, by name or folder, instead of the one that the file names.",
+    ),
+]
+AnyWeights = Annotated[
+    bool,
+    typer.Option(
+        "--any-weights",
+        help="Decode even if the file was made with other weights; right if only their decoder differs.",
+    ),
+]
+Rate = Annotated[
+    options.RateChoice, typer.Option("--rate", help="The recording's own sample rate, or the model's.")
+]
+Levels = Annotated[
+    int | None,
+    typer.Option("--levels", min=1, metavar="N", help="Use the N coarsest levels only; all by default."),
+]
+Salvage = Annotated[
+    bool, typer.Option("--salvage", help="Decode what is intact of a damaged or cut-off file.")
+]
+Start = Annotated[
+    float | None,
+    typer.Option(
+        "--start", parser=options.seconds, metavar="TIME", help="Begin here: 90, or 1:30; by default at 0."
+    ),
+]
+Duration = Annotated[
+    float | None,
+    typer.Option(
+        "--duration",
+        parser=options.seconds,
+        metavar="TIME",
+        help="Decode this much: 10, or 1:30; by default all.",
+    ),
+]
+Seed = Annotated[
+    int, typer.Option("--seed", min=0, metavar="N", help="Of the model's noise: one seed, one sound.")
+]
+NoNoise = Annotated[bool, typer.Option("--no-noise", help="Leave the model's noise out.")]
+
+
 def decode(
     context: typer.Context,
     inputs: Annotated[list[str], typer.Argument(metavar="INPUT", help=options.SNAC_FILES)],
     output: options.Output = None,
-    audio_format: Annotated[
-        str | None,
-        typer.Option(
-            "--format",
-            metavar="ENDING",
-            help="wav, flac, ogg, opus, mp3, ... for outputs whose names you do not give; wav by default.",
-        ),
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "-m",
-            "--model",
-            metavar="MODEL",
-            autocompletion=options.complete_model,
-            help="Take this model, by name or folder, instead of the one that the file names.",
-        ),
-    ] = None,
-    any_weights: Annotated[
-        bool,
-        typer.Option(
-            "--any-weights", help="Decode even if the file was made with other weights: mostly noise."
-        ),
-    ] = False,
+    audio_format: AudioFormat = None,
+    model: Model = None,
+    any_weights: AnyWeights = False,
     force: options.Force = False,
     skip_existing: options.SkipExisting = False,
-    rate: Annotated[
-        options.RateChoice, typer.Option("--rate", help="The recording's own sample rate, or the model's.")
-    ] = options.RateChoice.original,
-    levels: Annotated[
-        int | None,
-        typer.Option("--levels", min=1, metavar="N", help="Use the N coarsest levels only; all by default."),
-    ] = None,
-    salvage: Annotated[
-        bool, typer.Option("--salvage", help="Decode what is intact of a damaged or cut-off file.")
-    ] = False,
-    start: Annotated[
-        float | None,
-        typer.Option(
-            "--start",
-            parser=options.seconds,
-            metavar="TIME",
-            help="Begin here: 90, or 1:30; by default at 0.",
-        ),
-    ] = None,
-    duration: Annotated[
-        float | None,
-        typer.Option(
-            "--duration",
-            parser=options.seconds,
-            metavar="TIME",
-            help="Decode this much: 10, or 1:30; by default all.",
-        ),
-    ] = None,
-    seed: Annotated[
-        int, typer.Option("--seed", min=0, metavar="N", help="Of the model's noise: one seed, one sound.")
-    ] = 0,
-    no_noise: Annotated[bool, typer.Option("--no-noise", help="Leave the model's noise out.")] = False,
+    rate: Rate = options.RateChoice.original,
+    levels: Levels = None,
+    salvage: Salvage = False,
+    start: Start = None,
+    duration: Duration = None,
+    seed: Seed = 0,
+    no_noise: NoNoise = False,
     jobs: options.Jobs = 1,
     device: options.Device = options.DeviceChoice.auto,
     threads: options.Threads = None,
@@ -106,41 +117,40 @@ def decode(
     sources = find_sources(inputs, wanted=is_snac, kind=".snac file")
     plan = make_plan(sources, output, ending=ending, replaces=".snac")
     check_streams(console, plan)
-
-    def prepare(todo: Sequence[Job]) -> Work[DecodeResult]:
-        with waiting(console, "loading the model"):
-            from snaccli.codec import decode_file
-
-            models = _Models(model, device.value, threads)
-            models.load_for(todo)
-        for codec in models.loaded:
-            console.detail(f"model {codec.name}, fingerprint {codec.fingerprint}, on {codec.device}")
-
-        def work(job: Job, progress: Callable[[float], None]) -> DecodeResult:
-            return decode_file(
-                job.source,
-                job.output,
-                model=models.of(job),
-                rate=rate.value,
-                levels=levels,
-                salvage=salvage,
-                start=start or 0.0,
-                duration=duration,
-                seed=seed,
-                noise=not no_noise,
-                any_weights=any_weights,
-                audio_format=audio_format,
-                device=device.value,
-                threads=threads,
-                overwrite=force,
-                progress=progress,
-            )
-
-        return work
-
+    models = _Models(model, device.value, threads)
+    how = {
+        "rate": rate.value,
+        "levels": levels,
+        "salvage": salvage,
+        "start": start or 0.0,
+        "duration": duration,
+        "seed": seed,
+        "noise": not no_noise,
+        "any_weights": any_weights,
+        "audio_format": audio_format,
+        "device": device.value,
+        "threads": threads,
+        "overwrite": force,
+    }
     report = Report(console, batch=plan.batch, verb="decoded", line=_line, total=_total)
+    prepare = functools.partial(_prepare, console, models, how)
     return convert(
         console, plan, report, prepare, _seconds, force=force, skip_existing=skip_existing, workers=jobs
+    )
+
+
+def _prepare(
+    console: Console, models: _Models, how: Mapping[str, Any], jobs: Sequence[Job]
+) -> Work[DecodeResult]:
+    """Load the models of `jobs`; return what decodes one, with the keywords `how` of ``decode_file``."""
+    with waiting(console, "loading the model"):
+        from snaccli.codec import decode_file
+
+        models.load_for(jobs)
+    for codec in models.loaded:
+        console.detail(f"model {codec.name}, fingerprint {codec.fingerprint}, on {codec.device}")
+    return lambda job, progress: decode_file(
+        job.source, job.output, model=models.of(job), progress=progress, **how
     )
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -27,35 +27,38 @@ ffmpeg -i film.mkv -f wav - | snac encode - > film.snac
 """
 
 
+Inputs = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="INPUT",
+        help="Audio or video files; folders, of which all audio files are taken but those whose names "
+        "begin with a dot; or - for standard input.",
+    ),
+]
+Model = Annotated[
+    str,
+    typer.Option(
+        "-m",
+        "--model",
+        metavar="MODEL",
+        autocompletion=options.complete_model,
+        help="A model's name (see 'snac models list'), its folder, or owner/name on the Hub.",
+    ),
+]
+Channels = Annotated[
+    options.ChannelChoice,
+    typer.Option("--channels", help="Mix all channels down to mono, or keep them and code each by itself."),
+]
+
+
 def encode(
     context: typer.Context,
-    inputs: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="INPUT",
-            help="Audio or video files; folders, of which all audio files are taken but those whose names "
-            "begin with a dot; or - for standard input.",
-        ),
-    ],
-    model: Annotated[
-        str,
-        typer.Option(
-            "-m",
-            "--model",
-            metavar="MODEL",
-            autocompletion=options.complete_model,
-            help="A model's name (see 'snac models list'), its folder, or owner/name on the Hub.",
-        ),
-    ] = options.DEFAULT_MODEL,
+    inputs: Inputs,
+    model: Model = options.DEFAULT_MODEL,
     output: options.Output = None,
     force: options.Force = False,
     skip_existing: options.SkipExisting = False,
-    channels: Annotated[
-        options.ChannelChoice,
-        typer.Option(
-            "--channels", help="Mix all channels down to mono, or keep them and code each by itself."
-        ),
-    ] = options.ChannelChoice.mono,
+    channels: Channels = options.ChannelChoice.mono,
     jobs: options.Jobs = 1,
     device: options.Device = options.DeviceChoice.auto,
     threads: options.Threads = None,
@@ -70,24 +73,14 @@ def encode(
     plan = make_plan(sources, output, ending=".snac")
     check_streams(console, plan)
 
-    def prepare(todo: Sequence[Job]) -> Work[EncodeResult]:
+    def prepare(_: Sequence[Job]) -> Work[EncodeResult]:
         with waiting(console, f"loading the model {model}"):
             from snaccli.codec import Codec, encode_file
 
             codec = Codec.load(model, device=device.value, threads=threads)
         console.detail(f"model {codec.name}, fingerprint {codec.fingerprint}, on {codec.device}")
-
-        def work(job: Job, progress: Callable[[float], None]) -> EncodeResult:
-            return encode_file(
-                job.source,
-                job.output,
-                model=codec,
-                channels=channels.value,
-                overwrite=force,
-                progress=progress,
-            )
-
-        return work
+        how: dict[str, Any] = {"model": codec, "channels": channels.value, "overwrite": force}
+        return lambda job, progress: encode_file(job.source, job.output, progress=progress, **how)
 
     report = Report(console, batch=plan.batch, verb="encoded", line=_line, total=_total)
     return convert(
