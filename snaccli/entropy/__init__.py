@@ -38,26 +38,31 @@ def encode(
 
     Args:
         codes: the tokens.
-        codebooks: the checkpoint's codebooks, one float array (codebook size, dimension) a level; without
-            them every stream is packed raw.
+        codebooks: the checkpoint's codebooks, one float32 array (codebook size, dimension) a level;
+            without them every stream is packed raw.
         progress: called with the fraction done, 0 to 1.
 
     Returns:
         The streams in the file's order, none larger than its packed raw form.
+
+    Raises:
+        ValueError: the codebooks are not those of the tokens.
     """
+    space = None if codebooks is None else _space(codebooks, codes.codebook_size, len(codes.levels))
+    steps = Steps(codes.tokens, progress)
     streams: list[CodedStream] = []
-    space = None if codebooks is None else [points(codebook) for codebook in codebooks]
     for level, tokens in enumerate(codes.levels):
         for channel in range(codes.channels):
             best = CodedStream(Coder.RAW, raw.pack(tokens[channel], codes.codebook_size))
             if space is not None and tokens.size:
                 parent = _parent(codes.levels, codes.strides, space, level, channel)
-                coded = adaptive.encode(tokens[channel], space[level], codes.strides[level], parent)
+                coded = adaptive.encode(
+                    tokens[channel], space[level], codes.strides[level], parent, steps.count
+                )
                 if len(coded) < len(best.payload):
                     best = CodedStream(Coder.ADAPTIVE, coded)
             streams.append(best)
-            if progress is not None:
-                progress(len(streams) / (len(codes.levels) * codes.channels))
+    steps.end()
     return streams
 
 
@@ -84,9 +89,11 @@ def decode(
 
     Raises:
         StreamInvalidError: a stream does not decode to as many tokens, or needs what is not there.
+        ValueError: the codebooks are not those of the tokens.
     """
     used = len(streams) // channels
-    space = None if codebooks is None else [points(codebook) for codebook in codebooks]
+    space = None if codebooks is None else _space(codebooks, codebook_size, used)
+    steps = Steps(sum(channels * (frames // stride) for stride in strides[:used]), progress)
     levels: list[Tokens] = []
     for level, stride in enumerate(strides[:used]):
         rows: list[Tokens] = []
@@ -100,11 +107,37 @@ def decode(
                 raise StreamInvalidError("an adaptive stream needs the model's codebooks; name the model")
             else:
                 parent = _parent(levels, strides, space, level, channel)
-                rows.append(adaptive.decode(payload, tokens, space[level], stride, parent))
-            if progress is not None:
-                progress((level * channels + len(rows)) / len(streams))
+                rows.append(adaptive.decode(payload, tokens, space[level], stride, parent, steps.count))
         levels.append(np.stack(rows))
+    steps.end()
     return Codes(tuple(levels), tuple(strides[:used]), codebook_size)
+
+
+class Steps:
+    """Turns counts of tokens into calls of ``progress`` with the fraction done."""
+
+    def __init__(self, whole: int, progress: Callable[[float], None] | None) -> None:
+        self.whole, self.progress, self.done = whole, progress, 0
+
+    def count(self, tokens: int) -> None:
+        """Take so many tokens as done."""
+        self.done += tokens
+        if self.progress is not None and self.done < self.whole:
+            self.progress(self.done / self.whole)
+
+    def end(self) -> None:
+        """Take all tokens as done."""
+        if self.progress is not None:
+            self.progress(1.0)
+
+
+def _space(codebooks: Sequence[Codebook], size: int, levels: int) -> list[Points]:
+    """Return the codewords of each level as points."""
+    if len(codebooks) < levels:
+        raise ValueError(f"{len(codebooks)} codebooks for {levels} levels")
+    if any(len(codebook) != size for codebook in codebooks[:levels]):
+        raise ValueError(f"the codebooks have not {size} codewords")
+    return [points(codebook) for codebook in codebooks[:levels]]
 
 
 def _parent(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,25 +32,44 @@ class Parent:
     points: Points
     stride: int
 
+    def features(self, position: int) -> Integers:
+        """Return a token's point and the slope across it (2 * dim,), scaled by the root of a half."""
+        before, after = max(position - 1, 0), min(position + 1, self.tokens.size - 1)
+        left, here, right = found = self.points[self.tokens[[before, position, after]]]
+        if before == position:
+            found[0] = 0
+        if after == position:
+            found[2] = 0
+        return np.concatenate([here, (right - left) * 181 >> 8])
+
 
 class Context:
-    """What is known of a token before it is coded: its phase and its features."""
+    """What is known of a token before it is coded: its phase and its features.
+
+    The features are the points of the two tokens before, of the coarser token above and of the slope
+    across it, and a constant; what is not there counts as the point 0.
+
+    Args:
+        points: the level's codewords (size, dim).
+        stride: latent frames per token.
+        parent: the coarser level, None at the coarsest.
+    """
 
     def __init__(self, points: Points, stride: int, parent: Parent | None) -> None:
         self.points = points
-        self.dim = points.shape[1]
         self.stride = stride
+        self.parent = parent
+        self.dim = points.shape[1]
+        self.own = EARLIER * self.dim
         self.phases = 1
-        self.parents: Integers = np.zeros((0, 0), dtype=np.int64)
-        self.parent_stride = stride
+        above = 0
         if parent is not None:
             ratio, rest = divmod(parent.stride, stride)
             self.phases = ratio if not rest and 1 <= ratio <= MAX_PHASES else 1
-            self.parent_stride = parent.stride
-            self.parents = _parent_features(parent)
-        self.own = EARLIER * self.dim
-        self.features = np.zeros(self.own + self.parents.shape[1] + 1, dtype=np.int64)
+            above = 2 * parent.points.shape[1]
+        self.features = np.zeros(self.own + above + 1, dtype=np.int64)
         self.features[-1] = BIAS
+        self.above = -1  # the coarser token that the features hold
 
     def model(self) -> Model:
         """Return a model that has seen nothing."""
@@ -57,8 +77,11 @@ class Context:
 
     def at(self, position: int) -> tuple[int, Integers]:
         """Return phase and features of the token at ``position``; the features hold until the next call."""
-        if self.parents.shape[1]:
-            self.features[self.own : -1] = self.parents[position * self.stride // self.parent_stride]
+        if self.parent is not None:
+            above = position * self.stride // self.parent.stride
+            if above != self.above:
+                self.above = above
+                self.features[self.own : -1] = self.parent.features(above)
         return position % self.phases, self.features
 
     def coded(self, token: int) -> None:
@@ -67,46 +90,56 @@ class Context:
         self.features[: self.dim] = self.points[token]
 
 
-def _parent_features(parent: Parent) -> Integers:
-    """Return, for each coarser token, its point and the slope across it (tokens, 2 * dim)."""
-    here = parent.points[parent.tokens]
-    edged = np.pad(here, ((1, 1), (0, 0)))
-    return np.concatenate([here, (edged[2:] - edged[:-2]) * 181 >> 8], axis=1)
-
-
-def encode(tokens: Tokens, points: Points, stride: int, parent: Parent | None) -> bytes:
-    """Code the tokens of one level and channel (uint16, (n,)).
+def encode(
+    tokens: Tokens, points: Points, stride: int, parent: Parent | None, count: Callable[[int], None]
+) -> bytes:
+    """Code the tokens of one level and channel.
 
     Args:
-        tokens: what to code.
+        tokens: uint16 (n,), below the number of codewords.
         points: the level's codewords (size, dim).
         stride: latent frames per token.
         parent: the coarser level, None at the coarsest.
+        count: called now and then with the number of tokens coded since the last call.
     """
     context = Context(points, stride, parent)
     model = context.model()
     encoder = Encoder()
+    rows = np.empty((BLOCK, model.size))
     for start in range(0, tokens.size, BLOCK):
         block = tokens[start : start + BLOCK].astype(np.int32)
-        rows = np.empty((block.size, model.size))
         for number, token in enumerate(block.tolist()):
             rows[number] = model.row(*context.at(start + number))
             model.update(token)
             context.coded(token)
-        encoder.encode(block, rows)
+        encoder.encode(block, rows[: block.size])
+        count(block.size)
     return encoder.payload().ljust(smallest_size(tokens.size), b"\0")
 
 
-def decode(payload: bytes, tokens: int, points: Points, stride: int, parent: Parent | None) -> Tokens:
-    """Undo :func:`encode`."""
+def decode(
+    payload: bytes,
+    tokens: int,
+    points: Points,
+    stride: int,
+    parent: Parent | None,
+    count: Callable[[int], None],
+) -> Tokens:
+    """Undo :func:`encode`; the result is uint16 (tokens,).
+
+    Raises:
+        StreamInvalidError: no encoder wrote these bytes.
+    """
     context = Context(points, stride, parent)
     model = context.model()
     decoder = Decoder(payload)
     values = np.empty(tokens, dtype=np.uint16)
-    for number in range(tokens):
-        values[number] = token = decoder.decode(model.row(*context.at(number)))
-        model.update(token)
-        context.coded(token)
+    for start in range(0, tokens, BLOCK):
+        for number in range(start, min(start + BLOCK, tokens)):
+            values[number] = token = decoder.decode(model.row(*context.at(number)))
+            model.update(token)
+            context.coded(token)
+        count(min(BLOCK, tokens - start))
     return values
 
 

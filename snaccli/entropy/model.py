@@ -40,7 +40,7 @@ MANTISSAS = (
 MASS_BITS = 16  # of the counts that one token adds, the spike aside
 START = 50  # tokens' mass that lie evenly on each heap at first
 HEAPS = 2  # the wide one and the narrow one
-KERNEL_SHIFTS = (7, 6)  # from squared distances to steps of the table
+KERNEL_SHIFTS = (7, 5)  # from squared distances to steps of the table
 KERNEL_SCALES = np.array([[0.5**shift] for shift in KERNEL_SHIFTS], dtype=np.float32)
 SPIKES = (0, 45_875)  # what a token's own codeword gets beside the kernel
 HALVE = 1 << 13  # tokens after which all counts are halved
@@ -51,7 +51,7 @@ WEIGHT = 1 << WEIGHT_BITS
 HEAP_SHARE, TILT_SHARE = 328, 164  # of it, what each of the two is given anew at each token
 BASE_BITS = 26  # of the sum of the mixed heaps
 
-BIAS = 48  # the constant feature of a context
+BIAS = 64  # the constant feature of a context
 STEP = 800_000  # of the gradient, over 64 times the root of the tokens seen
 STEP_START, STEP_CAP = 40, 4096
 ERROR_BITS = 4
@@ -60,7 +60,7 @@ TILT_SHIFT = 16
 TILT_LIMIT = 1 << 11
 SCORE_SHIFT = 9  # from point . tilt to steps of the table
 
-UNIFORM = TOTAL >> 6
+UNIFORM = TOTAL >> 7
 MIX_BITS = 28
 UNSHIFT = 0.5**MIX_BITS
 CAP = TOTAL // 16 * 15 - 1  # of a frequency, less one
@@ -173,7 +173,7 @@ class Model:
         top = row.argmax()
         row[top] += TOTAL - self.size - int(self.ones @ row)
         if row[top] > CAP:
-            spare = (int(row[top]) - CAP) // self.size + 1
+            spare = (int(row[top]) - CAP) // (self.size - 1) + 1
             row += spare
             row[top] -= spare * self.size
         return row
