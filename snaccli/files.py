@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import io
 import os
 import secrets
 import shutil
@@ -325,21 +324,8 @@ def _standard_output() -> Iterator[OutputFile]:
     if stream.isatty():
         raise OutputError("standard output is a terminal: redirect it, or name a file with -o")
     out = OutputFile(cast(BinaryIO, stream), "standard output", seekable=False)
-    try:
-        yield out
-        out.flush()
-    except OutputError:
-        _drop_unwritten()
-        raise
-
-
-def _drop_unwritten() -> None:
-    """Keep the interpreter from failing once more at exit, where it flushes standard output."""
-    with contextlib.suppress(OSError, ValueError, AttributeError, io.UnsupportedOperation):
-        if sys.stdout.fileno() == 1:
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, 1)
-            os.close(nowhere)
+    yield out
+    out.flush()
 
 
 @contextlib.contextmanager

@@ -346,6 +346,12 @@ class TestMpeg:
         (tmp_path / "b.mp3").write_bytes(data * 2)
         assert "shorter than what it holds" in refusal(tmp_path / "b.mp3")
 
+    def test_cut_off_is_seen_at_once(self, tmp_path: Path, no_ffmpeg: None) -> None:
+        data = recorded(tmp_path / "a.mp3", tone(48_000)).read_bytes()
+        (tmp_path / "a.mp3").write_bytes(data[: len(data) * 2 // 3])
+        with pytest.raises(AudioError, match=r"cut off after 1\.\d+ s of 2\.00 s"):
+            probe(tmp_path / "a.mp3")
+
     def test_constant_bit_rate_without_length(self, tmp_path: Path, no_ffmpeg: None) -> None:
         (tmp_path / "a.mp3").write_bytes(mpeg_frames([9] * 40))
         with open_audio(tmp_path / "a.mp3") as reader:
@@ -378,7 +384,10 @@ class TestOgg:
         assert (whole.joined, whole.cut, whole.ended) == (False, False, True)
 
 
-FAKE = """#!{python}
+# A "#!" line cannot name an interpreter whose path has a space: the shell starts it, Python skips that line.
+FAKE = """#!/bin/sh
+'''exec' "{python}" "$0" "$@"
+' '''
 import json, os, sys, time
 folder = os.path.dirname(os.path.abspath(__file__))
 with open(os.path.join(folder, "calls"), "a") as log:

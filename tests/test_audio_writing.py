@@ -196,8 +196,9 @@ class TestSamples:
 
 
 class TestWholeOrNothing:
+    @pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
     @pytest.mark.parametrize("ending", ["wav", "flac", "opus", "mp3"])
-    def test_interrupted(self, tmp_path: Path, ending: str) -> None:
+    def test_interrupted(self, tmp_path: Path, ending: str, capfd: Any) -> None:
         path = tmp_path / f"a.{ending}"
         path.write_bytes(b"before")
 
@@ -210,6 +211,7 @@ class TestWholeOrNothing:
             interrupted()
         assert path.read_bytes() == b"before"
         assert names(tmp_path) == [path.name]
+        assert capfd.readouterr() == ("", "")
 
     @pytest.mark.parametrize("ending", writable_formats())
     @pytest.mark.parametrize("room", [0, 5000])

@@ -370,7 +370,8 @@ class TestStandardOutput:
 
     @posix
     @pytest.mark.parametrize(("target", "said"), [("/dev/full", "no space left"), ("pipe", "has ended")])
-    def test_failure_is_one_line_and_nothing_more_at_exit(self, target: str, said: str) -> None:
+    @pytest.mark.parametrize("size", [100, 100_000])  # what stays in the buffer, and what does not
+    def test_failure_is_one_line_and_nothing_more_at_exit(self, target: str, said: str, size: int) -> None:
         if target.startswith("/") and not os.path.exists(target):
             pytest.skip(f"no {target}")
         program = textwrap.dedent(
@@ -381,7 +382,7 @@ class TestStandardOutput:
             sys.stdin.read()  # until the reader of our output has gone
             try:
                 with open_output("-") as out:
-                    out.write(bytes(100_000))
+                    out.write(bytes(int(sys.argv[1])))
             except OutputError as error:
                 print(error, file=sys.stderr)
                 sys.exit(1)
@@ -390,7 +391,10 @@ class TestStandardOutput:
         with open(target if target.startswith("/") else os.devnull, "wb") as full:
             stdout = full if target.startswith("/") else subprocess.PIPE
             process = subprocess.Popen(
-                [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=stdout, stderr=subprocess.PIPE
+                [sys.executable, "-c", program, str(size)],
+                stdin=subprocess.PIPE,
+                stdout=stdout,
+                stderr=subprocess.PIPE,
             )
             if process.stdout is not None:
                 process.stdout.close()
@@ -478,11 +482,11 @@ def test_messages_stay_on_one_line() -> None:
 
 
 def test_output_file_names_what_fails() -> None:
-    class Broken(io.BytesIO):
+    class Broken:
         def write(self, *_: Any) -> int:
             raise OSError(errno.ENOSPC, "full")
 
-        seek = tell = flush = close = write  # type: ignore[assignment]
+        seek = tell = flush = close = write
 
     broken = OutputFile(Broken(), "that", seekable=True)  # type: ignore[arg-type]
     for action in (lambda: broken.write(b""), lambda: broken.seek(0), broken.flush, broken.close):
