@@ -22,7 +22,7 @@ def main() -> None:
     """Writes the coded bytes as they are now."""
     golden = json.loads(json.dumps(EMPTY))
     TARGET.write_text(json.dumps(golden))
-    from tests import test_entropy as tests
+    from tests import test_format as tests
 
     encoder = tests.Encoder()
     encoder.encode(np.array(golden["words"]["symbols"], np.int32), tests.rows_of(5, 12, 64, 2))
