@@ -352,6 +352,15 @@ class TestMpeg:
         with pytest.raises(AudioError, match=r"cut off after 1\.\d+ s of 2\.00 s"):
             probe(tmp_path / "a.mp3")
 
+    def test_mpeg_in_wav(self, tmp_path: Path, no_ffmpeg: None) -> None:
+        """libsndfile guesses its length, and would end there."""
+        data = mpeg_frames([9] * 40)
+        layout = struct.pack("<HHIIHHHHIHHH", 0x55, 1, 44100, 16000, 1, 0, 12, 1, 2, 417, 1, 1393)
+        chunks = b"WAVEfmt " + struct.pack("<I", len(layout)) + layout
+        chunks += b"fact" + struct.pack("<II", 4, 40 * 1152) + b"data" + struct.pack("<I", len(data)) + data
+        (tmp_path / "a.wav").write_bytes(b"RIFF" + struct.pack("<I", len(chunks)) + chunks)
+        assert "install ffmpeg" in refusal(tmp_path / "a.wav")
+
     def test_constant_bit_rate_without_length(self, tmp_path: Path, no_ffmpeg: None) -> None:
         (tmp_path / "a.mp3").write_bytes(mpeg_frames([9] * 40))
         with open_audio(tmp_path / "a.mp3") as reader:

@@ -118,8 +118,10 @@ class SndfileDecoder:
                 raise AudioError(f"{self._name} is cut off: {stated} bytes announced, {found} there{REMEDY}")
 
     def _describe_mpeg(self, file: BinaryIO) -> None:
+        if self.format != "MP3":
+            raise NotForLibsndfileError("MPEG audio in another container, whose length libsndfile guesses")
         position = file.tell()
-        scan: MpegScan | None = scan_mpeg(file) if self.format == "MP3" else None
+        scan: MpegScan | None = scan_mpeg(file)
         file.seek(position)
         self.exact = scan is not None and scan.tagged
         if scan is None or self.frames is None:
