@@ -41,7 +41,6 @@ MASS_BITS = 16  # of the counts that one token adds, the spike aside
 START = 50  # tokens' mass that lie evenly on each heap at first
 HEAPS = 2  # the wide one and the narrow one
 KERNEL_SHIFTS = (7, 5)  # from squared distances to steps of the table
-KERNEL_SCALES = np.array([[0.5**shift] for shift in KERNEL_SHIFTS], dtype=np.float32)
 SPIKES = (0, 45_875)  # what a token's own codeword gets beside the kernel
 HALVE = 1 << 13  # tokens after which all counts are halved
 KERNELS = 1 << 23  # numbers of spread counts that are kept at hand
@@ -106,12 +105,16 @@ class Heaps:
 
     def _kernels(self, token: int) -> tuple[npt.NDArray[np.float32], Integers]:
         """Return what each heap gains from a token, and the sums of it."""
-        distances = self.squares[token] + self.squares - 2 * (self.points[token] @ self.across)
-        steps = (distances * KERNEL_SCALES).astype(np.int64)
-        spread = POWERS.take(steps, mode="clip")
-        for row in spread:
-            row *= ((1 << MASS_BITS + PEAK_BITS) // int(row.sum())) * 0.5**PEAK_BITS
-        kernels = np.floor(spread).astype(np.float32)
+        distances = self.points[token] @ self.across
+        distances *= -2
+        distances += self.squares
+        distances += self.squares[token]
+        kernels = np.empty((HEAPS, self.size), dtype=np.float32)
+        for row, shift in zip(kernels, KERNEL_SHIFTS, strict=True):
+            steps = (distances * 0.5**shift).astype(np.int64)
+            spread = POWERS.take(steps, mode="clip")
+            spread *= ((1 << MASS_BITS + PEAK_BITS) // int(spread.sum())) * 0.5**PEAK_BITS
+            np.floor(spread, out=row, casting="same_kind")
         kernels[:, token] += SPIKES
         found = kernels, kernels.sum(axis=1, dtype=np.float64).astype(np.int64)
         if len(self.kernels) < KERNELS // kernels.size:
