@@ -91,9 +91,9 @@ def _whole_windows(low: int, high: int, window: int) -> tuple[int, int]:
 
 
 def tile_frames(model: SNAC) -> int:
-    """Latent frames of a tile of about ``TILE_VALUES``, aligned: 0.5 s for the 44 kHz model, 3.6 s for mini."""
+    """Latent frames of a tile of about ``TILE_VALUES``, aligned: 0.5 s for the 44 kHz model."""
     config = model.config
-    channels = max(config.encoder_dim, config.decoder_dim // 2 ** len(config.decoder_rates))
+    channels = max(config.encoder_dim, config.decoder_dim >> len(config.decoder_rates))
     unit = config.frame_alignment
     return max(1, round(TILE_VALUES / (channels * config.hop_length * unit))) * unit
 
