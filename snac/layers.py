@@ -8,26 +8,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import weight_norm
 
 from .attention import LocalMHA
+from .convolutions import wn_conv1d, wn_upsampling
 from .noise import NoiseSource
 
 _KERNEL = 7
 _DILATIONS = (1, 3, 9)
 _EPSILON = 1e-9  # keeps 1 / alpha finite; part of the published activation
-
-
-def wn_conv1d(*args: Any, **kwargs: Any) -> nn.Module:
-    """A weight-normalised nn.Conv1d."""
-    layer: nn.Module = weight_norm(nn.Conv1d(*args, **kwargs))
-    return layer
-
-
-def wn_conv_transpose1d(*args: Any, **kwargs: Any) -> nn.Module:
-    """A weight-normalised nn.ConvTranspose1d."""
-    layer: nn.Module = weight_norm(nn.ConvTranspose1d(*args, **kwargs))
-    return layer
 
 
 class _SnakeFunction(torch.autograd.Function):
@@ -198,14 +186,7 @@ class DecoderBlock(nn.Module):
         super().__init__()
         layers = [
             Snake1d(input_dim),
-            wn_conv_transpose1d(
-                input_dim,
-                output_dim,
-                kernel_size=2 * stride,
-                stride=stride,
-                padding=math.ceil(stride / 2),
-                output_padding=stride % 2,
-            ),
+            wn_upsampling(input_dim, output_dim, stride),
         ]
         if noise is not None:
             layers.append(noise)

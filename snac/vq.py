@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from .layers import wn_conv1d
+from .convolutions import wn_conv1d
 
 
 class VectorQuantize(nn.Module):
