@@ -91,11 +91,12 @@ def _whole_windows(low: int, high: int, window: int) -> tuple[int, int]:
 
 
 def tile_frames(model: SNAC) -> int:
-    """Latent frames of a tile of about ``TILE_VALUES``, aligned: 0.5 s for the 44 kHz model."""
+    """Latent frames of a tile: of about ``TILE_VALUES``, but longer than its overlaps; aligned."""
     config = model.config
     channels = max(config.encoder_dim, config.decoder_dim >> len(config.decoder_rates))
     unit = config.frame_alignment
-    return max(1, round(TILE_VALUES / (channels * config.hop_length * unit))) * unit
+    least = 2 * max(reach.before + reach.after for reach in (encoder_reach(model), decoder_reach(model)))
+    return max(least, round(TILE_VALUES / (channels * config.hop_length * unit)) * unit)
 
 
 def encode_tiles(

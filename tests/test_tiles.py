@@ -103,6 +103,6 @@ def test_full_configurations_have_tiles_of_moderate_length() -> None:
     for config in FULL.values():
         model = SNAC(**config)
         seconds = tile_frames(model) * model.hop_length / model.sampling_rate
-        assert 0.3 < seconds < 1.5
+        assert 0.3 < seconds < 4
         assert tile_frames(model) % model.config.frame_alignment == 0
         assert 0 < decoder_reach(model).before <= 2 * model.config.frame_alignment + 16
