@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -257,9 +258,23 @@ class Decoder(nn.Module):
         Returns:
             (B, 1, T * hop), in -1 to 1.
         """
-        for layer in self.model:
+        for layer in self.at_latent_rate():
+            x = layer(x)
+        return self.upsample(x, noise, noise_on)
+
+    def upsample(self, x: Tensor, noise: NoiseSource | None = None, noise_on: bool = True) -> Tensor:
+        """What ``forward`` does after the layers at the latent rate: (B, C', T) to (B, 1, T * hop)."""
+        for layer in self.above_latent_rate():
             x = layer(x, noise, noise_on) if isinstance(layer, DecoderBlock) else layer(x)
         return x
+
+    def at_latent_rate(self) -> list[nn.Module]:
+        """The layers before the first upsampling: little work, but with attention a wide reach."""
+        return list(takewhile(lambda layer: not isinstance(layer, DecoderBlock), self.model))
+
+    def above_latent_rate(self) -> list[nn.Module]:
+        """The layers from the first upsampling on: nearly all of the work."""
+        return list(self.model)[len(self.at_latent_rate()) :]
 
 
 def convolutions(module: nn.Module) -> Iterable[nn.Conv1d | nn.ConvTranspose1d]:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .attention import LocalMHA
+from .layers import Encoder
 from .noise import NoiseSource
 from .snac import SNAC
 
@@ -41,7 +42,7 @@ def decoder_reach(model: SNAC) -> Reach:
     """Latent frames beside a frame of audio that its samples depend on."""
     hop = model.hop_length
     # Alignment makes every tile of the same kind; one tile's first and last sample stand for all.
-    low, high = _latents_reaching(model.decoder, 0, model.config.frame_alignment * hop - 1)
+    low, high = _latents_reaching(model.decoder.model, 0, model.config.frame_alignment * hop - 1)
     return _aligned(model, -low, high - (model.config.frame_alignment - 1))
 
 
@@ -50,17 +51,17 @@ def _aligned(model: SNAC, before: int, after: int) -> Reach:
     return Reach(*(max(0, -(-frames // unit)) * unit for frames in (before, after)))
 
 
-def _convolutions(module: nn.Module) -> list[nn.Module]:
+def _convolutions(layers: Iterable[nn.Module]) -> list[nn.Module]:
     """Convolutions and attentions in the order in which the signal passes them."""
     kinds = (nn.Conv1d, nn.ConvTranspose1d, LocalMHA)
-    return [child for child in module.modules() if isinstance(child, kinds)]
+    return [child for layer in layers for child in layer.modules() if isinstance(child, kinds)]
 
 
-def _frames_reaching(encoder: nn.Module, frames: int) -> tuple[int, int]:
+def _frames_reaching(encoder: Encoder, frames: int) -> tuple[int, int]:
     """First and last sample that frames 0 to ``frames - 1`` depend on, the last from the end of the last."""
     low, high = 0, frames - 1
     scale = frames
-    for layer in reversed(_convolutions(encoder)):
+    for layer in reversed(_convolutions(encoder.block)):
         if isinstance(layer, LocalMHA):
             low, high = _whole_windows(low, high, layer.window_size)
         elif isinstance(layer, nn.Conv1d):
@@ -71,9 +72,9 @@ def _frames_reaching(encoder: nn.Module, frames: int) -> tuple[int, int]:
     return low, high - (scale - 1)
 
 
-def _latents_reaching(decoder: nn.Module, low: int, high: int) -> tuple[int, int]:
-    """First and last latent frame that the samples ``low`` to ``high`` depend on."""
-    for layer in reversed(_convolutions(decoder)):
+def _latents_reaching(layers: Iterable[nn.Module], low: int, high: int) -> tuple[int, int]:
+    """First and last input of some decoder layers that their outputs ``low`` to ``high`` depend on."""
+    for layer in reversed(_convolutions(layers)):
         if isinstance(layer, LocalMHA):
             low, high = _whole_windows(low, high, layer.window_size)
         elif isinstance(layer, nn.ConvTranspose1d):
@@ -167,28 +168,38 @@ def decode_tiles(
         float32 tensors (channels, samples) in -1 to 1; joined they are the frames ``start`` to ``stop`` of
         ``model.decode`` of the whole, within float rounding.
     """
-    reach, unit = decoder_reach(model), model.config.frame_alignment
+    unit = model.config.frame_alignment
     tile = frames or tile_frames(model)
     total = codes[0].shape[-1] * model.vq_strides[0]
     stop = total if stop is None else min(stop, total)
     position = start // unit * unit
     while position < stop:
         last = min(position + tile, total)
-        before, after = max(0, position - reach.before), min(last + reach.after, total)
-        audio = _decode_tile(model, codes, before, after, seed)
-        first, end = max(position, start), min(last, stop)
-        yield audio[:, (first - before) * model.hop_length : (end - before) * model.hop_length]
+        yield _decode_tile(model, codes, max(position, start), min(last, stop), seed)
         position = last
 
 
-def _decode_tile(model: SNAC, codes: Sequence[Tensor], start: int, stop: int, seed: int | None) -> Tensor:
-    """Audio (channels, samples) of the frames ``start`` to ``stop`` alone."""
+def _decode_tile(model: SNAC, codes: Sequence[Tensor], first: int, end: int, seed: int | None) -> Tensor:
+    """Audio (channels, samples) of the frames ``first`` to ``end``.
+
+    The layers at the latent rate get the surroundings that attention asks for, the costly ones above it only
+    those of their own convolutions.
+    """
+    hop, unit, decoder = model.hop_length, model.config.frame_alignment, model.decoder
+    total = codes[0].shape[-1] * model.vq_strides[0]
+    low, high = _latents_reaching(decoder.above_latent_rate(), first * hop, end * hop - 1)
+    low, high = max(low, 0), min(high, total - 1)
+    start, last = _latents_reaching(decoder.at_latent_rate(), low, high)
+    start, stop = max(start, 0) // unit * unit, min(-(-(last + 1) // unit) * unit, total)
     device = next(model.parameters()).device
     pieces = [
         code[:, start // stride : stop // stride].to(device=device, dtype=torch.int64)
         for code, stride in zip(codes, model.vq_strides, strict=False)
     ]
     with torch.inference_mode():
-        noise = NoiseSource(seed or 0, start)
-        audio: Tensor = model.decoder(model.quantizer.from_codes(pieces), noise, noise_on=seed is not None)
-    return audio[:, 0].float().cpu()
+        x = model.quantizer.from_codes(pieces)
+        for layer in decoder.at_latent_rate():
+            x = layer(x)
+        x = x[:, :, low - start : high + 1 - start].contiguous()
+        audio = decoder.upsample(x, NoiseSource(seed or 0, low), noise_on=seed is not None)
+    return audio[:, 0, (first - low) * hop : (end - low) * hop].float().cpu()
