@@ -64,8 +64,9 @@ class Codec:
         chosen = _device(device)
         if threads is not None:
             torch.set_num_threads(max(1, threads))
-        files = locate(model)
-        return cls(SNAC.from_pretrained(model), files.name, device=chosen)
+        loaded = SNAC.from_pretrained(model)
+        # Asked for after loading, which records the files: only then are they not hashed a second time.
+        return cls(loaded, locate(model).name, device=chosen)
 
     def encode(self, blocks: Iterable[np.ndarray], rate: int, channels: int) -> tuple[Codes, int]:
         """Audio to codes; each channel is coded by itself.
