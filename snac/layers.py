@@ -16,7 +16,7 @@ from .noise import NoiseSource
 
 _KERNEL = 7
 _DILATIONS = (1, 3, 9)
-_EPSILON = 1e-9  # keeps 1 / alpha finite; part of the published activation
+SNAKE_EPSILON = 1e-9  # keeps 1 / alpha finite; part of the published activation
 
 
 class _SnakeFunction(torch.autograd.Function):
@@ -25,13 +25,13 @@ class _SnakeFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, alpha: Tensor) -> Tensor:
         ctx.save_for_backward(x, alpha)
-        return x + (alpha + _EPSILON).reciprocal() * torch.sin(alpha * x).square_()
+        return x + (alpha + SNAKE_EPSILON).reciprocal() * torch.sin(alpha * x).square_()
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor]:
         (grad,) = grad_outputs
         x, alpha = ctx.saved_tensors
-        inverse = (alpha + _EPSILON).reciprocal()
+        inverse = (alpha + SNAKE_EPSILON).reciprocal()
         double_sine = torch.sin(2 * alpha * x)
         # d/d alpha of sin^2(alpha x) / alpha, with sin^2 = (1 - cos(2 alpha x)) / 2
         grad_alpha = double_sine.mul(x)
@@ -61,7 +61,7 @@ class Snake1d(nn.Module):
 
     def _add_to(self, out: Tensor, x: Tensor) -> Tensor:
         """out + b - b cos(2 alpha x) with b = 1 / (2 alpha): one cosine and three cheap passes."""
-        half = (self.alpha + _EPSILON).reciprocal().mul_(0.5)
+        half = (self.alpha + SNAKE_EPSILON).reciprocal().mul_(0.5)
         cosine = torch.mul(x, 2 * self.alpha).cos_()
         return out.add_(half).addcmul_(cosine, half, value=-1)
 
@@ -151,7 +151,7 @@ class Encoder(nn.Module):
 class NoiseBlock(nn.Module):
     """Adds noise scaled by a linear function of the signal (paper, section 3.2).
 
-    In training, or without a :class:`NoiseSource`'s seed, the noise is fresh; see :class:`Decoder`.
+    Without a :class:`NoiseSource`, as in training, the noise is fresh at every call.
 
     Attributes:
         layer: number of this block within its decoder.

@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from snac.layers import Decoder, Encoder, ResidualUnit
+from snac.layers import SNAKE_EPSILON, Decoder, Encoder, ResidualUnit
 
 
 def _snake(x: Tensor, alpha: Tensor) -> Tensor:
-    return x + (alpha + 1e-9).reciprocal() * torch.sin(alpha * x).square()
+    return x + (alpha + SNAKE_EPSILON).reciprocal() * torch.sin(alpha * x).square()
 
 
 def _depthwise_unit(x: Tensor, alpha1: Tensor, weight: Tensor, bias: Tensor, dilation: int) -> Tensor:
