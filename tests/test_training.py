@@ -19,8 +19,8 @@ from snac.snac import SNAC
 from snaccli.errors import AudioError, UsageError
 from snaccli.training.config import DataConfig, TrainConfig
 from snaccli.training.data import PackedAudio, SegmentSampler, validation_segments
-from snaccli.training.losses import SpectralLoss
-from snaccli.training.quantise import CodebookUsage, fit_codebooks, quantise
+from snaccli.training.losses import LowBandLoss, SpectralLoss
+from snaccli.training.quantise import CodebookUsage, fit_codebooks, quantise, soften
 from snaccli.training.trainer import CHECKPOINT, Trainer, TrainingError
 
 RATE = 8000
@@ -209,6 +209,37 @@ def test_spectral_loss_is_zero_for_equals_and_grows_with_level() -> None:
     assert losses == sorted(losses)
     # A gain is the same step in every band: its logarithm.
     assert losses[1] == pytest.approx(np.log10(2), rel=0.02)
+
+
+def test_low_band_loss_hears_low_phases_and_no_high_ones() -> None:
+    loss = LowBandLoss(RATE, cutoff=1000)
+    time = torch.arange(8192) / RATE
+    low, high = 0.3 * torch.sin(2 * np.pi * 300 * time)[None], 0.3 * torch.sin(2 * np.pi * 3000 * time)[None]
+    assert float(loss(low + high, low)) < 0.02
+    assert float(loss(torch.zeros_like(low), low)) == pytest.approx(1, abs=0.01)
+    assert float(loss(-low, low)) == pytest.approx(2, abs=0.02)
+    # Each clip counts by its own loudness.
+    quiet = torch.cat((low, 0.05 * low))
+    assert float(loss(torch.zeros_like(quiet), quiet)) == pytest.approx(1, abs=0.05)
+
+
+def test_the_stand_in_for_codebooks_is_noise_of_the_size_of_their_error(config: TrainConfig) -> None:
+    torch.manual_seed(0)
+    quantizer = SNAC.from_model_config(config.model).quantizer
+    z = torch.randn(2, config.model.latent_dim or 0, 64, requires_grad=True)
+    soft, distance = soften(quantizer, z)
+    again, _ = soften(quantizer, z)
+    assert soft.shape == z.shape
+    assert not torch.equal(soft, again)
+    (soft.square().mean() + distance).backward()  # type: ignore[no-untyped-call]
+    assert z.grad is not None
+    assert z.grad.abs().sum() > 0
+    # One level of it: points of the sphere, as far apart as 32 codewords on it would have them.
+    level = next(quantizer.levels())
+    unit = torch.nn.functional.normalize(level.project(z), dim=1)
+    even = 32 ** (-1 / 3)
+    moved = torch.nn.functional.normalize(unit + even / 2 * torch.randn_like(unit), dim=1)
+    assert 0.5 * even < float((moved - unit).norm(dim=1).mean()) < 1.5 * even
 
 
 def test_quantising_for_training_equals_the_model(config: TrainConfig) -> None:

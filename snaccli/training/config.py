@@ -25,6 +25,7 @@ class LossWeights:
     """Factors of the losses; see ``losses.py`` and ``quantise.py`` for each."""
 
     waveform: float = 5.0
+    low_band: float = 4.0
     stft: float = 2.0
     mel: float = 10.0
     commitment: float = 1.0
@@ -57,8 +58,7 @@ class TrainConfig:
         data: what it learns from.
         weights: of the losses.
         steps: optimiser steps in all.
-        unquantised_steps: first steps, in which the decoder sees the encoder's latents; the codebooks are
-            then fitted to them.
+        unquantised_steps: first steps, in which noise stands in for the codebooks; they are then fitted.
         fit_seconds: audio that the codebooks are fitted to.
         learning_rate, warmup_steps, decay_steps: linear rise, constant, linear fall to zero at the end.
         betas, weight_decay, clip: of AdamW and the gradient norm.

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import types
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from snac.layers import SNAKE_EPSILON, Decoder, Encoder, ResidualUnit
+from snac.layers import SNAKE_EPSILON, ResidualUnit, Snake1d
 
 
 def _snake(x: Tensor, alpha: Tensor) -> Tensor:
@@ -28,27 +29,30 @@ def _depthwise_unit(x: Tensor, alpha1: Tensor, weight: Tensor, bias: Tensor, dil
     return out
 
 
-def fuse_residual_units(encoder: Encoder, decoder: Decoder, blocks: int = 2) -> None:
-    """Replaces the forward pass of the depthwise residual units nearest the full rate by compiled ones.
+def fuse_layers(model: nn.Module) -> None:
+    """Replaces the forward pass of the snakes and the depthwise residual units by compiled ones.
 
     The results are the same but for rounding. Compiling takes a minute or two at the first step.
-
-    Args:
-        encoder: its first ``blocks`` blocks are treated.
-        decoder: its last ``blocks`` blocks are treated.
-        blocks: how many; the others do little work.
     """
     torch._dynamo.config.recompile_limit = 256
     activation: Any = torch.compile(_snake, dynamic=False)
     depthwise: Any = torch.compile(_depthwise_unit, dynamic=False)
-    stages = list(encoder.block)[1 : 1 + blocks] + list(decoder.model)[-3 - blocks : -3]
-    for stage in stages:
-        for unit in stage.modules():
-            if isinstance(unit, ResidualUnit):
-                setattr(unit, "forward", types.MethodType(_fused_forward(activation, depthwise), unit))  # noqa: B010
+    for layer in model.modules():
+        if isinstance(layer, ResidualUnit):
+            forward: Any = types.MethodType(_fused_unit(activation, depthwise), layer)
+        elif isinstance(layer, Snake1d):
+            forward = functools.partial(_fused_snake, activation, layer)
+        else:
+            continue
+        setattr(layer, "forward", forward)  # noqa: B010
 
 
-def _fused_forward(activation: Any, depthwise: Any) -> Any:
+def _fused_snake(activation: Any, layer: Snake1d, x: Tensor) -> Tensor:
+    result: Tensor = activation(x, layer.alpha)
+    return result
+
+
+def _fused_unit(activation: Any, depthwise: Any) -> Any:
     def forward(unit: ResidualUnit, x: Tensor) -> Tensor:
         first, dilated, second, pointwise = cast(Any, unit.block)
         if dilated.groups != dilated.in_channels:

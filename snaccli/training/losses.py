@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..measures import mel_filters
 
 _QUIET = 0.3  # keeps the convergence of near-silent batches from outweighing all else
+_QUIET_POWER = 1e-6  # likewise, of mean squares: -60 dB of full scale
 _FLOOR = 1e-5  # of magnitudes before the logarithm: -100 dB of full scale
 
 
@@ -63,6 +64,40 @@ class SpectralLoss(nn.Module):
             filters = self.get_buffer(f"mel_{window}")
             mel = mel + F.l1_loss(_log(filters @ got), _log(filters @ wanted))
         return stft / len(self.windows), mel / len(self.windows)
+
+
+class LowBandLoss(nn.Module):
+    """Relative error of the waveform below a cutoff, phase included.
+
+    Spectrogram losses leave phases free, and a decoder that has just begun fills the spectrum with noise.
+    Below a kilohertz, where melodies and voices have their fundamentals, a few bits a period suffice for the
+    waveform itself; this loss asks for it. It is the ratio of the norms of error and target a clip, for the
+    low-passed waveform and for its first difference, which lifts the upper part of the band; 1 is what
+    silence scores.
+
+    Args:
+        rate: Hz of the audio.
+        cutoff: Hz, where the low-pass is 6 dB down.
+    """
+
+    def __init__(self, rate: int, cutoff: float = 1000.0) -> None:
+        super().__init__()
+        self.step = max(1, int(rate / (3 * cutoff)))
+        half = round(3 * rate / cutoff)
+        position = torch.arange(-half, half + 1, dtype=torch.float64) * (2 * cutoff / rate)
+        taps = torch.sinc(position) * torch.hann_window(2 * half + 1, periodic=False, dtype=torch.float64)
+        self.register_buffer("taps", (taps / taps.sum()).float()[None, None], persistent=False)
+
+    def forward(self, decoded: Tensor, target: Tensor) -> Tensor:
+        """Loss of ``decoded`` against ``target``, both (B, T)."""
+        taps = self.get_buffer("taps")
+        both = torch.stack((target, decoded - target))[:, :, None].flatten(0, 1)
+        low = F.conv1d(both, taps, stride=self.step, padding=taps.shape[-1] // 2)[:, 0]
+        loss = decoded.new_zeros(())
+        for signal in (low, low.diff(dim=-1)):
+            wanted, error = signal.square().mean(-1).chunk(2)
+            loss = loss + (torch.sqrt(error + 1e-10) / torch.sqrt(wanted + _QUIET_POWER)).mean()
+        return loss / 2
 
 
 def _log(magnitudes: Tensor) -> Tensor:

@@ -52,6 +52,34 @@ def quantise(quantizer: ResidualVectorQuantize, z: Tensor) -> QuantiseResult:
     return QuantiseResult(z_q, commitment / count, codebook / count, indices, projected)
 
 
+def soften(quantizer: ResidualVectorQuantize, z: Tensor) -> tuple[Tensor, Tensor]:
+    """A differentiable stand-in for codebooks that do not exist yet.
+
+    Each projected latent goes to the unit sphere, where codewords are looked up, and is moved there by noise
+    as large as the distance to the nearest of ``codebook_size`` evenly spread codewords, of the order of
+    ``codebook_size ** (-1 / (D - 1))`` (the sphere has D - 1 dimensions). So encoder and decoder learn to
+    live with what fits through the codebooks before these are fitted.
+
+    Args:
+        z: latents (B, C, T).
+
+    Returns:
+        latents (B, C, T), and the mean squared distance of the projected latents from the sphere.
+    """
+    spread = quantizer.codebook_size ** (-1 / (quantizer.codebook_dim - 1)) / quantizer.codebook_dim**0.5
+    z_q = torch.zeros_like(z)
+    residual = z
+    distance = z.new_zeros(())
+    for level in quantizer.levels():
+        z_e = level.project(residual)
+        unit = F.normalize(z_e, dim=1)
+        distance = distance + F.mse_loss(z_e, unit.detach())
+        z_q_i = level.expand(F.normalize(unit + spread * torch.randn_like(unit), dim=1))
+        z_q = z_q + z_q_i
+        residual = residual - z_q_i
+    return z_q, distance / quantizer.n_codebooks
+
+
 class CodebookUsage:
     """Counts how often each codeword is chosen, and moves idle ones to where the encoder is.
 
@@ -104,6 +132,8 @@ class CodebookUsage:
 def fit_codebooks(quantizer: ResidualVectorQuantize, latents: Iterable[Tensor], rounds: int = 8) -> list[int]:
     """Spherical k-means of each level's projected residuals, coarse to fine: the codebooks' start.
 
+    The points are put on the unit sphere first, where :func:`soften` left them.
+
     Args:
         quantizer: its codebooks are overwritten.
         latents: encoder outputs, each (B, C, T); held in memory together.
@@ -117,6 +147,7 @@ def fit_codebooks(quantizer: ResidualVectorQuantize, latents: Iterable[Tensor], 
     for level in quantizer.levels():
         projected = [level.project(z) for z in residuals]
         points = torch.cat([z_e.transpose(1, 2).reshape(-1, z_e.shape[1]) for z_e in projected])
+        points = F.normalize(points)
         level.codebook.weight.copy_(_spherical_kmeans(points, level.codebook_size, rounds))
         residuals = [
             z - level.expand(level.decode_latents(z_e)[0])

@@ -20,9 +20,9 @@ from snac.snac import SNAC
 from ..errors import SnacError
 from .config import TrainConfig
 from .data import SegmentSampler, validation_segments
-from .fused import fuse_residual_units
-from .losses import SpectralLoss
-from .quantise import CodebookUsage, QuantiseResult, fit_codebooks, quantise
+from .fused import fuse_layers
+from .losses import LowBandLoss, SpectralLoss
+from .quantise import CodebookUsage, QuantiseResult, fit_codebooks, quantise, soften
 
 CHECKPOINT = "last.pt"
 
@@ -47,6 +47,7 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.model = SNAC.from_model_config(config.model).train()
         self.spectral = SpectralLoss(config.model.sampling_rate)
+        self.low_band = LowBandLoss(config.model.sampling_rate)
         self.usage = CodebookUsage(self.model.quantizer)
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(),
@@ -60,7 +61,7 @@ class Trainer:
         )
         self.step = 0
         if config.compile:
-            fuse_residual_units(self.model.encoder, self.model.decoder)
+            fuse_layers(self.model)
 
     def run(self, report: Callable[[dict[str, Any]], None] = lambda row: None) -> None:
         """Trains to the last step; ``report`` gets each row of the log.
@@ -121,12 +122,21 @@ class Trainer:
     def _losses(self, audio: Tensor) -> tuple[dict[str, Tensor], QuantiseResult | None]:
         """Losses of audio (B, 1, T), by the names of :class:`LossWeights`."""
         z = self.model.encoder(audio)
-        quantised = quantise(self.model.quantizer, z) if self._quantised() else None
-        decoded = self.model.decoder(z if quantised is None else quantised.z_q)
-        stft, mel = self.spectral(decoded[:, 0], audio[:, 0])
-        losses = {"waveform": (decoded - audio).abs().mean(), "stft": stft, "mel": mel}
-        if quantised is not None:
-            losses |= {"commitment": quantised.commitment, "codebook": quantised.codebook}
+        losses: dict[str, Tensor] = {}
+        quantised = None
+        if self._quantised():
+            quantised = quantise(self.model.quantizer, z)
+            z_q, losses["commitment"], losses["codebook"] = (
+                quantised.z_q,
+                quantised.commitment,
+                quantised.codebook,
+            )
+        else:
+            z_q, losses["commitment"] = soften(self.model.quantizer, z)
+        decoded = self.model.decoder(z_q)
+        losses["waveform"] = (decoded - audio).abs().mean()
+        losses["low_band"] = self.low_band(decoded[:, 0], audio[:, 0])
+        losses["stft"], losses["mel"] = self.spectral(decoded[:, 0], audio[:, 0])
         return losses, quantised
 
     @torch.no_grad()
