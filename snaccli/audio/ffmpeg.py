@@ -95,7 +95,10 @@ class FfmpegDecoder:
         head = self._pipe.read(24)
         if len(head) < 24 or head[:4] != b".snd":
             self._wait()
-            raise AudioError(f"{self._name} is not audio that ffmpeg can read{self._said()}")
+            raise AudioError(
+                f"{self._name} is not audio that ffmpeg can read{self._said()}: name a recording, or "
+                "convert it to WAV or FLAC with the program that made it"
+            )
         offset, _size, encoding, rate, channels = struct.unpack(">5I", head[4:])
         if encoding != 6 or not 24 <= offset <= _MOST_HEADER:
             raise AudioError(f"{self._name}: the ffmpeg on the PATH answers in an unknown way; update it")

@@ -7,7 +7,7 @@ and the same way back. The recording is never held as a whole; its codes, two by
 
 from __future__ import annotations
 
-from .decoding import DecodeResult, Decoding, decode_file, start_decoding
+from .decoding import DecodeResult, decode_file
 from .encoding import EncodeResult, encode_file, encode_samples
 from .model import Codec
 from .samples import read, write
@@ -15,12 +15,10 @@ from .samples import read, write
 __all__ = [
     "Codec",
     "DecodeResult",
-    "Decoding",
     "EncodeResult",
     "decode_file",
     "encode_file",
     "encode_samples",
     "read",
-    "start_decoding",
     "write",
 ]

@@ -15,11 +15,28 @@ from snac.registry import MODELS
 
 from .. import container, entropy
 from ..audio import AudioWriter, resample, resample_start, resampled_length
+from ..codes import CodedStream
 from ..errors import ContainerError, ModelError, ModelMismatchError, UsageError
 from ..files import check_output, open_input, shown
 from .encoding import beside
 from .model import Codec, cut
 from .progress import CODING_SHARE, Progress, Report
+
+
+@dataclass(frozen=True)
+class DecodeOptions:
+    """How to decode: what ``decode_file`` says of its keywords of these names; no noise where ``seed`` is None."""
+
+    model: str | Codec | None = None
+    rate: Literal["original", "model"] = "original"
+    levels: int | None = None
+    salvage: bool = False
+    start: float = 0.0
+    duration: float | None = None
+    seed: int | None = 0
+    any_weights: bool = False
+    device: str = "auto"
+    threads: int | None = None
 
 
 @dataclass(frozen=True)
@@ -39,24 +56,39 @@ class DecodeResult:
 
 
 @dataclass(frozen=True)
+class Coded:
+    """A ``.snac`` file as it was read, and what of it is wanted; no model was needed so far.
+
+    Attributes:
+        header: what the file says of its recording.
+        streams: coded tokens of the ``levels`` coarsest levels.
+        levels: of codes to use.
+        damage: what is wrong with the file, None if it is whole.
+        rate: of the samples wanted, Hz.
+        first: sample wanted first, at that rate.
+        samples: wanted, a channel.
+    """
+
+    header: container.Header
+    streams: list[CodedStream]
+    levels: int
+    damage: container.Damage | None
+    rate: int
+    first: int
+    samples: int
+
+
+@dataclass(frozen=True)
 class Decoding:
     """A decoding under way.
 
     Attributes:
-        model: name of the model that decodes.
-        rate: of the samples, Hz.
-        channels: of every block.
-        samples: a channel, in all.
-        levels: of codes used.
+        codec: the model that decodes.
         note: what a user should know of the file, or empty.
         blocks: float32 arrays (n, channels), computed as they are taken.
     """
 
-    model: str
-    rate: int
-    channels: int
-    samples: int
-    levels: int
+    codec: Codec
     note: str
     blocks: Iterator[np.ndarray]
 
@@ -107,86 +139,73 @@ def decode_file(
     if output is None:
         output = beside(source, "." + (audio_format or "wav").lstrip("."))
     check_output(output, source=source, overwrite=overwrite)
-    report = Report(progress)
-    decoding = start_decoding(
-        source,
-        model=model,
-        rate=rate,
-        levels=levels,
-        salvage=salvage,
-        start=start,
-        duration=duration,
-        seed=seed if noise else None,
-        any_weights=any_weights,
-        device=device,
-        threads=threads,
-        report=report,
+    noise_seed = seed if noise else None
+    options = DecodeOptions(
+        model, rate, levels, salvage, start, duration, noise_seed, any_weights, device, threads
     )
-    with AudioWriter(
+    coded = read_coded(source, options)
+    channels = coded.header.channels
+    writer = AudioWriter(  # refuses what its format cannot hold, before a model is loaded
         output,
-        decoding.rate,
-        decoding.channels,
-        frames=decoding.samples,
+        coded.rate,
+        channels,
+        frames=coded.samples,
         audio_format=audio_format,
         source=source,
         overwrite=overwrite,
-    ) as writer:
-        for block in report.blocks(decoding.blocks, decoding.samples, CODING_SHARE, 1.0):
+    )
+    report = Report(progress)
+    decoding = start_decoding(coded, options, report)
+    with writer:
+        for block in report.blocks(decoding.blocks, coded.samples, CODING_SHARE, 1.0):
             writer.write(block)
     report(1.0)
     return DecodeResult(
         source=str(source),
         output=str(output),
-        model=decoding.model,
-        sample_rate=decoding.rate,
-        channels=decoding.channels,
-        samples=decoding.samples,
-        duration_s=decoding.samples / decoding.rate,
-        levels=decoding.levels,
+        model=decoding.codec.name,
+        sample_rate=coded.rate,
+        channels=channels,
+        samples=coded.samples,
+        duration_s=coded.samples / coded.rate,
+        levels=coded.levels,
         note=decoding.note,
         seconds=time.perf_counter() - started,
     )
 
 
-def start_decoding(
-    source: str | Path,
-    *,
-    model: str | Codec | None = None,
-    rate: Literal["original", "model"] = "original",
-    levels: int | None = None,
-    salvage: bool = False,
-    start: float = 0.0,
-    duration: float | None = None,
-    seed: int | None = 0,
-    any_weights: bool = False,
-    device: str = "auto",
-    threads: int | None = None,
-    report: Report | None = None,
-) -> Decoding:
-    """Reads and checks a ``.snac`` file; its audio is computed as the result's blocks are taken.
-
-    Args: see ``decode_file``; ``seed`` None leaves the noise out.
+def read_coded(source: str | Path, options: DecodeOptions) -> Coded:
+    """Reads a ``.snac`` file and checks what can be checked without its model.
 
     Raises:
-        SnacError: a named subclass for whatever the user can mend.
+        SnacError: a named subclass: the file is damaged, or has not what the options ask for.
     """
     with open_input(source, error=ContainerError) as file:
-        layout, streams, damage = container.unpack(file, salvage=salvage)
+        layout, streams, damage = container.unpack(file, salvage=options.salvage)
     header = layout.header
-    used = _levels(levels, header.levels, len(streams) // header.channels)
-    out_rate, length = header.sample_rate, header.samples
-    if rate == "model":
-        out_rate = header.model_rate
+    used = _levels(options.levels, header.levels, len(streams) // header.channels)
+    rate, length = header.sample_rate, header.samples
+    if options.rate == "model":
+        rate = header.model_rate
         length = resampled_length(header.samples, header.sample_rate, header.model_rate)
-    first, count = _span(start, duration, out_rate, length, shown(source))
-    if isinstance(model, Codec):
-        codec = model
-    else:
-        codec = Codec.load(model or _named_model(header.model), device=device, threads=threads)
-    note = _check_weights(codec, header, any_weights)
+    first, count = _span(options.start, options.duration, rate, length, shown(source))
+    return Coded(header, streams[: used * header.channels], used, damage, rate, first, count)
+
+
+def start_decoding(coded: Coded, options: DecodeOptions, report: Report | None = None) -> Decoding:
+    """Decodes the tokens of a file; its audio is computed as the result's blocks are taken.
+
+    Raises:
+        SnacError: a named subclass: the model is not there or not the file's, the tokens are invalid.
+    """
+    header, codec = coded.header, options.model
+    if not isinstance(codec, Codec):
+        name = codec or _named_model(header.model)
+        codec = Codec.load(name, device=options.device, threads=options.threads)
+    note = _check_weights(codec, header, options.any_weights)
     _check_length(codec, header)
     codes = entropy.decode(
-        streams[: used * header.channels],
+        coded.streams,
         strides=header.strides,
         channels=header.channels,
         frames=header.frames,
@@ -194,14 +213,14 @@ def start_decoding(
         codebooks=codec.codebooks,
         progress=None if report is None else report.part(0.0, CODING_SHARE),
     )
-    begin, skip = resample_start(first, codec.rate, out_rate)
+    begin, skip = resample_start(coded.first, codec.rate, coded.rate)
     # The resampler reaches beyond the last wanted sample, too: 128 periods of the lower rate will do.
-    beyond = 128 * max(1, -(-codec.rate // out_rate))
-    end = resampled_length(first + count, out_rate, codec.rate) + beyond
-    decoded = codec.decode(codes, seed=seed, start=begin, stop=end)
-    blocks = cut(resample(decoded, codec.rate, out_rate, header.channels), skip, count, header.channels)
-    notes = "; ".join(text for text in (str(damage or ""), note) if text)
-    return Decoding(codec.name, out_rate, header.channels, count, used, notes, blocks)
+    beyond = 128 * max(1, -(-codec.rate // coded.rate))
+    end = resampled_length(coded.first + coded.samples, coded.rate, codec.rate) + beyond
+    decoded = codec.decode(codes, seed=options.seed, start=begin, stop=end)
+    resampled = resample(decoded, codec.rate, coded.rate, header.channels)
+    notes = "; ".join(text for text in (str(coded.damage or ""), note) if text)
+    return Decoding(codec, notes, cut(resampled, skip, coded.samples, header.channels))
 
 
 def _levels(wanted: int | None, in_file: int, intact: int) -> int:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from ..audio import MAX_CHANNELS, MAX_RATE
 from ..errors import AudioError
 from ..files import open_output
-from .decoding import start_decoding
+from .decoding import DecodeOptions, read_coded, start_decoding
 from .encoding import encode_samples
 from .model import Codec
 
@@ -29,9 +29,12 @@ def read(path: str | Path, *, model: str | Codec | None = None) -> tuple[npt.NDA
     Raises:
         SnacError: a named subclass: the file or the model cannot be used.
     """
-    decoding = start_decoding(path, model=model)
-    samples = np.concatenate([np.zeros((0, decoding.channels), np.float32), *decoding.blocks])
-    return samples[:, 0] if decoding.channels == 1 else samples, decoding.rate
+    options = DecodeOptions(model=model)
+    coded = read_coded(path, options)
+    channels = coded.header.channels
+    blocks = start_decoding(coded, options).blocks
+    samples = np.concatenate([np.zeros((0, channels), np.float32), *blocks])
+    return samples[:, 0] if channels == 1 else samples, coded.rate
 
 
 def write(
