@@ -9,16 +9,21 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import secrets
 import shutil
 import stat
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
 from snaccli.errors import OutputError, SnacError
+
+if sys.platform != "win32":
+    import fcntl
 
 __all__ = [
     "STDIO",
@@ -41,6 +46,13 @@ _SPOOL_MEMORY = 8 << 20  # bytes of piped input held in memory; what exceeds the
 _COPY_BYTES = 1 << 20
 _BINARY = getattr(os, "O_BINARY", 0)  # Windows would translate line ends without it
 _CLOEXEC = getattr(os, "O_CLOEXEC", 0)
+
+_TEMPORARY = re.compile(r"\.snac-[0-9a-f]{16}(\.|$)")
+_STALE_SECONDS = (
+    3600  # without a change; the machine that writes may be another, whose locks do not show here
+)
+
+_looked_through: set[Path] = set()
 
 _CAUSES = {
     errno.ENOSPC: "no space left on the disk: free some, or write to another folder",
@@ -228,9 +240,8 @@ def open_output(
         with _device(output) as out:
             yield out
         return
-    with _renamed_at_end(output) as temporary:
-        name = shown(output)
-        out = OutputFile(_create(temporary, name), name, seekable=True)
+    with _renamed_at_end(output) as (_, file):
+        out = OutputFile(file, shown(output), seekable=True)
         try:
             yield out
             out.close()
@@ -261,26 +272,32 @@ def output_path(
             with open(path, "rb") as file:
                 shutil.copyfileobj(file, out, _COPY_BYTES)
         return
-    with _renamed_at_end(output) as temporary:
-        _create(temporary, shown(output)).close()
+    with _renamed_at_end(output) as (temporary, file):
+        file.close()
         yield temporary
 
 
 @contextlib.contextmanager
-def _renamed_at_end(output: str | Path) -> Iterator[Path]:
-    """A free temporary path beside `output`, renamed to it at success and removed otherwise."""
+def _renamed_at_end(output: str | Path) -> Iterator[tuple[Path, BinaryIO]]:
+    """A new temporary file beside `output`, renamed to it at success and removed otherwise.
+
+    Whoever uses it closes it before the end.
+    """
     final = Path(os.path.realpath(output))
     # A name of its own, not the output's plus an ending: that may exceed the longest the disk allows.
     ending = final.suffix if len(final.suffix) <= 16 else ""
     temporary = final.with_name(f".snac-{secrets.token_hex(8)}{ending}")
+    file = _create(temporary, shown(output))
     try:
-        yield temporary
-        try:
-            with contextlib.suppress(FileNotFoundError):
-                shutil.copymode(final, temporary)  # an overwritten file keeps its access rights
-            os.replace(temporary, final)
-        except OSError as error:
-            raise OutputError(f"cannot write {shown(output)}: {cause(error)}") from None
+        with _claimed(file):
+            _remove_stale(final.parent)
+            yield temporary, file
+            try:
+                with contextlib.suppress(FileNotFoundError):
+                    shutil.copymode(final, temporary)  # an overwritten file keeps its access rights
+                os.replace(temporary, final)
+            except OSError as error:
+                raise OutputError(f"cannot write {shown(output)}: {cause(error)}") from None
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
@@ -294,6 +311,46 @@ def _create(path: Path, name: str) -> BinaryIO:
         return cast(BinaryIO, os.fdopen(descriptor, "w+b"))
     except OSError as error:
         raise OutputError(f"cannot write {name}: {cause(error)}") from None
+
+
+@contextlib.contextmanager
+def _claimed(file: BinaryIO) -> Iterator[None]:
+    """Keep a lock on a temporary file, also after it is closed: the process that writes it is alive."""
+    if sys.platform == "win32":  # which removes no open file
+        yield
+        return
+    descriptor = os.dup(file.fileno())
+    try:
+        with contextlib.suppress(OSError):  # a disk without locks, on which nothing is ever found stale
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _remove_stale(folder: Path) -> None:
+    """Remove the temporary files that killed processes left in `folder`; once a folder and process."""
+    if folder in _looked_through:
+        return
+    _looked_through.add(folder)
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if _TEMPORARY.match(entry.name):
+                with contextlib.suppress(OSError):
+                    _remove_if_stale(entry.path)
+
+
+def _remove_if_stale(path: str) -> None:
+    found = os.lstat(path)
+    mine = not hasattr(os, "geteuid") or found.st_uid == os.geteuid()
+    if not (stat.S_ISREG(found.st_mode) and mine and time.time() - found.st_mtime > _STALE_SECONDS):
+        return
+    if sys.platform == "win32":
+        os.unlink(path)
+        return
+    with open(path, "rb") as file:
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises while its writer lives
+        os.unlink(path)
 
 
 @contextlib.contextmanager

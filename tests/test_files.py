@@ -60,6 +60,11 @@ def names(folder: Path) -> list[str]:
     return sorted(entry.name for entry in folder.iterdir())
 
 
+def age_all(folder: Path) -> None:
+    for entry in folder.iterdir():
+        os.utime(entry, (0, 0))
+
+
 def interrupted(writing: contextlib.AbstractContextManager[Any], kind: type[BaseException]) -> None:
     """Write half a file, then fail with `kind`."""
     with writing as out:
@@ -115,6 +120,43 @@ class TestWriting:
             process.send_signal(signal.SIGINT)
             process.wait(30)
         assert names(tmp_path) == []
+
+    @posix
+    def test_a_later_run_removes_what_a_killed_one_left(self, tmp_path: Path) -> None:
+        program = textwrap.dedent(
+            """
+            import sys, time
+            from snaccli.files import open_output
+            with open_output(sys.argv[1]) as out:
+                print("ready", flush=True)
+                time.sleep(60)
+            """
+        )
+
+        def left_after(write: str) -> set[str]:
+            age_all(tmp_path)
+            files._looked_through.clear()
+            with open_output(tmp_path / write) as out:
+                out.write(b"whole")
+            return {name for name in names(tmp_path) if name.startswith(".")}
+
+        command = [sys.executable, "-c", program, str(tmp_path / "a.bin")]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"ready\n"
+            [temporary] = names(tmp_path)
+            others = {".snac-keep", ".snac-0123456789abcdeg", f"{temporary}.d"}
+            (tmp_path / ".snac-keep").touch()
+            (tmp_path / ".snac-0123456789abcdeg").touch()
+            (tmp_path / f"{temporary}.d").mkdir()
+            assert left_after("while it lives") == {temporary, *others}
+            process.kill()
+            process.wait(30)
+        os.utime(tmp_path / temporary)
+        with open_output(tmp_path / "too soon") as out:
+            out.write(b"whole")
+        assert temporary in names(tmp_path)
+        assert left_after("later") == others
 
     @posix
     def test_new_file_has_the_rights_of_the_umask(self, tmp_path: Path) -> None:
