@@ -28,12 +28,13 @@ STAGES: dict[str, int] = {
     "snaccli.codec": 4,
     "snaccli.bench": 5,
     "snaccli.batch": 5,
+    "snaccli.data": 4,
     "snaccli.training": 5,
     "snaccli": 6,  # the package's own names: they gather what programs import
     "snaccli.cli": 7,
     "snaccli.__main__": 8,
 }
-TORCH_FREE = ("errors", "files", "codes", "audio", "entropy", "container")
+TORCH_FREE = ("errors", "files", "codes", "audio", "data", "entropy", "container")
 TORCH = ("torch", "snac.snac", "safetensors.torch")
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from snaccli.cli import bench, decode, encode, info, models, text, verify
+from snaccli.cli import bench, decode, encode, info, models, prepare, text, verify
 from snaccli.cli.console import Console
 from snaccli.errors import ExitStatus
 
@@ -87,6 +87,7 @@ _add(app, "decode", decode.decode, decode.EXAMPLES)
 _add(app, "info", info.info, info.EXAMPLES)
 _add(app, "verify", verify.verify, verify.EXAMPLES)
 _add(app, "bench", bench.bench, bench.EXAMPLES)
+_add(app, "prepare", prepare.prepare, prepare.EXAMPLES)
 _add(models_app, "list", models.list_models, models.LIST_EXAMPLES)
 _add(models_app, "pull", models.pull, models.PULL_EXAMPLES)
 _add(models_app, "show", models.show, models.SHOW_EXAMPLES)
