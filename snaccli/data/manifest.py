@@ -147,13 +147,15 @@ class Manifest:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._cut_torn_line()
         self._file: BinaryIO | None = None
+        try:
+            path.touch()
+            self._cut_torn_line()
+        except OSError as error:
+            raise OutputError(f"cannot write {shown(path)}: {cause(error)}") from None
 
     def _cut_torn_line(self) -> None:
         end = 0
-        if not self.path.exists():
-            return
         with open(self.path, "rb+") as file:
             for line in iter(lambda: file.readline(_LONGEST_LINE), b""):
                 end += len(line) if line.endswith(b"\n") else 0

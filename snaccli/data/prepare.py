@@ -137,7 +137,7 @@ class _Known:
     """Which recordings the manifest has already: eight bytes each, and one bit whether it was met again."""
 
     def __init__(self, path: Path) -> None:
-        found = array("Q", (row.identity for _, row in read_rows(path)) if path.exists() else ())
+        found = array("Q", (row.identity for _, row in read_rows(path)))
         identities = np.frombuffer(found, dtype=np.uint64) if found else np.empty(0, np.uint64)
         self._order = np.argsort(identities, kind="stable")
         self._sorted = identities[self._order]
