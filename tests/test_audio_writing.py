@@ -55,7 +55,7 @@ class Stdout:
 def stdout(monkeypatch: pytest.MonkeyPatch) -> Stdout:
     stream = Stdout()
     # Not sys.stdout itself: pytest puts its own back between a fixture and its test.
-    monkeypatch.setattr(files, "sys", SimpleNamespace(stdout=stream))
+    monkeypatch.setattr(files, "sys", SimpleNamespace(stdout=stream, platform=sys.platform))
     return stream
 
 

@@ -17,6 +17,7 @@ import pytest
 from snaccli.cli.app import run
 from snaccli.cli.console import Console
 from snaccli.errors import AudioError, ModelNotFoundError
+from snaccli.processors import available
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def call(*arguments, stdout=None, stderr=None):
 def lengths(monkeypatch):
     """What the files hold here is no audio that could be looked into."""
     monkeypatch.setattr("snaccli.cli.encode._seconds", lambda job: 205.0)
-    monkeypatch.setattr("snaccli.cli.decode._seconds", lambda job: 205.0)
+    monkeypatch.setattr("snaccli.cli.decode._seconds", lambda job, **_: 205.0)
 
 
 def write(*names, text="mono"):
@@ -110,7 +111,7 @@ def test_one_file_is_one_line(codec):
     write("song.wav", text="stereo")
     assert call("encode", "song.wav") == (0, "", LINE)
     assert Path("song.snac").read_text() == "stereo"
-    assert codec.loaded == [("mini", "auto", None)]
+    assert codec.loaded == [("mini", "auto", available())]
     (source, output, options), *rest = codec.calls
     assert (source, output, rest) == ("song.wav", "song.snac", [])
     assert options.pop("model").name == "mini"
@@ -123,6 +124,7 @@ def test_quiet_and_verbose(codec):
     status, out, err = call("encode", "-v", "song.wav", "-o", "b")
     assert (status, out) == (0, "")
     assert "model mini, fingerprint 0123456789abcdef, on cpu" in err
+    assert "1 file at once, " in err
 
 
 def test_options_reach_the_codec(codec):
@@ -147,7 +149,7 @@ def test_options_reach_the_codec(codec):
         "any_weights": True,
         "audio_format": "flac",
         "device": "auto",
-        "threads": None,
+        "threads": available(),
         "overwrite": False,
     }
 
@@ -375,3 +377,27 @@ def test_a_reader_that_has_gone_away_is_no_error(codec, monkeypatch):
     write("a.wav")
     monkeypatch.setattr(codec, "encode_file", broken)
     assert call("encode", "a.wav", "-o", "-") == (1, "", "")
+
+
+def test_files_at_once_and_threads_share_the_processors(codec, monkeypatch):
+    monkeypatch.setattr("snaccli.processors.available", lambda: 4)
+    write(*(f"in/{n}.wav" for n in range(3)))
+
+    def told(*options):
+        status, _, err = call("encode", "in", "-o", "out", "-f", "-v", *options)
+        assert status == 0
+        return codec.loaded[-1][2], next(line for line in err.splitlines() if "at once" in line)
+
+    assert told() == (1, "3 files at once, 1 thread each, on 4 processors")
+    assert told("-j", "2") == (2, "2 files at once, 2 threads each, on 4 processors")
+    assert told("--threads", "4") == (4, "1 file at once, 4 threads each, on 4 processors")
+    assert told("-j", "2", "--threads", "3") == (3, "2 files at once, 3 threads each, on 4 processors")
+
+
+def test_a_format_that_cannot_be_written_is_told_of_before_a_model_is_loaded(codec):
+    write("in/a.snac", "in/b.snac")
+    for arguments in (["in", "--format", "docx"], ["in/a.snac", "-o", "a.docx"]):
+        status, out, err = call("decode", *arguments, "-m", "mine")
+        assert (status, out, err.count("\n")) == (1, "", 1)
+        assert "cannot write audio as docx: choose one of wav" in err
+    assert (codec.loaded, codec.calls) == ([], [])

@@ -21,6 +21,7 @@ STAGES: dict[str, int] = {
     "snaccli.errors": 0,
     "snaccli.files": 1,
     "snaccli.codes": 1,
+    "snaccli.processors": 1,
     "snaccli.measures": 1,
     "snaccli.audio": 2,
     "snaccli.entropy": 2,
@@ -28,13 +29,14 @@ STAGES: dict[str, int] = {
     "snaccli.codec": 4,
     "snaccli.bench": 5,
     "snaccli.batch": 5,
+    "snaccli.tokens": 5,
     "snaccli.data": 4,
     "snaccli.training": 5,
     "snaccli": 6,  # the package's own names: they gather what programs import
     "snaccli.cli": 7,
     "snaccli.__main__": 8,
 }
-TORCH_FREE = ("errors", "files", "codes", "audio", "data", "entropy", "container")
+TORCH_FREE = ("errors", "files", "codes", "processors", "audio", "data", "entropy", "container")
 TORCH = ("torch", "snac.snac", "safetensors.torch")
 
 

@@ -5,7 +5,7 @@ Samples are float32 arrays of shape (n, channels), nominally -1 to 1. Knows no t
 
 from __future__ import annotations
 
-from snaccli.audio.formats import AudioFormat, output_format, writable_formats
+from snaccli.audio.formats import AudioFormat, named_format, output_format, writable_formats
 from snaccli.audio.names import is_audio_name
 from snaccli.audio.reading import (
     BLOCK_FRAMES,
@@ -30,6 +30,7 @@ __all__ = [
     "downmix",
     "fit",
     "is_audio_name",
+    "named_format",
     "open_audio",
     "output_format",
     "probe",

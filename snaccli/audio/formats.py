@@ -10,7 +10,7 @@ import soundfile
 from snaccli.errors import OutputError
 from snaccli.files import is_stdio, shown
 
-__all__ = ["AudioFormat", "output_format", "writable_formats"]
+__all__ = ["AudioFormat", "named_format", "output_format", "writable_formats"]
 
 _MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 _OPUS_RATES = (8000, 12000, 16000, 24000, 48000)
@@ -60,10 +60,24 @@ def writable_formats() -> tuple[str, ...]:
     )
 
 
+def named_format(output: str | Path, audio_format: str | None = None) -> AudioFormat:
+    """The format to write `output` in: by `audio_format`, else by the output's ending, else WAV.
+
+    Raises:
+        OutputError: no such format can be written here.
+    """
+    wanted = audio_format or ("" if is_stdio(output) else Path(output).suffix)
+    ending = wanted.lower().removeprefix(".") or "wav"
+    names = writable_formats()
+    if ending not in names:
+        raise OutputError(f"cannot write audio as {shown(ending)}: choose one of {', '.join(names)}")
+    return _FORMATS[ending]
+
+
 def output_format(
     output: str | Path, rate: int, channels: int, audio_format: str | None = None
 ) -> AudioFormat:
-    """The format to write `output` in: by `audio_format`, else by the output's ending, else WAV.
+    """As `named_format`, for samples of this rate and number of channels.
 
     Args:
         output: path, or ``-``.
@@ -74,12 +88,8 @@ def output_format(
     Raises:
         OutputError: no such format can be written here, or it cannot hold this rate or number of channels.
     """
-    wanted = audio_format or ("" if is_stdio(output) else Path(output).suffix)
-    ending = wanted.lower().removeprefix(".") or "wav"
-    names = writable_formats()
-    if ending not in names:
-        raise OutputError(f"cannot write audio as {shown(ending)}: choose one of {', '.join(names)}")
-    kind = _FORMATS[ending]
+    kind = named_format(output, audio_format)
+    ending = kind.ending
     if channels > kind.channels:
         raise OutputError(
             f"{ending} holds at most {kind.channels} channels, not {channels}: choose another such as wav"

@@ -8,19 +8,19 @@ from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from typing import TypeVar
 
-from snaccli import batch
+from snaccli import batch, processors
 from snaccli.batch import Job, Outcome
 from snaccli.cli.console import Console
 from snaccli.cli.plan import STREAM, Plan
 from snaccli.cli.progress import Bars, Length
 from snaccli.cli.report import Coded, Report
-from snaccli.cli.text import display
+from snaccli.cli.text import count, display
 from snaccli.errors import ExitStatus, OutputError, SnacError, UsageError
 
 __all__ = ["check_streams", "convert"]
 
 R = TypeVar("R", bound=Coded)
-Prepare = Callable[[Sequence[Job]], batch.Work[R]]
+Prepare = Callable[[Sequence[Job], int], batch.Work[R]]
 
 
 def check_streams(console: Console, plan: Plan) -> None:
@@ -45,13 +45,15 @@ def convert(
     *,
     force: bool,
     skip_existing: bool,
-    workers: int,
+    jobs: int | None,
+    threads: int | None,
 ) -> ExitStatus:
     """Run the jobs of `plan` and report on them.
 
     What can be told without a model is told first: inputs that are not there, outputs that are there
-    already, a lone file that cannot be read. `prepare(jobs)` then loads the model and returns the work;
-    an error in it ends the run. `length(job)` gives the seconds of audio for the bars, or None.
+    already, a lone file that cannot be read. `prepare(jobs, threads)` then loads the model, to compute with
+    so many threads a file, and returns the work; an error in it ends the run. `length(job)` gives the
+    seconds of audio for the bars, or None. `jobs` and `threads` are as in `processors.share`.
     """
     for remark in plan.remarks:
         console.note(remark)
@@ -70,10 +72,15 @@ def convert(
             report.add(Outcome(waiting.pop(), error=error))
     expected = len(plan.problems) + len(plan.jobs)
     if waiting:
-        work = prepare(waiting)
+        share = processors.share(len(waiting), jobs, threads)
+        work = prepare(waiting, share.threads)
+        console.detail(
+            f"{count(share.jobs, 'file')} at once, {count(share.threads, 'thread')} each, "
+            f"on {count(processors.available(), 'processor')}"
+        )
         report.start()
         try:
-            _run(console, waiting, work, report, length, workers)
+            _run(console, waiting, work, report, length, share.jobs)
         except KeyboardInterrupt:
             report.finish(expected)
             raise

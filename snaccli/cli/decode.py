@@ -103,7 +103,7 @@ def decode(
     duration: Duration = None,
     seed: Seed = 0,
     no_noise: NoNoise = False,
-    jobs: options.Jobs = 1,
+    jobs: options.Jobs = None,
     device: options.Device = options.DeviceChoice.auto,
     threads: options.Threads = None,
     json: options.Json = False,
@@ -117,7 +117,8 @@ def decode(
     sources = find_sources(inputs, wanted=is_snac, kind=".snac file")
     plan = make_plan(sources, output, ending=ending, replaces=".snac")
     check_streams(console, plan)
-    models = _Models(model, device.value, threads)
+    if plan.jobs:
+        _check_format(plan.jobs[0].output, audio_format)  # a batch has one ending
     how = {
         "rate": rate.value,
         "levels": levels,
@@ -129,20 +130,27 @@ def decode(
         "any_weights": any_weights,
         "audio_format": audio_format,
         "device": device.value,
-        "threads": threads,
         "overwrite": force,
     }
     report = Report(console, batch=plan.batch, verb="decoded", line=_line, total=_total)
-    prepare = functools.partial(_prepare, console, models, how)
     return convert(
-        console, plan, report, prepare, _seconds, force=force, skip_existing=skip_existing, workers=jobs
+        console,
+        plan,
+        report,
+        functools.partial(_prepare, console, model, how),
+        functools.partial(_seconds, rate=rate.value, audio_format=audio_format),
+        force=force,
+        skip_existing=skip_existing,
+        jobs=jobs,
+        threads=threads,
     )
 
 
 def _prepare(
-    console: Console, models: _Models, how: Mapping[str, Any], jobs: Sequence[Job]
+    console: Console, model: str | None, how: Mapping[str, Any], jobs: Sequence[Job], threads: int
 ) -> Work[DecodeResult]:
     """Load the models of `jobs`; return what decodes one, with the keywords `how` of ``decode_file``."""
+    models = _Models(model, how["device"], threads)
     with waiting(console, "loading the model"):
         from snaccli.codec import decode_file
 
@@ -150,7 +158,7 @@ def _prepare(
     for codec in models.loaded:
         console.detail(f"model {codec.name}, fingerprint {codec.fingerprint}, on {codec.device}")
     return lambda job, progress: decode_file(
-        job.source, job.output, model=models.of(job), progress=progress, **how
+        job.source, job.output, model=models.of(job), progress=progress, threads=threads, **how
     )
 
 
@@ -217,10 +225,23 @@ def _header(job: Job) -> Header:
         return read_header(file).header
 
 
-def _seconds(job: Job) -> float | None:
+def _check_format(output: str, audio_format: str | None) -> None:
+    from snaccli.audio import named_format
+
+    named_format(output, audio_format)
+
+
+def _seconds(job: Job, *, rate: str, audio_format: str | None) -> float | None:
+    """Seconds of audio in the file; an error if the output's format cannot hold them."""
     if job.source == STREAM:
         return None
+    from snaccli.audio import output_format
+
     header = _header(job)
+    model_rate = rate == "model"
+    output_format(
+        job.output, header.model_rate if model_rate else header.sample_rate, header.channels, audio_format
+    )
     return header.samples / header.sample_rate
 
 

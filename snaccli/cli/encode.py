@@ -59,7 +59,7 @@ def encode(
     force: options.Force = False,
     skip_existing: options.SkipExisting = False,
     channels: Channels = options.ChannelChoice.mono,
-    jobs: options.Jobs = 1,
+    jobs: options.Jobs = None,
     device: options.Device = options.DeviceChoice.auto,
     threads: options.Threads = None,
     json: options.Json = False,
@@ -73,18 +73,26 @@ def encode(
     plan = make_plan(sources, output, ending=".snac")
     check_streams(console, plan)
 
-    def prepare(_: Sequence[Job]) -> Work[EncodeResult]:
+    def prepare(_: Sequence[Job], each: int) -> Work[EncodeResult]:
         with waiting(console, f"loading the model {model}"):
             from snaccli.codec import Codec, encode_file
 
-            codec = Codec.load(model, device=device.value, threads=threads)
+            codec = Codec.load(model, device=device.value, threads=each)
         console.detail(f"model {codec.name}, fingerprint {codec.fingerprint}, on {codec.device}")
         how: dict[str, Any] = {"model": codec, "channels": channels.value, "overwrite": force}
         return lambda job, progress: encode_file(job.source, job.output, progress=progress, **how)
 
     report = Report(console, batch=plan.batch, verb="encoded", line=_line, total=_total)
     return convert(
-        console, plan, report, prepare, _seconds, force=force, skip_existing=skip_existing, workers=jobs
+        console,
+        plan,
+        report,
+        prepare,
+        _seconds,
+        force=force,
+        skip_existing=skip_existing,
+        jobs=jobs,
+        threads=threads,
     )
 
 

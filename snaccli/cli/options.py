@@ -96,15 +96,27 @@ SkipExisting = Annotated[
     bool, typer.Option("--skip-existing", help="Leave out files whose output exists: resumes a batch.")
 ]
 Jobs = Annotated[
-    int,
-    typer.Option("-j", "--jobs", min=1, metavar="N", help="Work on N files at once; they share one model."),
+    int | None,
+    typer.Option(
+        "-j",
+        "--jobs",
+        min=1,
+        metavar="N",
+        show_default=False,
+        help="Work on N files at once; they share one model. By default one for each processor, at most 8.",
+    ),
 ]
 Device = Annotated[
     DeviceChoice, typer.Option("--device", help="Where the model runs; auto takes the fastest there is.")
 ]
 Threads = Annotated[
     int | None,
-    typer.Option("--threads", min=1, metavar="N", help="Processor threads; as many as help by default."),
+    typer.Option(
+        "--threads",
+        min=1,
+        metavar="N",
+        help="Processor threads for each file; by default all of them, shared out among the files at once.",
+    ),
 ]
 Json = Annotated[
     bool,

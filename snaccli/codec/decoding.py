@@ -25,7 +25,7 @@ from .progress import CODING_SHARE, Progress, Report
 
 @dataclass(frozen=True)
 class DecodeOptions:
-    """How to decode: see the keywords of these names in ``decode_file``; ``seed`` None leaves the noise out."""
+    """How to decode: see the keywords of ``decode_file``; ``seed`` None leaves the noise out."""
 
     model: str | Codec | None = None
     rate: Literal["original", "model"] = "original"

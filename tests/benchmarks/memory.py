@@ -3,7 +3,7 @@
     python -m tests.benchmarks.memory [MODEL...] [--quick] [--minutes 1 10 60] [--channels keep]
 
 Models: mini, and 24khz, 32khz, 44khz with random weights. The recording is 44.1 kHz stereo, made of the
-shipped ones over and over. Prints the peak of the resident memory and the speed for encoding and for decoding.
+shipped ones over and over. Prints the peak of the resident memory and the speed, for both directions.
 """
 
 from __future__ import annotations
