@@ -191,6 +191,22 @@ def test_what_needs_no_model_does_not_import_torch(arguments):
     assert "torch" not in modules
 
 
+HEAVY = {
+    "constriction", "einops", "huggingface_hub", "numba", "numpy", "rich", "safetensors", "scipy", "soundfile",
+    "soxr", "torch",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["--version"], ["encode", "--help"], ["info", "missing.snac"], ["verify", "missing.snac"]],
+    ids=" ".join,
+)
+def test_what_must_start_at_once_imports_no_large_package(arguments):
+    modules, _ = modules_after(*arguments)
+    assert not modules & HEAVY
+
+
 def test_completion_offers_models_without_torch():
     modules, done = modules_after(
         _SNAC_COMPLETE="complete_bash", COMP_WORDS="snac encode -m 2", COMP_CWORD="3", _TYPER_COMPLETE_ARGS=""

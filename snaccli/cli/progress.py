@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,6 +24,7 @@ __all__ = ["Bars", "Length", "Stages", "waiting"]
 Length = Callable[[Job], "float | None"]
 
 _REDRAW_SECONDS = 0.1
+_LOOK_SECONDS = 0.5  # spent on lengths of files before the first is begun
 
 
 class _Display:
@@ -58,17 +60,16 @@ class _UnderWay:
     """A file whose bar is shown: its task, length, when it was begun, and how far it is."""
 
     task: TaskID
-    weight: int
     seconds: float
     begun: float
     fraction: float = 0.0
 
 
 class Bars(_Display):
-    """The progress of a run: a bar for all files by their size in bytes, and one for each under way.
+    """The progress of a run: a bar for all files by their seconds of audio, and one for each under way.
 
-    `length(job)` gives the audio's length in seconds, or None; it is called once a file, from the worker
-    that has it. Every method may be called from several threads at once.
+    `length(job)` gives the audio's length in seconds, or None. The lengths of files that could not be asked
+    for quickly are guessed by their bytes. Every method may be called from several threads at once.
     """
 
     def __init__(self, console: Console, jobs: Sequence[Job], length: Length) -> None:
@@ -77,6 +78,7 @@ class Bars(_Display):
         self._length = length
         self._whole: TaskID | None = None
         self._under_way: dict[Job, _UnderWay] = {}
+        self._weights: dict[Job, float] = {}
         self._ended = 0
         self._ended_weight = 0
         self._ended_seconds = 0.0
@@ -85,7 +87,8 @@ class Bars(_Display):
         self._open()
         self._begun = time.monotonic()
         if self._progress is not None and len(self._jobs) > 1:
-            self._whole = self._progress.add_task("", total=sum(map(_weight, self._jobs)), rate="")
+            self._weights = weights(self._jobs, self._known_length)
+            self._whole = self._progress.add_task("", total=sum(self._weights.values()), rate="")
             self._update_whole()
         return self
 
@@ -93,13 +96,16 @@ class Bars(_Display):
         """Show a bar for `job`."""
         if self._progress is None:
             return
-        seconds = None
-        # A file that cannot be opened fails in its own work, where its error is reported.
-        with contextlib.suppress(Exception):
-            seconds = self._length(job)
+        seconds = self._known_length(job)
         with self._lock:
             task = self._progress.add_task(display(os.path.basename(job.source)), total=1.0, rate="")
-            self._under_way[job] = _UnderWay(task, _weight(job), seconds or 0.0, time.monotonic())
+            self._under_way[job] = _UnderWay(task, seconds or 0.0, time.monotonic())
+
+    def _known_length(self, job: Job) -> float | None:
+        # A file that cannot be opened fails in its own work, where its error is reported.
+        with contextlib.suppress(Exception):
+            return self._length(job)
+        return None
 
     def advance(self, job: Job, fraction: float) -> None:
         """Move the bar of `job` to `fraction`, 0 to 1."""
@@ -121,7 +127,7 @@ class Bars(_Display):
             file = self._under_way.pop(job)
             self._progress.remove_task(file.task)
             self._ended += 1
-            self._ended_weight += file.weight
+            self._ended_weight += self._weights.get(job, 0.0)
             self._ended_seconds += 0.0 if failed else file.seconds
             self._update_whole()
             self._redraw()
@@ -129,12 +135,13 @@ class Bars(_Display):
     def _update_whole(self) -> None:
         if self._progress is None or self._whole is None:
             return
-        files = self._under_way.values()
-        seconds = self._ended_seconds + sum(file.seconds * file.fraction for file in files)
+        files = self._under_way
+        seconds = self._ended_seconds + sum(file.seconds * file.fraction for file in files.values())
+        weight = sum(self._weights[job] * file.fraction for job, file in files.items())
         self._progress.update(
             self._whole,
             description=f"{self._ended}/{len(self._jobs)} files",
-            completed=self._ended_weight + sum(file.weight * file.fraction for file in files),
+            completed=self._ended_weight + weight,
             rate=_rate(seconds, time.monotonic() - self._begun),
         )
 
@@ -177,7 +184,39 @@ def _rate(audio_seconds: float, wall_seconds: float) -> str:
     return f"{factor:.0f}x" if factor >= 9.95 else f"{factor:.1f}x"
 
 
-def _weight(job: Job) -> int:
+def weights(jobs: Sequence[Job], length: Length, seconds: float = _LOOK_SECONDS) -> dict[Job, float]:
+    """The share of each job in the whole: its seconds of audio, as far as `seconds` suffice to ask for them.
+
+    The others get the seconds that their bytes come to, going by the files of the same ending, else by all.
+    """
+    until = time.monotonic() + seconds
+    known: dict[Job, float] = {}
+    for job in random.Random(0).sample(
+        jobs, len(jobs)
+    ):  # not all of one folder, which may be unlike the rest
+        if time.monotonic() >= until:
+            break
+        if found := length(job):
+            known[job] = found
+    bytes_of = {job: _size(job) for job in jobs}
+    rates: dict[str, tuple[float, int]] = {}  # by ending: seconds of audio, bytes
+    for job, found in known.items():
+        for ending in (_ending(job), ""):
+            audio, size = rates.get(ending, (0.0, 0))
+            rates[ending] = audio + found, size + bytes_of[job]
+
+    def guessed(job: Job) -> float:
+        audio, size = rates.get(_ending(job)) or rates.get("", (1.0, 1))
+        return bytes_of[job] * audio / size
+
+    return {job: known.get(job) or guessed(job) for job in jobs}
+
+
+def _ending(job: Job) -> str:
+    return os.path.splitext(job.source)[1].lower() or "."
+
+
+def _size(job: Job) -> int:
     try:
         return max(os.stat(job.source).st_size, 1)
     except OSError:
