@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import random
 import threading
@@ -75,12 +76,12 @@ class Bars(_Display):
     def __init__(self, console: Console, jobs: Sequence[Job], length: Length) -> None:
         super().__init__(console)
         self._jobs = jobs
-        self._length = length
+        self._known_length = functools.cache(functools.partial(_ask, length))
         self._whole: TaskID | None = None
         self._under_way: dict[Job, _UnderWay] = {}
         self._weights: dict[Job, float] = {}
         self._ended = 0
-        self._ended_weight = 0
+        self._ended_weight = 0.0
         self._ended_seconds = 0.0
 
     def __enter__(self) -> Bars:
@@ -100,12 +101,6 @@ class Bars(_Display):
         with self._lock:
             task = self._progress.add_task(display(os.path.basename(job.source)), total=1.0, rate="")
             self._under_way[job] = _UnderWay(task, seconds or 0.0, time.monotonic())
-
-    def _known_length(self, job: Job) -> float | None:
-        # A file that cannot be opened fails in its own work, where its error is reported.
-        with contextlib.suppress(Exception):
-            return self._length(job)
-        return None
 
     def advance(self, job: Job, fraction: float) -> None:
         """Move the bar of `job` to `fraction`, 0 to 1."""
@@ -210,6 +205,13 @@ def weights(jobs: Sequence[Job], length: Length, seconds: float = _LOOK_SECONDS)
         return bytes_of[job] * audio / size
 
     return {job: known.get(job) or guessed(job) for job in jobs}
+
+
+def _ask(length: Length, job: Job) -> float | None:
+    # A file that cannot be opened fails in its own work, where its error is reported.
+    with contextlib.suppress(Exception):
+        return length(job)
+    return None
 
 
 def _ending(job: Job) -> str:
