@@ -1,0 +1,261 @@
+"""Files of tokens, whoever wrote them: bounded in memory and depth, every type checked. Knows no torch."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from snaccli.files import open_input
+from snaccli.tokens.errors import TokenFileError, TokenRangeError
+from snaccli.tokens.recording import MAX_CHANNELS, MAX_LEVELS, MAX_TOKENS, Draft, Ids, checked_facts
+
+__all__ = ["MAX_JSON_BYTES", "Line", "lines", "parse", "read", "read_line", "safe_path"]
+
+MAX_JSON_BYTES = 64 << 20  # a recording as JSON takes about ten times its bytes while it is read
+MAX_ARRAY_BYTES = 8 * MAX_TOKENS
+_MAX_MARKS = 10_000  # brackets, braces and quotation marks: they bound what is made besides numbers
+_MAX_DIGITS = re.compile(rb"[0-9]{400}")  # reading longer numbers takes time that grows with their square
+_ZIP = b"PK\x03\x04"
+_WHAT = "give what 'snac tokens export' writes, or a JSON list of ids"
+
+
+def read(source: str | Path) -> Draft:
+    """Read a file of one recording, ``.npz`` or JSON by its content.
+
+    Args:
+        source: path, ``-`` for standard input.
+
+    Raises:
+        TokenFileError: it cannot be read, is none, or says something impossible.
+        TokenRangeError: a token is no whole number.
+    """
+    with open_input(source, error=TokenFileError) as file:
+        start = file.read(len(_ZIP))
+        file.seek(0)
+        if start == _ZIP:
+            return _from_npz(file)
+        return parse(file.read(MAX_JSON_BYTES + 1))
+
+
+@dataclass(frozen=True)
+class Line:
+    """Where a recording stands in a JSONL file: line number from 1, first byte, bytes; its ``path`` or ''."""
+
+    number: int
+    offset: int
+    size: int
+    path: str
+
+
+_PATH_FIRST = re.compile(rb'\s*\{\s*"path"\s*:\s*')
+
+
+def lines(source: str | Path) -> Iterator[Line]:
+    """The recordings of a JSONL file, one a line; empty lines are passed over.
+
+    Only their beginnings are read into memory.
+
+    Raises:
+        TokenFileError: the file cannot be read, or a line's path is not a string.
+    """
+    with open_input(source, error=TokenFileError) as file:
+        number = offset = 0
+        while start := file.readline(_HEAD_BYTES):
+            number, size, piece = number + 1, len(start), start
+            while piece and not piece.endswith(b"\n"):
+                piece = file.readline(1 << 20)
+                size += len(piece)
+            if start.strip():
+                yield Line(number, offset, size, _path(start, number))
+            offset += size
+
+
+_HEAD_BYTES = 32 << 10  # more than a path of 4,096 characters takes
+
+
+def _path(start: bytes, number: int) -> str:
+    """The path that a line begins with, as ours do; '' of others."""
+    head = _PATH_FIRST.match(start)
+    if head is None:
+        return ""
+    try:
+        path, _ = json.JSONDecoder().raw_decode(start[head.end() :].decode("utf-8", "replace"))
+    except (ValueError, RecursionError):
+        path = None
+    if not isinstance(path, str):
+        raise TokenFileError(f"line {number}: its path is not a text; {_WHAT}")
+    return path
+
+
+def read_line(source: str | Path, line: Line) -> Draft:
+    """Read the recording of one line.
+
+    Raises: as ``read``.
+    """
+    if line.size > MAX_JSON_BYTES:
+        raise TokenFileError(f"more than {MAX_JSON_BYTES >> 20} MiB of JSON; take .npz for such recordings")
+    with open_input(source, error=TokenFileError) as file:
+        file.seek(line.offset)
+        return parse(file.read(line.size))
+
+
+def parse(text: bytes) -> Draft:
+    """A recording from JSON: an object with ``codes``, or the codes alone.
+
+    Raises: as ``read``.
+    """
+    if len(text) > MAX_JSON_BYTES:
+        raise TokenFileError(f"more than {MAX_JSON_BYTES >> 20} MiB of JSON; take .npz for such recordings")
+    if sum(text.count(mark) for mark in (b"[", b"{", b'"')) > _MAX_MARKS or _MAX_DIGITS.search(text):
+        raise TokenFileError(f"is not a recording's tokens: too many lists or too long numbers; {_WHAT}")
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        raise TokenFileError(f"is not JSON; {_WHAT}") from None
+    if isinstance(value, list):
+        value = {"codes": value}
+    if not isinstance(value, dict) or not isinstance(value.get("codes"), list):
+        raise TokenFileError(f"has no list of 'codes'; {_WHAT}")
+    facts = checked_facts(value)
+    codes = value["codes"]
+    channels = value.get("channels", 1)
+    if not isinstance(channels, int) or isinstance(channels, bool) or not 1 <= channels <= MAX_CHANNELS:
+        raise TokenFileError(f"'channels' is not a whole number from 1 to {MAX_CHANNELS}")
+    if channels == 1:
+        codes = [codes]
+    if len(codes) != channels or not all(isinstance(channel, list) for channel in codes):
+        raise TokenFileError(f"'codes' is not a list for each of {channels} channels")
+    interleaved = not any(isinstance(channel[0], list) for channel in codes if channel)
+    if interleaved:
+        return Draft([_stack([_array(channel, "") for channel in codes], "")], True, facts)
+    levels = {len(channel) for channel in codes}
+    if len(levels) != 1 or not 1 <= (count := levels.pop()) <= MAX_LEVELS:
+        raise TokenFileError(f"'codes' has not one list for each of 1 to {MAX_LEVELS} levels")
+    sequences = []
+    for level in range(count):
+        where = f"level {level}, "
+        sequences.append(_stack([_array(channel[level], where) for channel in codes], where))
+    return Draft(sequences, False, facts)
+
+
+def _array(values: Any, where: str) -> Ids:
+    """A list of whole numbers as an array; a bad one is named with its position."""
+    if not isinstance(values, list):
+        raise TokenFileError(f"{where}is not a list of whole numbers; {_WHAT}")
+    if set(map(type, values)) <= {int}:
+        try:
+            return np.array(values, dtype=np.int64)
+        except OverflowError:
+            position = next(n for n, value in enumerate(values) if not -(1 << 63) <= value < 1 << 63)
+            raise TokenRangeError(
+                f"{where}position {position}: a number beyond 64 bits is no token", position, -1, 0
+            ) from None
+    position = next(n for n, value in enumerate(values) if type(value) is not int)
+    raise TokenFileError(f"{where}position {position}: {_shown(values[position])} is not a whole number")
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value) if not isinstance(value, (list, dict)) else type(value).__name__
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def _stack(rows: list[Ids], where: str) -> Ids:
+    if len({len(row) for row in rows}) > 1:
+        raise TokenFileError(
+            f"{where}the channels have {[len(row) for row in rows]} tokens; they must be equal"
+        )
+    return np.stack(rows)
+
+
+def _from_npz(file: BinaryIO) -> Draft:
+    """A recording from an ``.npz``: ``ids``, or ``level_0``, ``level_1``, ..., and 0- and 1-d facts."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            wanted = {name: info for name, info in archive.NameToInfo.items() if _WANTED.fullmatch(name)}
+            if sum(info.file_size for info in wanted.values()) > MAX_ARRAY_BYTES:
+                raise ValueError(f"more than {MAX_ARRAY_BYTES >> 20} MiB of arrays")
+            arrays = {name.removesuffix(".npy"): _member(archive, info) for name, info in wanted.items()}
+    except (
+        zipfile.BadZipFile,
+        zipfile.LargeZipFile,
+        EOFError,
+        NotImplementedError,
+        OSError,
+        ValueError,
+    ) as bad:
+        raise TokenFileError(f"is not an .npz of tokens: {' '.join(str(bad).split())}; {_WHAT}") from None
+    except RuntimeError:  # encrypted
+        raise TokenFileError(f"is an encrypted archive; {_WHAT}") from None
+    facts = checked_facts({name: array.tolist() for name, array in arrays.items() if array.ndim < 2})
+    if "ids" in arrays:
+        return Draft([_table(arrays["ids"], "ids")], True, facts)
+    levels = [arrays[f"level_{n}"] for n in range(MAX_LEVELS) if f"level_{n}" in arrays]
+    if not levels or f"level_{len(levels) - 1}" not in arrays:
+        raise TokenFileError(f"is not an .npz of tokens: it has neither 'ids' nor 'level_0' and on; {_WHAT}")
+    tables = [_table(array, f"level_{number}") for number, array in enumerate(levels)]
+    if len({len(table) for table in tables}) > 1:
+        raise TokenFileError(
+            f"the levels have {[len(table) for table in tables]} channels; they must be equal"
+        )
+    return Draft(tables, False, facts)
+
+
+_FACTS = "path|model|fingerprint|rate|samples|model_rate|strides|codebook_size|offsets|start_id"
+_WANTED = re.compile(rf"(?:ids|level_\d{{1,2}}|{_FACTS})\.npy")
+
+
+def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Any:
+    """One array of the archive, of which no more is read than its header asks for and the archive has.
+
+    Raises:
+        ValueError: it is of another kind than integers and text, or not whole.
+    """
+    with archive.open(info) as member:
+        version = np.lib.format.read_magic(member)
+        header = (
+            np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        )
+        shape, fortran, dtype = header(member)
+        count = 1
+        for length in shape:
+            count *= length
+        if (
+            dtype.kind not in "iubU"
+            or len(shape) > 2
+            or count * dtype.itemsize != info.file_size - member.tell()
+        ):
+            raise ValueError(f"{info.filename} is not a whole array of integers")
+        data = member.read()
+    if len(shape) == 2 and (dtype.kind not in "iu" or not 1 <= shape[0] <= MAX_CHANNELS):
+        raise ValueError(f"{info.filename} is not of integers (channels, tokens)")
+    array = np.frombuffer(data, dtype) if data else np.zeros(0, dtype)
+    return array.reshape(shape, order="F" if fortran else "C")
+
+
+def _table(array: Any, name: str) -> Ids:
+    if array.dtype.kind not in "iu" or array.ndim not in (1, 2):
+        raise TokenFileError(f"{name!r} is not of integers (channels, tokens); {_WHAT}")
+    if array.dtype == np.uint64 and array.size and int(array.max()) >= 1 << 63:
+        raise TokenFileError(f"{name!r} has numbers beyond 63 bits, which are no tokens")
+    table: Ids = array.reshape(-1, array.shape[-1]).astype(np.int64)
+    return table
+
+
+def safe_path(path: str) -> str:
+    """A recording's path as a file's name below some folder of this system; '' stays ''.
+
+    Raises:
+        TokenFileError: it leads out of the folder, or is no name.
+    """
+    parts = path.replace("\\", "/").split("/")
+    if path and (any(part in ("", ".", "..") for part in parts) or "\0" in path or ":" in parts[0]):
+        raise TokenFileError(f"its path {path[:80]!r} is not one below a folder; correct it")
+    return os.path.join(*parts) if path else ""

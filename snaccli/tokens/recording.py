@@ -1,0 +1,272 @@
+"""One recording as tokens, and what a file of tokens says of it. Knows no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from snaccli.audio import MAX_RATE, resampled_length
+from snaccli.codes import Codes
+from snaccli.errors import ModelMismatchError, UsageError
+from snaccli.tokens.errors import RaggedLevelsError, TokenFileError, TokenRangeError
+from snaccli.tokens.interleaving import MAX_ID, Interleaving, flatten, unflatten
+
+if TYPE_CHECKING:
+    from snaccli.codec import Codec
+
+__all__ = ["MAX_CHANNELS", "MAX_LEVELS", "MAX_TOKENS", "PLAIN", "Draft", "Form", "Recording", "checked_facts"]
+
+MAX_CHANNELS = 16
+MAX_LEVELS = 16
+MAX_SAMPLES = (1 << 48) - 1
+MAX_TOKENS = 1 << 24  # of a recording: a day of audio or so
+Ids = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Recording:
+    """The tokens of a recording and what decoding them to it takes.
+
+    Attributes:
+        codes: the tokens, all levels or the coarsest ones.
+        model: name of the model.
+        fingerprint: 16 hex digits of its weights.
+        model_rate: Hz of the audio it codes.
+        rate: of the recording, Hz.
+        samples: of it, a channel.
+        path: what the recording is called: a relative path with ``/``, or a file's name.
+    """
+
+    codes: Codes
+    model: str
+    fingerprint: str
+    model_rate: int
+    rate: int
+    samples: int
+    path: str = ""
+
+    @property
+    def duration_s(self) -> float:
+        """Seconds."""
+        return self.samples / self.rate
+
+
+@dataclass(frozen=True)
+class Form:
+    """How tokens are laid out in a file.
+
+    Attributes:
+        interleaved: one sequence a channel, instead of one a level.
+        offsets: see :class:`Interleaving`; of interleaved tokens only.
+        start_id: likewise.
+    """
+
+    interleaved: bool = False
+    offsets: bool = False
+    start_id: int = 0
+
+    def order(self, strides: Sequence[int], codebook_size: int) -> Interleaving:
+        """The interleaving of levels of these strides.
+
+        Raises:
+            UsageError: the ids would be too large.
+        """
+        try:
+            return Interleaving(tuple(strides), codebook_size, self.offsets, self.start_id)
+        except ValueError as problem:
+            raise UsageError(f"{problem}; choose a smaller --start-id") from None
+
+    def sequences(self, codes: Codes) -> list[Ids]:
+        """The arrays to be written: (channels, tokens), one a level, or one in all.
+
+        Raises:
+            UsageError: the ids would be too large.
+        """
+        levels = [level.astype(np.int64) for level in codes.levels]
+        if not self.interleaved:
+            return levels
+        return [flatten(levels, self.order(codes.strides, codes.codebook_size))]
+
+
+PLAIN = Form()
+"""One sequence a level."""
+
+
+@dataclass(frozen=True)
+class Draft:
+    """What a file says of its tokens: anything but the tokens may be left to the model.
+
+    Attributes:
+        sequences: as ``Form.sequences`` gives them.
+        interleaved: what they are.
+        facts: what the file says besides, checked one by one: ``path``, ``model``, ``fingerprint``, ``rate``,
+            ``samples``, ``model_rate``, ``strides``, ``codebook_size``, ``offsets``, ``start_id``.
+    """
+
+    sequences: list[Ids]
+    interleaved: bool
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def complete(self, codec: Codec, form: Form) -> Recording:
+        """Check the draft against its model, and fill in what it does not say.
+
+        Args:
+            codec: the model.
+            form: how ids were made, where the file does not say so.
+
+        Raises:
+            ModelMismatchError: the tokens are of another model.
+            RaggedLevelsError, TokenRangeError: see the classes.
+            TokenFileError: the file contradicts itself.
+        """
+        strides = self._check_model(codec)
+        if self.interleaved:
+            levels = self._unflattened(strides, codec.codebook_size, form)
+        else:
+            levels = self.sequences
+            _check_codes(levels, codec.codebook_size)
+        frames = _frames(levels, strides)
+        codes = Codes(tuple(level.astype(np.uint16) for level in levels), strides, codec.codebook_size)
+        rate = self.facts.get("rate", codec.rate)
+        samples = self.facts.get("samples", frames * codec.hop_length * rate // codec.rate)
+        at_model = resampled_length(samples, rate, codec.rate)
+        if -(-at_model // codec.config.pad_multiple) * codec.config.frame_alignment != frames:
+            raise TokenFileError(_length_problem(codec, frames, samples, rate, "samples" in self.facts))
+        path = self.facts.get("path", "")
+        return Recording(codes, codec.name, codec.fingerprint, codec.rate, rate, samples, path)
+
+    def _check_model(self, codec: Codec) -> tuple[int, ...]:
+        """The strides of the levels that are there."""
+        found = self.facts.get("fingerprint", codec.fingerprint)
+        if found != codec.fingerprint:
+            named = f"{self.facts['model']!r} " if "model" in self.facts else ""
+            raise ModelMismatchError(
+                f"the tokens are of the model {named}of fingerprint {found}, the model {codec.name!r} here "
+                f"has {codec.fingerprint}; name the right one with -m"
+            )
+        count = len(codec.strides) if self.interleaved else len(self.sequences)
+        strides = self.facts.get("strides", codec.strides[:count])
+        size = self.facts.get("codebook_size", codec.codebook_size)
+        rate = self.facts.get("model_rate", codec.rate)
+        if strides != codec.strides[: len(strides)] or (size, rate) != (codec.codebook_size, codec.rate):
+            raise ModelMismatchError(
+                f"tokens of strides {list(strides)}, {size} codewords and {rate} Hz are not of the model "
+                f"{codec.name!r} ({list(codec.strides)}, {codec.codebook_size}, {codec.rate}); name theirs "
+                "with -m"
+            )
+        if not self.interleaved and count != len(strides):
+            raise ModelMismatchError(
+                f"{count} levels of tokens do not fit the strides {list(strides)} of the model "
+                f"{codec.name!r}; name theirs with -m"
+            )
+        return tuple(strides)
+
+    def _unflattened(self, strides: tuple[int, ...], size: int, form: Form) -> list[Ids]:
+        offsets = self.facts.get("offsets", form.offsets)
+        start = self.facts.get("start_id", form.start_id)
+        try:
+            order = Interleaving(strides, size, offsets, start)
+        except ValueError as problem:
+            raise TokenFileError(f"{problem}: check offsets and start_id") from None
+        levels = unflatten(self.sequences[0], order)
+        tokens = self.sequences[0].shape[-1]
+        if rest := tokens % order.frame_length:
+            level = order.positions[rest][0]
+            length = levels[level].shape[-1]
+            raise RaggedLevelsError(
+                f"the sequence ends within a frame, at position {tokens}: its last frame has {rest} of "
+                f"{order.frame_length} tokens; leave them out, or add the rest",
+                level,
+                length,
+                length + 1,
+            )
+        return levels
+
+
+def _frames(levels: Sequence[Ids], strides: Sequence[int]) -> int:
+    frames = int(levels[0].shape[-1]) * strides[0]
+    for number, (level, stride) in enumerate(zip(levels, strides, strict=True)):
+        if level.shape[-1] * stride != frames:
+            raise RaggedLevelsError(
+                f"level {number} ends at position {level.shape[-1]}: at strides {list(strides)} it has "
+                f"{frames // stride} tokens beside {levels[0].shape[-1]} of level 0",
+                number,
+                level.shape[-1],
+                frames // stride,
+            )
+    return frames
+
+
+def _check_codes(levels: Sequence[Ids], size: int) -> None:
+    for number, level in enumerate(levels):
+        channels, places = np.nonzero((level < 0) | (level >= size))
+        if len(places):
+            first = int(places.argmin())
+            position, value = int(places[first]), int(level[channels[first], places[first]])
+            raise TokenRangeError(
+                f"level {number}, position {position}: code {value} is not in 0..{size - 1}",
+                position,
+                value,
+                number,
+            )
+
+
+def _length_problem(codec: Codec, frames: int, samples: int, rate: int, said: bool) -> str:
+    unit = codec.config.frame_alignment
+    if not said and frames % unit:
+        coarsest = codec.strides[0]
+        return (
+            f"{frames // coarsest} frames of tokens are no multiple of the {unit // coarsest} that the "
+            f"attention of the model {codec.name!r} takes; add some, or leave {frames % unit // coarsest} out"
+        )
+    return (
+        f"{samples} samples at {rate} Hz are not {frames} latent frames of the model {codec.name!r}; "
+        "correct rate and samples, or leave them out"
+    )
+
+
+def checked_facts(values: dict[str, Any]) -> dict[str, Any]:
+    """The known facts among ``values``, each of the right type and range; others are left out.
+
+    Raises:
+        TokenFileError: one is not.
+    """
+    facts: dict[str, Any] = {}
+    for name, (low, high) in _RANGES.items():
+        if values.get(name) is not None:
+            facts[name] = _whole(name, values[name], low, high)
+    for name, most in _TEXTS.items():
+        if values.get(name) is not None:
+            if not isinstance(values[name], str) or not 1 <= len(values[name]) <= most:
+                raise TokenFileError(f"{name!r} is not a text of 1 to {most} characters")
+            facts[name] = values[name]
+    if values.get("offsets") is not None:
+        if not isinstance(values["offsets"], bool):
+            raise TokenFileError("'offsets' is neither true nor false")
+        facts["offsets"] = values["offsets"]
+    if values.get("strides") is not None:
+        strides = values["strides"]
+        if not isinstance(strides, list) or not 1 <= len(strides) <= MAX_LEVELS:
+            raise TokenFileError(f"'strides' is not a list of 1 to {MAX_LEVELS} whole numbers")
+        facts["strides"] = tuple(_whole("strides", stride, 1, 65535) for stride in strides)
+    return facts
+
+
+_RANGES = {
+    "rate": (1, MAX_RATE),
+    "samples": (0, MAX_SAMPLES),
+    "model_rate": (1, MAX_RATE),
+    "codebook_size": (2, 65536),
+    "start_id": (0, MAX_ID),
+}
+_TEXTS = {"path": 4096, "model": 128, "fingerprint": 16}
+
+
+def _whole(name: str, value: Any, low: int, high: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise TokenFileError(f"{name!r} is not a whole number from {low} to {high}")
+    return value

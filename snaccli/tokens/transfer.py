@@ -1,0 +1,254 @@
+"""From file to file: recordings to files of tokens, and back."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from snaccli.codec import Codec
+from snaccli.codec.progress import Progress, Report
+from snaccli.errors import OutputError
+from snaccli.files import check_output, is_stdio, open_output, shown
+from snaccli.tokens.coding import from_audio, from_snac, is_snac, to_audio, to_snac
+from snaccli.tokens.models import Models
+from snaccli.tokens.reading import Line, read, read_line
+from snaccli.tokens.recording import PLAIN, Draft, Form, Recording
+from snaccli.tokens.writing import to_json, to_npz
+
+__all__ = ["ExportResult", "Exporter", "ImportResult", "Importer", "export_file", "import_file"]
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """What an export did: names, levels and tokens of all channels, Hz, samples a channel, seconds, bytes."""
+
+    source: str
+    output: str
+    model: str
+    fingerprint: str
+    levels: int
+    tokens: int
+    channels: int
+    sample_rate: int
+    samples: int
+    duration_s: float
+    bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class ImportResult:
+    """What an import did: names, levels and tokens of all channels, Hz, samples a channel, seconds."""
+
+    source: str
+    output: str
+    model: str
+    levels: int
+    tokens: int
+    channels: int
+    sample_rate: int
+    samples: int
+    duration_s: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Exporter:
+    """How recordings become tokens; one for many files.
+
+    Attributes:
+        models: for audio, and for the ``.snac`` files that name them.
+        form: of the tokens.
+        levels: so many of the coarsest only; None for all.
+        channels: ``mono`` mixes audio down, ``keep`` codes each channel by itself.
+    """
+
+    models: Models
+    form: Form = PLAIN
+    levels: int | None = None
+    channels: Literal["mono", "keep"] = "mono"
+
+    def recording(self, source: str | Path, path: str, progress: Progress | None) -> Recording:
+        """The tokens of an audio or ``.snac`` file; see ``coding`` for what is raised."""
+        if is_snac(source):
+            return from_snac(source, self.models, levels=self.levels, path=path, progress=progress)
+        return from_audio(
+            source, self.models, channels=self.channels, levels=self.levels, path=path, progress=progress
+        )
+
+    def to_file(
+        self,
+        source: str | Path,
+        output: str | Path,
+        *,
+        path: str | None = None,
+        overwrite: bool = False,
+        progress: Progress | None = None,
+    ) -> ExportResult:
+        """Write one recording's tokens to a file: an ``.npz`` by its ending, or else JSON."""
+        started = time.perf_counter()
+        check_output(output, source=source, overwrite=overwrite)
+        report = Report(progress)
+        recording = self.recording(source, path or os.path.basename(source), report)
+        binary = str(output).lower().endswith(".npz")
+        data = to_npz(recording, self.form) if binary else to_json(recording, self.form)
+        with open_output(output, source=source, overwrite=overwrite) as file:
+            file.write(data)
+        report(1.0)
+        return self.result(recording, source, output, len(data), started)
+
+    def result(
+        self, recording: Recording, source: str | Path, output: str | Path, size: int, started: float
+    ) -> ExportResult:
+        """What is told of a recording that was written."""
+        codes = recording.codes
+        return ExportResult(
+            source=str(source),
+            output=str(output),
+            model=recording.model,
+            fingerprint=recording.fingerprint,
+            levels=len(codes.levels),
+            tokens=codes.tokens,
+            channels=codes.channels,
+            sample_rate=recording.rate,
+            samples=recording.samples,
+            duration_s=recording.duration_s,
+            bytes=size,
+            seconds=time.perf_counter() - started,
+        )
+
+
+@dataclass(frozen=True)
+class Importer:
+    """How tokens become recordings; one for many files.
+
+    Attributes:
+        models: those that the files name.
+        form: how ids were made, where a file does not say so.
+        audio_format: an ending that overrides the outputs' own; ``snac`` for ``.snac`` files.
+        overwrite: whether existing outputs may be replaced.
+    """
+
+    models: Models
+    form: Form = PLAIN
+    audio_format: str | None = None
+    overwrite: bool = False
+
+    def from_file(
+        self, source: str | Path, output: str | Path, *, progress: Progress | None = None
+    ) -> ImportResult:
+        """A file of one recording's tokens to a ``.snac`` or audio file."""
+        check_output(output, source=source, overwrite=self.overwrite)
+        return self._convert(read(source), source, output, progress)
+
+    def from_line(
+        self, source: str | Path, line: Line, output: str | Path, *, progress: Progress | None = None
+    ) -> ImportResult:
+        """One line of a JSONL file to a ``.snac`` or audio file."""
+        check_output(output, source=source, overwrite=self.overwrite)
+        return self._convert(read_line(source, line), source, output, progress)
+
+    def _convert(
+        self, draft: Draft, source: str | Path, output: str | Path, progress: Progress | None
+    ) -> ImportResult:
+        started = time.perf_counter()
+        codec = self.models.named(draft.facts.get("model"))
+        recording = draft.complete(codec, self.form)
+        report = Report(progress)
+        ending = (self.audio_format or Path(output).suffix).lower().lstrip(".")
+        if ending == "snac" or (is_stdio(output) and not ending):
+            data = to_snac(recording, codec, progress=report)
+            with open_output(output, source=source, overwrite=self.overwrite) as file:
+                file.write(data)
+        else:
+            to_audio(
+                recording,
+                codec,
+                output,
+                audio_format=self.audio_format,
+                source=source,
+                overwrite=self.overwrite,
+                progress=report,
+            )
+        report(1.0)
+        return ImportResult(
+            source=str(source),
+            output=str(output),
+            model=recording.model,
+            levels=len(recording.codes.levels),
+            tokens=recording.codes.tokens,
+            channels=recording.codes.channels,
+            sample_rate=recording.rate,
+            samples=recording.samples,
+            duration_s=recording.duration_s,
+            seconds=time.perf_counter() - started,
+        )
+
+
+def export_file(
+    source: str | Path,
+    output: str | Path | None = None,
+    *,
+    model: str | Codec | None = None,
+    form: Form | None = None,
+    levels: int | None = None,
+    channels: Literal["mono", "keep"] = "mono",
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> ExportResult:
+    """Writes the tokens of one recording.
+
+    Args:
+        source: an audio file, or a ``.snac`` file (``-`` for one on standard input).
+        output: ``.npz`` or ``.json``; by default beside the source, as ``.json``.
+        model: a name, folder or loaded codec; by default the one that a ``.snac`` file names, and the default
+            model for audio.
+        form: nested, interleaved, with offsets; nested by default.
+        levels: so many of the coarsest only.
+        channels: ``mono`` mixes audio down, ``keep`` codes each channel by itself.
+        overwrite: whether an existing output may be replaced.
+        progress: called with the fraction done, 0 to 1.
+
+    Raises:
+        SnacError: a named subclass for whatever the user can mend; no output is left behind.
+    """
+    exporter = Exporter(Models(model), form or PLAIN, levels, channels)
+    if output is None:
+        output = source if is_stdio(source) else Path(source).with_suffix(".json")
+    if not is_stdio(output) and Path(output).suffix.lower() not in (".npz", ".json", ".jsonl"):
+        raise OutputError(
+            f"{shown(output)}: tokens are written as .npz or .json; choose one of these endings"
+        )
+    return exporter.to_file(source, output, overwrite=overwrite, progress=progress)
+
+
+def import_file(
+    source: str | Path,
+    output: str | Path | None = None,
+    *,
+    model: str | Codec | None = None,
+    form: Form | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> ImportResult:
+    """Turns the tokens of one recording into a ``.snac`` file, or into audio.
+
+    Args:
+        source: ``.npz`` or JSON as ``export_file`` writes it, or a JSON list of codes; ``-`` for standard
+            input.
+        output: a ``.snac`` file or, with any other ending, audio; by default beside the source, as ``.snac``.
+        model: a name, folder or loaded codec; by default the one that the file names, if that is a known one.
+        form: how ids were made, where the file does not say so.
+        overwrite: whether an existing output may be replaced.
+        progress: called with the fraction done, 0 to 1.
+
+    Raises:
+        SnacError: a named subclass for whatever the user can mend; no output is left behind.
+    """
+    if output is None:
+        output = source if is_stdio(source) else Path(source).with_suffix(".snac")
+    importer = Importer(Models(model), form or PLAIN, overwrite=overwrite)
+    return importer.from_file(source, output, progress=progress)
