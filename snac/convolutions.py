@@ -20,7 +20,7 @@ class Convolution(nn.Conv1d):
     def forward(self, input: Tensor) -> Tensor:
         """(B, C, T) to (B, C', T')."""
         dilated_depthwise = self.groups == self.in_channels == self.out_channels and self.dilation[0] > 1
-        if dilated_depthwise and _plain_cpu(input) and self.bias is not None:
+        if dilated_depthwise and plain_cpu(input) and self.bias is not None:
             return self._shifted_products(input, self.bias)
         return super().forward(input)
 
@@ -43,7 +43,7 @@ class Upsampling(nn.ConvTranspose1d):
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         """(B, C, T) to (B, C', T * stride)."""
-        if _plain_cpu(input) and self.bias is not None and output_size is None:
+        if plain_cpu(input) and self.bias is not None and output_size is None:
             return self._overlapped_product(input, self.bias)
         return super().forward(input, output_size)
 
@@ -61,8 +61,9 @@ class Upsampling(nn.ConvTranspose1d):
         return out.view(batch, channels, -1)[:, :, first : first + frames * stride]
 
 
-def _plain_cpu(x: Tensor) -> bool:
-    return x.device.type == "cpu" and not torch.is_grad_enabled()
+def plain_cpu(x: Tensor) -> bool:
+    """Whether the ways that suit a CPU are open: single precision there, and no gradients asked for."""
+    return x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_grad_enabled()
 
 
 def wn_conv1d(*args: Any, **kwargs: Any) -> nn.Module:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import takewhile
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .attention import LocalMHA
-from .convolutions import wn_conv1d, wn_upsampling
+from .convolutions import plain_cpu, wn_conv1d, wn_upsampling
 from .noise import NoiseSource
 
 _KERNEL = 7
@@ -67,7 +67,13 @@ class Snake1d(nn.Module):
 
 
 class ResidualUnit(nn.Module):
-    """Snake, dilated convolution, snake, pointwise convolution, around a skip connection."""
+    """Snake, dilated convolution, snake, pointwise convolution, around a skip connection.
+
+    Attributes:
+        fused: the unit's inference form on a CPU, once folded; it overwrites its input.
+    """
+
+    fused: Callable[[Tensor], Tensor] | None = None
 
     def __init__(self, dim: int = 16, dilation: int = 1, kernel: int = _KERNEL, groups: int = 1) -> None:
         super().__init__()
@@ -81,6 +87,8 @@ class ResidualUnit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, T) to (B, C, T)."""
+        if self.fused is not None and plain_cpu(x):
+            return self.fused(x)
         first, dilated, second, pointwise = self.block
         y: Tensor = pointwise(second.inplace(dilated(first(x))))  # type: ignore[operator]
         return x + y if torch.is_grad_enabled() else y.add_(x)
@@ -91,7 +99,13 @@ def _residual_units(dim: int, groups: int) -> list[nn.Module]:
 
 
 class EncoderBlock(nn.Module):
-    """Three residual units and a strided convolution that doubles the channels."""
+    """Three residual units and a strided convolution that doubles the channels.
+
+    Attributes:
+        fused: the last snake's and the convolution's inference form on a CPU, once folded.
+    """
+
+    fused: Callable[[Tensor], Tensor] | None = None
 
     def __init__(self, output_dim: int = 16, stride: int = 1, groups: int = 1) -> None:
         super().__init__()
@@ -109,6 +123,8 @@ class EncoderBlock(nn.Module):
         *units, snake, down = self.block
         for unit in units:
             x = unit(x)
+        if self.fused is not None and plain_cpu(x):
+            return self.fused(x)
         x = down(snake.inplace(x))  # type: ignore[operator]
         return x
 
@@ -174,7 +190,13 @@ class NoiseBlock(nn.Module):
 
 
 class DecoderBlock(nn.Module):
-    """A transposed convolution that halves the channels, noise, and three residual units."""
+    """A transposed convolution that halves the channels, noise, and three residual units.
+
+    Attributes:
+        fused: the first snake's and the convolution's inference form on a CPU, once folded.
+    """
+
+    fused: Callable[[Tensor], Tensor] | None = None
 
     def __init__(
         self,
@@ -192,11 +214,13 @@ class DecoderBlock(nn.Module):
         if noise is not None:
             layers.append(noise)
         self.block = nn.Sequential(*layers, *_residual_units(output_dim, groups))
+        self.stride = stride
 
     def forward(self, x: Tensor, noise: NoiseSource | None = None, noise_on: bool = True) -> Tensor:
         """(B, C, T) to (B, C / 2, T * stride)."""
         snake, up, *rest = self.block
-        x = up(snake.inplace(x))  # type: ignore[operator]
+        fused = self.fused if plain_cpu(x) else None
+        x = fused(x) if fused else up(snake.inplace(x))  # type: ignore[operator]
         for layer in rest:
             if not isinstance(layer, NoiseBlock):
                 x = layer(x)
@@ -215,7 +239,12 @@ class Decoder(nn.Module):
         noise: whether the blocks add noise.
         depthwise: one group a channel in the wide convolutions.
         attn_window_size: frames of the attention before the blocks, None for no attention.
+
+    Attributes:
+        fused: the inference form of the layers after the last block, once folded.
     """
+
+    fused: Callable[[Tensor], Tensor] | None = None
 
     def __init__(
         self,
@@ -264,17 +293,29 @@ class Decoder(nn.Module):
 
     def upsample(self, x: Tensor, noise: NoiseSource | None = None, noise_on: bool = True) -> Tensor:
         """What ``forward`` does after the layers at the latent rate: (B, C', T) to (B, 1, T * hop)."""
-        for layer in self.above_latent_rate():
-            x = layer(x, noise, noise_on) if isinstance(layer, DecoderBlock) else layer(x)
-        return x
+        for block in self.blocks():
+            x = block(x, noise, noise_on)
+        return self.output(x)
+
+    def output(self, x: Tensor) -> Tensor:
+        """What follows the last block: (B, C, T) to samples (B, 1, T)."""
+        if self.fused is not None and plain_cpu(x):
+            return self.fused(x)
+        snake, convolution, tanh = self.output_layers()
+        result: Tensor = tanh(convolution(snake.inplace(x)))  # type: ignore[operator]
+        return result
 
     def at_latent_rate(self) -> list[nn.Module]:
-        """The layers before the first upsampling: little work, but with attention a wide reach."""
+        """The layers before the first block."""
         return list(takewhile(lambda layer: not isinstance(layer, DecoderBlock), self.model))
 
-    def above_latent_rate(self) -> list[nn.Module]:
-        """The layers from the first upsampling on: nearly all of the work."""
-        return list(self.model)[len(self.at_latent_rate()) :]
+    def blocks(self) -> list[DecoderBlock]:
+        """The upsampling blocks: nearly all of the work."""
+        return [layer for layer in self.model if isinstance(layer, DecoderBlock)]
+
+    def output_layers(self) -> list[nn.Module]:
+        """The last snake, convolution and tanh."""
+        return list(self.model)[-3:]
 
 
 def convolutions(module: nn.Module) -> Iterable[nn.Conv1d | nn.ConvTranspose1d]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 
 import torch
 from torch import Tensor
@@ -63,19 +64,19 @@ class NoiseSource:
 
     Attributes:
         seed: of the hash.
-        first_frame: absolute index of the first latent frame, one for each batch item (int64, (B,)) or
-            one for all.
+        first_frame: absolute index of the first latent frame; a fraction where the signal begins within a
+            frame.
     """
 
     seed: int
-    first_frame: int | Tensor = 0
+    first_frame: int | Fraction = 0
 
     def draw(self, layer: int, upsampling: int, length: int, like: Tensor) -> Tensor:
         """Noise for a layer whose signal has ``upsampling`` samples a latent frame.
 
         Returns:
-            (B or 1, 1, length), of the device and dtype of ``like``.
+            (1, 1, length), of the device and dtype of ``like``.
         """
-        offsets = torch.as_tensor(self.first_frame, dtype=torch.int64, device=like.device).reshape(-1, 1, 1)
-        positions = offsets * upsampling + torch.arange(length, device=like.device)  # B 1 T
-        return gaussian(self.seed, layer, positions).to(like.dtype)
+        first = int(self.first_frame * upsampling)
+        positions = torch.arange(first, first + length, device=like.device)
+        return gaussian(self.seed, layer, positions).to(like.dtype)[None, None]

@@ -16,6 +16,7 @@ from .checkpoint import check_state_dict, load_state_dict, save_checkpoint
 from .config import ModelConfig
 from .errors import ModelError
 from .fingerprint import fingerprint
+from .inference import fuse
 from .layers import Decoder, Encoder, convolutions
 from .noise import NoiseSource
 from .vq import ResidualVectorQuantize
@@ -216,12 +217,14 @@ class SNAC(nn.Module):
     def fold(self) -> SNAC:
         """Turns the model into its inference form, in place, and returns it.
 
-        Each weight norm is computed once and for all; the results stay the same. The state dict is then
-        no longer of the published form, and the model is not for training or saving.
+        Each weight norm is computed once and for all, and on a CPU kernels take the place of the costly
+        layers; the results stay the same but for rounding. The state dict is then no longer of the published
+        form, and the model is not for training or saving.
         """
         if self._fingerprint_of_folded is None:
             self._fingerprint_of_folded = self.fingerprint()
         for module in convolutions(self):
             if parametrize.is_parametrized(module, "weight"):
                 parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
+        fuse(self.encoder, self.decoder)
         return self.eval().requires_grad_(False)

@@ -17,7 +17,7 @@ from .attention import LocalMHA
 from .layers import DecoderBlock
 from .noise import NoiseSource
 from .snac import SNAC
-from .tiles import _latents_reaching as latents_reaching
+from .stages import inputs_reaching as latents_reaching
 from .tiles import tile_frames
 
 
@@ -221,7 +221,7 @@ class _Stage:
 def _stages(model: SNAC, seed: int | None) -> list[_Stage]:
     stages, per_frame = [], 1
     rates = iter(model.decoder_rates)
-    for layer in (*model.decoder.at_latent_rate(), *model.decoder.above_latent_rate()):
+    for layer in (*model.decoder.at_latent_rate(), *model.decoder.blocks(), *model.decoder.output_layers()):
         scale = next(rates) if isinstance(layer, DecoderBlock) else 1
         stages.append(_Stage(layer, scale, per_frame, seed))
         per_frame *= scale

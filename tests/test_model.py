@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -174,12 +175,13 @@ def test_noise_is_that_of_plain_integers() -> None:
         np.testing.assert_allclose(gaussian(seed, layer, torch.tensor(places)).numpy(), expected, atol=2e-5)
 
 
-def test_noise_of_a_batch_follows_each_items_place() -> None:
+def test_noise_follows_its_place_within_a_frame_too() -> None:
     like = torch.zeros(2, 4, 6)
-    both = NoiseSource(5, torch.tensor([0, 3])).draw(layer=2, upsampling=2, length=6, like=like)
-    assert both.shape == (2, 1, 6)
-    later = NoiseSource(5, 3).draw(layer=2, upsampling=2, length=6, like=like)
-    assert torch.equal(both[1:], later)
+    whole = NoiseSource(5).draw(layer=2, upsampling=4, length=18, like=torch.zeros(1, 1, 18))
+    for first in (Fraction(3), Fraction(5, 2), Fraction(9, 4)):
+        part = NoiseSource(5, first).draw(layer=2, upsampling=4, length=6, like=like)
+        assert part.shape == (1, 1, 6)
+        assert torch.equal(part, whole[..., int(first * 4) : int(first * 4) + 6])
 
 
 @pytest.mark.parametrize(

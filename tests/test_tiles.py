@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from snac.snac import SNAC
-from snac.tiles import decode_tiles, decoder_reach, encode_tiles, encoder_reach, tile_frames
+from snac.stages import inputs_reaching
+from snac.tiles import decode_tiles, decoder_reach, encode_tiles, tile_frames
 
 from .published import FULL, SMALL, randomise, test_signal
 
@@ -46,14 +47,14 @@ def test_tiles_equal_the_whole(model: SNAC) -> None:
         audio = test_signal(length, RATE, length)
         whole_codes = model.encode(audio)
         whole_audio = model.decode(whole_codes)[:, 0]
-        for tiles in (1, 2, 5):
+        for tiles, workers in ((1, 1), (2, 3), (5, 2)):
             frames = tiles * model.config.frame_alignment
-            parts = list(encode_tiles(model, blocks_of(audio[0], (1, 333, 64)), 1, frames))
+            parts = list(encode_tiles(model, blocks_of(audio[0], (1, 333, 64)), 1, frames, workers))
             codes = [torch.cat(level, dim=1) for level in zip(*parts, strict=True)]
             assert [code.shape for code in codes] == [code.shape for code in whole_codes]
             differing += sum(int((a != b).sum()) for a, b in zip(codes, whole_codes, strict=True))
             tokens += sum(code.numel() for code in codes)
-            decoded = torch.cat(list(decode_tiles(model, whole_codes, frames=frames)), dim=1)
+            decoded = torch.cat(list(decode_tiles(model, whole_codes, frames=frames, workers=workers)), dim=1)
             torch.testing.assert_close(decoded, whole_audio, atol=1e-5, rtol=0)
     assert differing <= tokens // 1000  # ties at float rounding
 
@@ -70,19 +71,18 @@ def test_a_part_is_cut_from_the_whole(model: SNAC) -> None:
 
 
 def test_reach_is_enough_and_not_wasteful(model: SNAC) -> None:
-    """Beyond the reach a changed input changes nothing; just within, in most configurations, it does."""
+    """Beyond the reach a changed input changes nothing; within it, it does."""
     unit, hop = model.config.frame_alignment, model.hop_length
-    reach = encoder_reach(model)
-    total = reach.before + unit + reach.after
-    audio = test_signal((total + 2 * unit) * hop, RATE, 3)
+    middle = -(inputs_reaching(model.encoder.block, 0, 0)[0] // hop) + 2 * unit
+    low, high = inputs_reaching(model.encoder.block, middle, middle)
+    audio = test_signal(high + 1 + 2 * unit * hop, RATE, 3)
+    audio = audio[..., : audio.shape[-1] // (unit * hop) * unit * hop]
     with torch.inference_mode():
-        quiet = model.encoder(audio)
-        changed = audio.clone()
-        changed[..., : unit * hop] += 0.5
-        loud = model.encoder(changed)
-    middle = slice(unit + reach.before, unit + reach.before + unit)
-    assert torch.equal(quiet[..., middle], loud[..., middle])
-    assert not torch.equal(quiet[..., : 2 * unit], loud[..., : 2 * unit])
+        quiet = model.encoder(audio)[..., middle]
+        for first, last, same in ((0, low, True), (high + 1, None, True), (low, low + hop, False)):
+            changed = audio.clone()
+            changed[..., max(first, 0) : last] += 0.5
+            assert torch.equal(model.encoder(changed)[..., middle], quiet) == same
 
 
 @torch.inference_mode()
@@ -105,4 +105,4 @@ def test_full_configurations_have_tiles_of_moderate_length() -> None:
         seconds = tile_frames(model) * model.hop_length / model.sampling_rate
         assert 0.3 < seconds < 4
         assert tile_frames(model) % model.config.frame_alignment == 0
-        assert 0 < decoder_reach(model).before <= 2 * model.config.frame_alignment + 16
+        assert 0 < decoder_reach(model)[0] <= 2 * model.config.frame_alignment + 16

@@ -1,0 +1,155 @@
+"""The inference form of the costly layers on a CPU: matrix products between the kernels of ``kernels.py``.
+
+``SNAC.fold`` attaches these to the layers they stand for; the layers use them on float32 tensors on the CPU
+where no gradients are asked for. Results are the layers' own within float rounding.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .layers import SNAKE_EPSILON, Decoder, DecoderBlock, Encoder, EncoderBlock, ResidualUnit
+
+
+def _kernels() -> ModuleType | None:
+    """The compiled kernels; None where numba cannot be had, and the plain layers do."""
+    try:
+        return importlib.import_module("snac.kernels")
+    except ImportError:
+        return None
+
+
+def fuse(encoder: Encoder, decoder: Decoder) -> None:
+    """Attaches the inference forms; without numba, or where a layer is of another kind, it stays as it is."""
+    kernels = _kernels()
+    if kernels is None:
+        return
+    for layer in [*encoder.modules(), *decoder.modules()]:
+        if isinstance(layer, ResidualUnit) and _suits(kernels, layer.block[1]):
+            layer.fused = FusedUnit(kernels, layer.block)
+        elif isinstance(layer, EncoderBlock):
+            layer.fused = FusedDown(kernels, layer.block[-2], layer.block[-1])
+        elif isinstance(layer, DecoderBlock):
+            layer.fused = FusedUp(kernels, layer.block[0], layer.block[1])
+    decoder.fused = FusedOutput(kernels, decoder.model[-3], decoder.model[-2])
+
+
+def _suits(kernels: ModuleType, dilated: Any) -> bool:
+    depthwise = dilated.groups == dilated.in_channels
+    return depthwise and dilated.kernel_size[0] == kernels.KERNEL and dilated.dilation[0] in (1, 3, 9)
+
+
+def _snake(snake: Any) -> np.ndarray:
+    """Rates and scales (2, C) as the kernels take them."""
+    alpha = snake.alpha.detach().double().flatten() + SNAKE_EPSILON
+    return _array(torch.stack((alpha / math.pi, 1 / alpha)))
+
+
+def _array(values: Tensor) -> np.ndarray:
+    array: np.ndarray = values.detach().to("cpu", torch.float32).contiguous().numpy().copy()
+    return array
+
+
+class FusedUnit:
+    """A depthwise residual unit: one kernel, one matrix product added to the signal in place."""
+
+    def __init__(self, kernels: ModuleType, block: nn.Sequential) -> None:
+        first, dilated, second, pointwise = (layer for layer in block)  # as ResidualUnit has them
+        convolution: Any = dilated
+        product: Any = pointwise
+        self.run = kernels.depthwise_unit
+        self.snakes = _snake(first), _snake(second)
+        self.weight, self.bias = _array(convolution.weight[:, 0]), _array(convolution.bias)
+        self.dilation = int(convolution.dilation[0])
+        self.product = torch.from_numpy(_array(product.weight[:, :, 0]))
+        self.shift = _array(product.bias)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(B, C, T) to itself, overwritten."""
+        for item in x:
+            out = torch.empty_like(item)
+            self.run(
+                item.numpy(),
+                self.shift,
+                self.snakes[0],
+                self.weight,
+                self.bias,
+                self.snakes[1],
+                self.dilation,
+                out.numpy(),
+            )
+            item.addmm_(self.product, out)
+        return x
+
+
+class FusedDown:
+    """A snake and a strided convolution of twice as many taps: three matrix products for two frames."""
+
+    def __init__(self, kernels: ModuleType, snake: nn.Module, down: Any) -> None:
+        self.split, self.join = kernels.split_phases, kernels.join_frames
+        self.snake, self.bias = _snake(snake), _array(down.bias)
+        self.stride, self.pad = int(down.stride[0]), int(down.padding[0])
+        taps = down.weight.detach().permute(2, 0, 1)  # 2S C' C
+        early, late = (half.permute(1, 0, 2).flatten(1) for half in taps.chunk(2))  # C' (S C)
+        self.products = torch.from_numpy(_array(torch.stack((early, early + late, late))))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(B, C, T) to (B, C', T / stride)."""
+        batch, channels, length = x.shape
+        frames = length // self.stride
+        out = x.new_empty(batch, self.bias.shape[0], frames)
+        sides = x.new_empty(3, self.stride, channels, (frames + 1) // 2)
+        for item, to in zip(x, out, strict=True):
+            self.split(item.numpy(), self.snake, self.pad, sides.numpy())
+            products = torch.bmm(self.products, sides.flatten(1, 2))
+            self.join(products.numpy(), self.bias, to.numpy())
+        return out
+
+
+class FusedUp:
+    """A snake and a transposed convolution of twice as many taps: three matrix products for two frames."""
+
+    def __init__(self, kernels: ModuleType, snake: nn.Module, up: Any) -> None:
+        self.split, self.join = kernels.split_frames, kernels.join_samples
+        self.snake, self.bias = _snake(snake), _array(up.bias)
+        self.stride, self.first = int(up.stride[0]), int(up.padding[0])
+        taps = up.weight.detach().permute(2, 1, 0)  # 2S C' C
+        early, late = (half.flatten(0, 1) for half in taps.chunk(2))  # (S C') C
+        # A frame's samples come from itself and, their second half, from the frame before.
+        self.products = torch.from_numpy(_array(torch.stack((late, late + early, early))))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(B, C, T) to (B, C', T * stride)."""
+        batch, channels, frames = x.shape
+        out = x.new_empty(batch, self.bias.shape[0], frames * self.stride)
+        pairs = frames // 2 + 1
+        sides = x.new_empty(3, channels, pairs)
+        for item, to in zip(x, out, strict=True):
+            self.split(item.numpy(), self.snake, sides.numpy())
+            products = torch.bmm(self.products, sides)
+            grid = products.view(3, self.stride, self.bias.shape[0], pairs)
+            self.join(grid.numpy(), self.bias, self.first, to.numpy())
+        return out
+
+
+class FusedOutput:
+    """The decoder's last snake, convolution to one channel, and tanh."""
+
+    def __init__(self, kernels: ModuleType, snake: nn.Module, convolution: Any) -> None:
+        self.run = kernels.output
+        self.snake = _snake(snake)
+        self.weight, self.bias = _array(convolution.weight[0]), np.float32(convolution.bias.item())
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(B, C, T) to (B, 1, T)."""
+        out = x.new_empty(x.shape[0], 1, x.shape[2])
+        for item, to in zip(x, out, strict=True):
+            self.run(item.numpy(), self.snake, self.weight, self.bias, to[0].numpy())
+        return out.tanh_()
