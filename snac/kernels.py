@@ -11,7 +11,8 @@ Chebyshev nodes; within 3e-7 in float32). Below, ``rate`` is a / pi and ``scale`
 Strided and transposed convolutions of twice as many taps as their stride are sums of two matrix products a
 frame, y[f] = W0 d[f] + W1 d[f + 1]. For two frames at once three products suffice (Winograd 1980,
 "Arithmetic Complexity of Computations", F(2, 2)): m0 = W0 (d0 - d1), m1 = (W0 + W1) d1, m2 = W1 (d1 - d2)
-give y0 = m0 + m1 and y1 = m1 - m2. The ``split`` kernels write the right sides, the ``join`` kernels the sums.
+give y0 = m0 + m1 and y1 = m1 - m2. The ``split`` kernels write the right sides, the ``join`` kernels the
+sums.
 """
 
 from __future__ import annotations
@@ -41,7 +42,10 @@ def _inlined(function: Callable[..., Any]) -> Any:
 
 def _compiled(function: Callable[..., Any]) -> Any:
     """Compiled at the first call on a machine, then kept beside the package or in the user's cache."""
-    return numba.njit(fastmath=_FAST, nogil=True, cache=True)(function)
+    try:
+        return numba.njit(fastmath=_FAST, nogil=True, cache=True)(function)
+    except RuntimeError:  # neither place can be written
+        return numba.njit(fastmath=_FAST, nogil=True)(function)
 
 
 def _snaked_(x: Any, rate: Any, scale: Any) -> Any:
