@@ -1,147 +1,210 @@
-"""The core of training: data, losses, restarts of codewords, exact resume."""
+"""The training loop: it learns, stops and resumes exactly, and keeps what it had when something fails."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import os
-import re
-import subprocess
-import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from snac.config import ModelConfig
 from snac.snac import SNAC
-from snaccli.errors import AudioError, UsageError
-from snaccli.training.config import DataConfig, TrainConfig
-from snaccli.training.data import PackedAudio, SegmentSampler, validation_segments
-from snaccli.training.losses import LowBandLoss, SpectralLoss
-from snaccli.training.quantise import CodebookUsage, fit_codebooks, quantise, soften
-from snaccli.training.trainer import CHECKPOINT, Trainer, TrainingError
+from snaccli.errors import ModelError, UsageError
+from snaccli.training.config import TrainConfig
+from snaccli.training.export import export
+from snaccli.training.interrupts import StopRequest
+from snaccli.training.loop import Interrupted, Trainer
+from snaccli.training.report import JsonLog, TensorBoard, spectrogram
+from snaccli.training.state import BEST, LAST, AveragedWeights, TrainingError, write_checkpoint
+from snaccli.training.validation import BASELINE
 
-RATE = 8000
-ROOT = Path(__file__).resolve().parent.parent
+from .training_runs import MODEL, RATE, make_config, pack, recordings
+
+ADVERSARIAL = {
+    "weights": {"adversarial": 1.0, "feature": 1.0},
+    "adversarial": {"start": 2, "channels": 1, "periods": [2, 3], "windows": [128]},
+}
 
 
-def pack(path: Path, lengths: tuple[int, ...] = (9000, 4000, 300)) -> str:
-    """Tones of one pitch a row, so that a segment tells which row it is from."""
-    waves = [0.4 * np.sin(2 * np.pi * 200 * (i + 1) * np.arange(n) / RATE) for i, n in enumerate(lengths)]
-    np.save(path, (np.concatenate(waves) * 32767).astype(np.int16))
-    starts = np.cumsum([0, *lengths[:-1]])
-    rows = [
-        {"name": str(i), "start": int(start), "length": length, "bandwidth_hz": RATE / 2}
-        for i, (start, length) in enumerate(zip(starts, lengths, strict=True))
-    ]
-    path.with_suffix(".json").write_text(json.dumps(rows))
-    return str(path)
+class Rows:
+    """A report that keeps what it is told, and may cut the power."""
+
+    def __init__(self, cut_at: int | None = None) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self.heard: list[str] = []
+        self.cut_at = cut_at
+
+    def row(self, row: dict[str, Any]) -> None:
+        self.rows.append(row)
+        if self.cut_at is not None and row["step"] >= self.cut_at:
+            raise PowerCutError
+
+    def audio(self, step: int, name: str, samples: np.ndarray, rate: int) -> None:
+        assert samples.dtype == np.float32
+        self.heard.append(name)
+
+    def close(self) -> None:
+        pass
+
+
+class PowerCutError(Exception):
+    pass
 
 
 @pytest.fixture
-def config(tmp_path: Path) -> TrainConfig:
-    model = ModelConfig.from_dict(
-        {
-            "sampling_rate": RATE,
-            "encoder_dim": 4,
-            "encoder_rates": [4, 4],
-            "decoder_dim": 16,
-            "decoder_rates": [4, 4],
-            "attn_window_size": None,
-            "codebook_size": 32,
-            "codebook_dim": 4,
-            "vq_strides": [2, 1],
-        }
-    )
-    train = pack(tmp_path / "train.npy")
-    data = DataConfig(train={train: 1.0}, validation=[train], segment=1024, batch=2)
-    return TrainConfig(
-        model=model,
-        data=data,
-        steps=12,
-        unquantised_steps=4,
-        fit_seconds=1.0,
-        decay_steps=4,
-        revive_every=3,
-        checkpoint_every=3,
-        validate_every=6,
-        learning_rate=2e-3,
-    )
+def packed(tmp_path: Path) -> str:
+    return pack(tmp_path / "train.npy")
 
 
-def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, config: TrainConfig) -> None:
-    whole = Trainer(config, tmp_path / "whole")
-    whole.run()
+@pytest.fixture
+def config(packed: str) -> TrainConfig:
+    return make_config(packed)
 
-    class PowerCutError(Exception):
-        pass
 
-    def cut(row: dict) -> None:
-        if row.get("step") == 10:
-            raise PowerCutError
-
-    first = Trainer(config, tmp_path / "parts")
-    with pytest.raises(PowerCutError):
-        first.run(cut)
-    second = Trainer(config, tmp_path / "parts")
-    assert second.resume()
-    assert second.step == 9
-    second.run()
-    for (name, a), (_, b) in zip(
-        whole.model.state_dict().items(), second.model.state_dict().items(), strict=True
-    ):
+def same_weights(one: Trainer, other: Trainer) -> None:
+    states = zip(one.model.state_dict().items(), other.model.state_dict().items(), strict=True)
+    for (name, a), (_, b) in states:
         assert torch.equal(a, b), name
 
 
-def test_an_exported_model_can_be_used(tmp_path: Path, config: TrainConfig) -> None:
-    trainer = Trainer(config, tmp_path / "run")
-    model = SNAC.from_pretrained(trainer.export(tmp_path / "model"))
-    assert model.config == config.model
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"ema": 0.9, "accumulate": 2, "precision": "bf16"},
+        {"unquantised_steps": 0, **ADVERSARIAL},
+        {"stages": [{"steps": 5, "seconds": 0.128, "batch": 2}, {"epochs": 4, "seconds": 0.256, "batch": 4}]},
+    ],
+    ids=["plain", "averaged parts in bf16", "adversarial", "stages"],
+)
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, packed: str, values: dict) -> None:
+    config = make_config(packed, **values)
+    whole = Trainer(config, tmp_path / "whole")
+    whole.run()
+    cut = Trainer(config, tmp_path / "parts", reports=[Rows(cut_at=10)])
+    with pytest.raises(PowerCutError):
+        cut.run()
+    resumed = Trainer(config, tmp_path / "parts")
+    assert resumed.resume()
+    assert resumed.step == 9
+    resumed.run()
+    assert resumed.step == whole.step == whole.schedule.steps
+    same_weights(whole, resumed)
+    assert resumed.progress == whole.progress
+    if whole.average is not None and resumed.average is not None:
+        for name, weight in whole.average.weights.items():
+            assert torch.equal(weight, resumed.average.weights[name]), name
+
+
+def test_a_run_in_pieces_equals_a_run_at_once(tmp_path: Path, config: TrainConfig) -> None:
+    whole = Trainer(config, tmp_path / "whole")
+    whole.run()
+    for _ in range(3):
+        piece = Trainer(config, tmp_path / "pieces")
+        piece.resume()
+        piece.run(limit=4)
+    assert piece.step == 12
+    same_weights(whole, piece)
+
+
+def test_the_loss_falls(tmp_path: Path, packed: str) -> None:
+    config = make_config(packed, stages=[{"steps": 60, "seconds": 0.128, "batch": 4}], unquantised_steps=20)
+    rows = Rows()
+    trainer = Trainer(config, tmp_path / "run", reports=[rows])
+    trainer.run()
+    (row,) = trainer.progress.table()
+    assert row["last"]["mel"] < 0.7 * row["baseline"]["mel"]
+    assert row["improvement_percent"] > 20
+    baseline = json.loads((tmp_path / "run" / BASELINE).read_text())["stages"]
+    assert [(entry["segment"], entry["metrics"]) for entry in baseline] == [(1024, row["baseline"])]
+    assert rows.rows[0]["baseline"] == row["baseline"], "measured before the first step"
+    assert any(len(entry["perplexity"]) == 2 for entry in rows.rows if "perplexity" in entry)
+    assert "example 0/decoded" in rows.heard
+
+
+def test_adversarial_training_has_its_losses_and_spares_the_export(tmp_path: Path, packed: str) -> None:
+    rows = Rows()
+    config = make_config(packed, unquantised_steps=0, **ADVERSARIAL)
+    trainer = Trainer(config, tmp_path / "run", reports=[rows])
+    assert trainer.adversary is not None
+    before = [weight.clone() for weight in trainer.adversary.discriminators.parameters()]
+    trainer.run()
+    last = [row for row in rows.rows if "loss" in row][-1]
+    assert {"adversarial", "feature", "discriminator"} <= last.keys()
+    after = list(trainer.adversary.discriminators.parameters())
+    assert any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    model = SNAC.from_pretrained(export(trainer, tmp_path / "model"))
     for name, weight in trainer.model.state_dict().items():
+        assert torch.equal(model.state_dict()[name], weight), "as it is now, not as it validated best"
+
+
+@pytest.mark.parametrize("parts", [("encoder", "quantizer"), ("decoder",), ("encoder.block.0", "quantizer")])
+def test_frozen_parts_keep_their_weights(tmp_path: Path, packed: str, parts: tuple[str, ...]) -> None:
+    config = make_config(packed, freeze=list(parts), unquantised_steps=0)
+    trainer = Trainer(config, tmp_path / "run")
+    before = {name: weight.clone() for name, weight in trainer.model.state_dict().items()}
+    trainer.run(limit=6)
+    # Fresh codebooks are fitted where they are not frozen.
+    for name, weight in trainer.model.state_dict().items():
+        frozen = any(name.startswith(f"{part}.") for part in parts)
+        assert not frozen or torch.equal(weight, before[name]), name
+    assert any(not torch.equal(trainer.model.state_dict()[name], weight) for name, weight in before.items())
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [(["encodr"], "did you mean 'encoder'"), (["encoder", "quantizer", "decoder"], "nothing to train")],
+)
+def test_freezing_what_is_not_there(tmp_path: Path, packed: str, parts: list[str], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        Trainer(make_config(packed, freeze=parts), tmp_path / "run")
+
+
+def test_a_model_is_trained_on(tmp_path: Path, packed: str) -> None:
+    first = Trainer(make_config(packed), tmp_path / "first")
+    first.run(limit=6)
+    folder = export(first, tmp_path / "model")
+    values: dict[str, Any] = {"init": str(folder), "unquantised_steps": 0}
+    second = Trainer(make_config(packed, **values), tmp_path / "second")
+    trained = SNAC.from_pretrained(folder).state_dict()
+    assert all(torch.equal(weight, trained[name]) for name, weight in second.model.state_dict().items())
+    second.run(limit=2)
+    with pytest.raises(UsageError, match=r"encoder_dim 8, but .* has 4"):
+        Trainer(make_config(packed, **values, model=MODEL | {"encoder_dim": 8}), tmp_path / "third")
+    with pytest.raises(ModelError):
+        Trainer(make_config(packed, init="no such model"), tmp_path / "third")
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_an_exported_model_can_be_used(tmp_path: Path, packed: str, half: bool) -> None:
+    trainer = Trainer(make_config(packed, half=half), tmp_path / "run")
+    trainer.run()
+    model = SNAC.from_pretrained(export(trainer, tmp_path / "model"))
+    assert model.config == trainer.model.config
+    best = torch.load(tmp_path / "run" / BEST, weights_only=True)
+    for name, weight in best["model"].items():
         torch.testing.assert_close(model.state_dict()[name], weight, atol=1e-3, rtol=1e-3)
-
-
-def test_the_command_trains_resumes_and_exports(tmp_path: Path, config: TrainConfig) -> None:
-    text = (ROOT / "examples" / "train" / "mini.toml").read_text()
-    for name in ("speech_train", "music_train", "speech_val", "music_val"):
-        pack(tmp_path / f"{name}.npy")
-    text = text.replace("../../corpus/", "").replace("compile = true", "compile = false")
-    text = re.sub(r"(?m)^(steps|unquantised_steps|decay_steps|batch) = .*$", r"\1 = 1", text)
-    (tmp_path / "mini.toml").write_text("fit_seconds = 1\n" + text)
-    command = [sys.executable, "-m", "snaccli.training", "mini.toml", "run", "--export", "model"]
-    for words in ('"step": 1', "resumed at step 1"):
-        done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        assert words in done.stdout
-    assert SNAC.from_pretrained(tmp_path / "model").config.hop_length == 320
-
-
-def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT)}
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert model.fingerprint() in card
+    assert f"after step {best['step']} of 12" in card
+    assert f"{best['metrics']['loss']:.4f}" in card
 
 
 def test_a_fresh_folder_has_nothing_to_resume(tmp_path: Path, config: TrainConfig) -> None:
     assert not Trainer(config, tmp_path / "run").resume()
 
 
-def test_a_checkpoint_of_another_model_is_named(tmp_path: Path, config: TrainConfig) -> None:
+def test_a_checkpoint_of_another_model_is_named(tmp_path: Path, packed: str, config: TrainConfig) -> None:
     trainer = Trainer(config, tmp_path / "run")
     trainer.save()
-    wider = dataclasses.replace(config.model, encoder_dim=8, latent_dim=32)
+    wider = make_config(packed, model=MODEL | {"encoder_dim": 8})
     with pytest.raises(TrainingError, match="does not fit"):
-        Trainer(dataclasses.replace(config, model=wider), tmp_path / "run").resume()
-    (tmp_path / "run" / CHECKPOINT).write_bytes(b"not a checkpoint")
-    with pytest.raises(TrainingError, match="does not fit"):
+        Trainer(wider, tmp_path / "run").resume()
+    (tmp_path / "run" / LAST).write_bytes(b"not a checkpoint")
+    with pytest.raises(TrainingError, match="no checkpoint, or damaged"):
         trainer.resume()
-
-
-def test_the_loss_falls(tmp_path: Path, config: TrainConfig) -> None:
-    trainer = Trainer(dataclasses.replace(config, steps=60, unquantised_steps=20), tmp_path / "run")
-    before = trainer.validate()
-    trainer.run()
-    assert trainer.validate()["mel"] < 0.7 * before["mel"]
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(
@@ -149,158 +212,96 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(
 ) -> None:
     trainer = Trainer(config, tmp_path / "run")
     trainer.save()
-    kept = (tmp_path / "run" / CHECKPOINT).read_bytes()
+    kept = (tmp_path / "run" / LAST).read_bytes()
     with torch.no_grad():
         trainer.model.decoder.model[-2].bias.fill_(float("nan"))
-    with pytest.raises(TrainingError, match="not finite at step 0"):
+    trainer.progress.baseline = {"1024": {"loss": 1.0}}
+    with pytest.raises(TrainingError, match=r"not finite at step 0: loss, .*mel, in a batch of \d"):
         trainer.run()
-    assert (tmp_path / "run" / CHECKPOINT).read_bytes() == kept
+    assert (tmp_path / "run" / LAST).read_bytes() == kept
 
 
-def test_segments_stay_within_their_recording(tmp_path: Path) -> None:
-    packed = PackedAudio(pack(tmp_path / "a.npy"), RATE)
-    rng = np.random.default_rng(0)
-    pitches = set()
-    for _ in range(40):
-        wave = packed.segment(rng, 2000)
-        assert wave.shape == (2000,)
-        spectrum = np.abs(np.fft.rfft(wave))
-        pitches.add(round(float(np.argmax(spectrum)) * RATE / 2000 / 200))
-        assert spectrum.max() ** 2 > 0.5 * (spectrum**2).sum() or not wave[300:].any()
-    assert pitches >= {1, 2}
+def test_a_request_to_stop_writes_a_checkpoint_first(tmp_path: Path, config: TrainConfig) -> None:
+    stop = StopRequest()
+
+    class Presses(Rows):
+        def row(self, row: dict[str, Any]) -> None:
+            stop.number = 2 if "codebooks_fitted_to" in row else 0
+
+    trainer = Trainer(config, tmp_path / "run", reports=[Presses()])
+    with pytest.raises(Interrupted, match="stopped after step 5 of 12") as caught:
+        trainer.run(stop=stop)
+    assert caught.value.status == 130
+    resumed = Trainer(config, tmp_path / "run")
+    assert resumed.resume()
+    assert resumed.step == 5
 
 
-def test_batches_depend_on_seed_and_step_alone(tmp_path: Path) -> None:
-    path = pack(tmp_path / "a.npy")
-    sampler = SegmentSampler({path: 1.0}, RATE, 1024, 3, seed=5)
-    batch = sampler(7)
-    assert batch.shape == (3, 1, 1024)
-    assert batch.dtype == np.float32
-    assert np.abs(batch).max() <= 1
-    sampler(8)
-    np.testing.assert_array_equal(batch, sampler(7))
-    assert not np.array_equal(batch, sampler(8))
-    assert not np.array_equal(batch, SegmentSampler({path: 1.0}, RATE, 1024, 3, seed=6)(7))
+def test_a_full_disk_keeps_the_former_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_checkpoint(tmp_path / LAST, {"step": 1})
+    kept = (tmp_path / LAST).read_bytes()
+
+    def full(state: Any, file: Any) -> None:
+        file.write(b"half of it")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(TrainingError, match="No space left on device; the former checkpoint stands"):
+        write_checkpoint(tmp_path / LAST, {"step": 2})
+    assert (tmp_path / LAST).read_bytes() == kept
+    assert [path.name for path in tmp_path.iterdir()] == [LAST]
 
 
-def test_packed_audio_that_does_not_fit_is_named(tmp_path: Path) -> None:
-    path = Path(pack(tmp_path / "a.npy"))
-    rows = json.loads(path.with_suffix(".json").read_text())
-    rows[-1]["length"] += 1
-    path.with_suffix(".json").write_text(json.dumps(rows))
-    with pytest.raises(AudioError, match="reach beyond"):
-        PackedAudio(path, RATE)
-    with pytest.raises(AudioError, match="cannot be read"):
-        PackedAudio(tmp_path / "missing.npy", RATE)
-
-
-def test_validation_segments_are_spread_over_the_whole(tmp_path: Path) -> None:
-    path = pack(tmp_path / "a.npy")
-    segments = list(validation_segments([path], RATE, 1000, count=5))
-    assert [segment.shape for segment in segments] == [(1, 1, 1000)] * 5
-    assert not np.array_equal(segments[0], segments[-1])
-
-
-def test_spectral_loss_is_zero_for_equals_and_grows_with_level() -> None:
-    loss = SpectralLoss(RATE)
-    audio = 0.1 * torch.randn(2, 4096)
-    assert all(float(part) == 0 for part in loss(audio, audio))
-    losses = [float(loss(audio * gain, audio)[1]) for gain in (0.9, 0.5, 0.1)]
-    assert losses == sorted(losses)
-    # A gain is the same step in every band: its logarithm.
-    assert losses[1] == pytest.approx(np.log10(2), rel=0.02)
-
-
-def test_low_band_loss_hears_low_phases_and_no_high_ones() -> None:
-    loss = LowBandLoss(RATE, cutoff=1000)
-    time = torch.arange(8192) / RATE
-    low, high = 0.3 * torch.sin(2 * np.pi * 300 * time)[None], 0.3 * torch.sin(2 * np.pi * 3000 * time)[None]
-    assert float(loss(low + high, low)) < 0.02
-    assert float(loss(torch.zeros_like(low), low)) == pytest.approx(1, abs=0.01)
-    assert float(loss(-low, low)) == pytest.approx(2, abs=0.02)
-    # Each clip counts by its own loudness.
-    quiet = torch.cat((low, 0.05 * low))
-    assert float(loss(torch.zeros_like(quiet), quiet)) == pytest.approx(1, abs=0.05)
-
-
-def test_the_stand_in_for_codebooks_is_noise_of_the_size_of_their_error(config: TrainConfig) -> None:
-    torch.manual_seed(0)
-    quantizer = SNAC.from_model_config(config.model).quantizer
-    z = torch.randn(2, config.model.latent_dim or 0, 64, requires_grad=True)
-    soft, distance = soften(quantizer, z)
-    again, _ = soften(quantizer, z)
-    assert soft.shape == z.shape
-    assert not torch.equal(soft, again)
-    (soft.square().mean() + distance).backward()  # type: ignore[no-untyped-call]
-    assert z.grad is not None
-    assert z.grad.abs().sum() > 0
-    # One level of it: points of the sphere, as far apart as 32 codewords on it would have them.
-    level = next(quantizer.levels())
-    unit = torch.nn.functional.normalize(level.project(z), dim=1)
-    even = 32 ** (-1 / 3)
-    moved = torch.nn.functional.normalize(unit + even / 2 * torch.randn_like(unit), dim=1)
-    assert 0.5 * even < float((moved - unit).norm(dim=1).mean()) < 1.5 * even
-
-
-def test_quantising_for_training_equals_the_model(config: TrainConfig) -> None:
-    model = SNAC.from_model_config(config.model)
-    z = torch.randn(2, config.model.latent_dim or 0, 8)
-    result = quantise(model.quantizer, z)
-    z_q, codes = model.quantizer(z)
-    torch.testing.assert_close(result.z_q, z_q)
-    assert all(torch.equal(a, b) for a, b in zip(result.indices, codes, strict=True))
-    (result.commitment + result.codebook).backward()
-    assert all(level.codebook.weight.grad is not None for level in model.quantizer.levels())
-
-
-def test_fitted_codebooks_quantise_better_than_drawn_ones(config: TrainConfig) -> None:
-    torch.manual_seed(0)
-    quantizer = SNAC.from_model_config(config.model).quantizer
-    latents = [torch.randn(4, config.model.latent_dim or 0, 32) for _ in range(4)]
-    before = quantise(quantizer, latents[0]).commitment
-    assert fit_codebooks(quantizer, latents) == [256, 512]
-    assert quantise(quantizer, latents[0]).commitment < 0.7 * before
-
-
-def test_idle_codewords_move_and_busy_ones_stay(config: TrainConfig) -> None:
-    torch.manual_seed(0)
-    quantizer = SNAC.from_model_config(config.model).quantizer
-    usage = CodebookUsage(quantizer, horizon=1.0)
-    z = torch.randn(1, config.model.latent_dim or 0, 2).repeat(1, 1, 32)
+def test_averaged_weights_lag_behind_and_leave_no_trace() -> None:
+    layer = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.zeros_(layer.weight)
+    average = AveragedWeights(layer, 0.5)
+    torch.nn.init.ones_(layer.weight)
+    average.update()
+    assert average.weights["weight"].item() == pytest.approx(0.9)
     for _ in range(20):
-        result = quantise(quantizer, z)
-        usage.update(result)
-    used = result.indices[1].unique()
-    kept = quantizer.quantizers[1].codebook.weight[used].clone()
-    before = usage.perplexity()
-    revived = usage.revive()
-    assert revived[1] == 32 - len(used)
-    assert torch.equal(quantizer.quantizers[1].codebook.weight[used], kept)
-    assert before[1] < 4
-    assert usage.revive() == [0, 0]
+        average.update()
+    assert average.weights["weight"].item() == pytest.approx(1, abs=1e-4)
+    torch.nn.init.zeros_(layer.weight)
+    with average.in_place():
+        assert layer.weight.item() == pytest.approx(1, abs=1e-4)
+    assert layer.weight.item() == 0
 
 
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("stepz = 3", "did you mean 'steps'"),
-        ("steps = 'many'", "steps must be a number"),
-        ("[data]\nsegmnt = 1", "did you mean 'segment'"),
-        ("[weights]\nmell = 1", "did you mean 'mel'"),
-        ("nonsense", "TOML"),
-        ("[data]\nsegment = 1000\n[model]\nattn_window_size = 0", "multiple of"),
-    ],
-)
-def test_configurations_with_mistakes_are_refused(tmp_path: Path, text: str, words: str) -> None:
-    (tmp_path / "run.toml").write_text(text)
-    with pytest.raises(UsageError, match=words):
-        TrainConfig.from_toml(tmp_path / "run.toml")
+def test_folders_are_trained_on(tmp_path: Path) -> None:
+    data = recordings(tmp_path / "data", rate=11025)
+    trainer = Trainer(make_config(str(data)), tmp_path / "run")
+    trainer.run(limit=2)
+    assert trainer.sampler.samples == pytest.approx(4 * 2 * RATE, rel=0.01)
 
 
-def test_paths_in_a_configuration_are_relative_to_it(tmp_path: Path) -> None:
-    text = "[model]\nattn_window_size = 0\nencoder_rates = [4, 4]\ndecoder_rates = [4, 4]\n"
-    (tmp_path / "run.toml").write_text(text + '[data]\nvalidation = ["v.npy"]\n[data.train]\n"t.npy" = 1\n')
-    config = TrainConfig.from_toml(tmp_path / "run.toml")
-    assert config.data.train == {str(tmp_path / "t.npy"): 1.0}
-    assert config.data.validation == [str(tmp_path / "v.npy")]
-    assert config.model.attn_window_size is None
+def test_the_log_forgets_what_is_done_again(tmp_path: Path) -> None:
+    log = JsonLog(tmp_path)
+    for step in (10, 20, 30):
+        log.row({"step": step})
+    with open(tmp_path / "log.jsonl", "a") as file:
+        file.write('{"step": 4')
+    log.forget_after(20)
+    assert [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()] == [
+        10,
+        20,
+    ]
+
+
+def test_tensorboard_gets_scalars_and_sound(tmp_path: Path) -> None:
+    board = TensorBoard(tmp_path, 0)
+    board.row({"step": 1, "loss": 2.0, "perplexity": [3.0, 4.0], "validation": {"mel": 1.0}})
+    board.audio(1, "example", 0.5 * np.sin(np.arange(4000, dtype=np.float32)), RATE)
+    board.close()
+    (events,) = (tmp_path / "tensorboard").iterdir()
+    written = events.read_bytes()
+    for tag in (b"train/loss", b"train/perplexity/1", b"validation/mel", b"example/spectrogram"):
+        assert tag in written
+
+
+def test_a_spectrogram_has_its_tone_at_its_height() -> None:
+    tone = 0.99 * np.sin(2 * np.pi * 1000 * np.arange(RATE) / RATE).astype(np.float32)
+    picture = spectrogram(tone)
+    assert picture.shape[0] == 256
+    assert picture.max() == pytest.approx(1, abs=0.02)
+    assert np.argmax(picture[:, 5]) == 256 - 64

@@ -13,4 +13,4 @@ export MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=17179869184
 if [ -x .venv/bin/python ]; then PATH="$root/.venv/bin:$PATH"; fi
 
 bash examples/corpus/fetch.sh corpus "$@"
-python -m snaccli.training examples/train/mini.toml runs/mini --export runs/mini/model
+python -m snaccli train examples/train/mini.toml -o runs/mini --resume

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from snaccli.cli import bench, decode, encode, info, models, prepare, text, verify
+from snaccli.cli import bench, decode, encode, info, models, prepare, text, tokens, train, verify
 from snaccli.cli.console import Console
 from snaccli.errors import ExitStatus
 
@@ -26,6 +26,11 @@ app = typer.Typer(
 )
 models_app = typer.Typer(
     help="List the models, fetch one, or describe one.",
+    invoke_without_command=True,
+    rich_markup_mode=None,
+)
+tokens_app = typer.Typer(
+    help="Write codes as tokens for language models, or read them back.",
     invoke_without_command=True,
     rich_markup_mode=None,
 )
@@ -88,10 +93,14 @@ _add(app, "info", info.info, info.EXAMPLES)
 _add(app, "verify", verify.verify, verify.EXAMPLES)
 _add(app, "bench", bench.bench, bench.EXAMPLES)
 _add(app, "prepare", prepare.prepare, prepare.EXAMPLES)
+_add(app, "train", train.train, train.EXAMPLES)
 _add(models_app, "list", models.list_models, models.LIST_EXAMPLES)
 _add(models_app, "pull", models.pull, models.PULL_EXAMPLES)
 _add(models_app, "show", models.show, models.SHOW_EXAMPLES)
 app.add_typer(models_app, name="models")
+_add(tokens_app, "export", tokens.export, tokens.EXPORT_EXAMPLES)
+_add(tokens_app, "import", tokens.import_tokens, tokens.IMPORT_EXAMPLES)
+app.add_typer(tokens_app, name="tokens")
 
 
 @app.callback()
@@ -108,6 +117,7 @@ def _main(
 
 
 @models_app.callback()
+@tokens_app.callback()
 def _help_without_command(context: typer.Context) -> None:
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())

@@ -1,1 +1,1 @@
-"""Training: packed audio in, weights out."""
+"""Training and fine-tuning: recordings in, a model out."""

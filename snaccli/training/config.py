@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from typing import Any
 from snac.config import ModelConfig
 
 from ..errors import UsageError
+from .values import build, check_range, check_share, set_value
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -22,7 +21,7 @@ else:
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Factors of the losses; see ``losses.py`` and ``quantise.py`` for each."""
+    """Factors of the losses; see ``losses.py``, ``quantise.py`` and ``discriminators.py`` for each."""
 
     waveform: float = 5.0
     low_band: float = 4.0
@@ -30,23 +29,115 @@ class LossWeights:
     mel: float = 10.0
     commitment: float = 1.0
     codebook: float = 4.0
+    adversarial: float = 0.0
+    feature: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in self.__dataclass_fields__:
+            check_range(f"weights.{name}", getattr(self, name), 0, 1e6)
+
+
+@dataclass(frozen=True)
+class SpectraConfig:
+    """Window lengths in samples of the spectral losses."""
+
+    stft_windows: tuple[int, ...] = (128, 256, 512, 1024, 2048)
+    mel_windows: tuple[int, ...] = (128, 256, 512, 1024, 2048)
+
+    def __post_init__(self) -> None:
+        for window in self.stft_windows + self.mel_windows:
+            check_range("a window in spectra", window, 32, 65536)
+
+
+@dataclass(frozen=True)
+class AdversarialConfig:
+    """The discriminators, which there are if ``weights.adversarial`` or ``weights.feature`` is above 0.
+
+    Attributes:
+        start: step from which they train and count.
+        learning_rate: of their optimiser.
+        channels: of their first layer.
+        periods: of the multi-period discriminators, in samples.
+        windows: of the multi-resolution ones, in samples.
+    """
+
+    start: int = 0
+    learning_rate: float = 1e-4
+    channels: int = 32
+    periods: tuple[int, ...] = (2, 3, 5, 7, 11)
+    windows: tuple[int, ...] = (2048, 1024, 512)
+
+    def __post_init__(self) -> None:
+        check_range("adversarial.channels", self.channels, 1, 1024)
+        check_range("adversarial.learning_rate", self.learning_rate, 0, 1)
+        for period in self.periods:
+            check_range("a period in adversarial", period, 1, 1000)
+        for window in self.windows:
+            check_range("a window in adversarial", window, 32, 65536)
+
+
+@dataclass(frozen=True)
+class AugmentationConfig:
+    """Shares of the segments that are changed; see ``augmentation.py``."""
+
+    speed: float = 0.4
+    mix: float = 0.15
+    level: float = 1.0
+    band_limit: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in self.__dataclass_fields__:
+            check_share(f"augmentation.{name}", getattr(self, name))
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Packed recordings: flat int16 .npy files, each with a .json manifest of its rows beside it.
+    """What the model learns from: folders with train/ and val/ (see ``snac prepare``), or packed sets.
 
     Attributes:
-        train: .npy files, each with the share of segments drawn from it.
-        validation: .npy files.
-        segment: samples a segment.
-        batch: segments a step.
+        train: each source with the share of the segments drawn from it.
+        validation: sources; by default those folders of ``train``.
+        validation_segments: of each source.
+        workers: threads that read ahead.
     """
 
-    train: dict[str, float]
-    validation: list[str]
-    segment: int = 20480
-    batch: int = 8
+    train: Mapping[str, float]
+    validation: tuple[str, ...]
+    validation_segments: int = 24
+    workers: int = 2
+
+    def __post_init__(self) -> None:
+        if not self.train:
+            raise UsageError("data configuration: train names no data: give it a folder made by snac prepare")
+        if not self.validation:
+            raise UsageError("data configuration: validation names no data")
+        for name, share in self.train.items():
+            check_range(f"the share of {name}", share, 1e-9, 1e9)
+        check_range("data.validation_segments", self.validation_segments, 1, 1_000_000)
+        check_range("data.workers", self.workers, 0, 256)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a run.
+
+    Attributes:
+        seconds: length of its segments; rounded to what the model takes.
+        batch: segments a step, of all processes together.
+        steps: of the optimiser; 0 where ``epochs`` says how many.
+        epochs: how often a step's segments, all together, are as long as the training audio.
+    """
+
+    seconds: float
+    batch: int
+    steps: int = 0
+    epochs: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_range("stages: seconds", self.seconds, 1e-3, 600)
+        check_range("stages: batch", self.batch, 1, 1_000_000)
+        if (self.steps > 0) == (self.epochs > 0) or min(self.steps, self.epochs) < 0:
+            raise UsageError("stages configuration: a stage has either steps or epochs, above 0")
 
 
 @dataclass(frozen=True)
@@ -54,43 +145,85 @@ class TrainConfig:
     """One training run.
 
     Attributes:
-        model: constructor arguments of the model.
         data: what it learns from.
-        weights: of the losses.
-        steps: optimiser steps in all.
+        stages: one after another.
+        model: constructor arguments; None for those of ``init``.
+        init: a model to start from, as for ``-m``; empty for fresh weights.
+        freeze: parts that keep their weights: ``encoder``, ``quantizer``, ``decoder``, or parts of these.
+        weights, spectra, adversarial, augmentation: see there.
         unquantised_steps: first steps, in which noise stands in for the codebooks; they are then fitted.
         fit_seconds: audio that the codebooks are fitted to.
-        learning_rate, warmup_steps, decay_steps: linear rise, constant, linear fall to zero at the end.
+        learning_rate, warmup_steps, decay: linear rise, constant, linear fall to zero over the last ``decay``
+            of all steps, a share.
         betas, weight_decay, clip: of AdamW and the gradient norm.
-        revive_every: steps between restarts of idle codewords; none in the last ``decay_steps``.
-        checkpoint_every, validate_every: steps.
+        ema: decay of the averaged weights, which are then what is validated and exported; 0 for none.
+        accumulate: parts a batch is computed in, to save memory.
+        precision: ``fp32``, or ``bf16`` for autocast.
+        revive_every: steps between restarts of idle codewords, 0 for none; none while the rate decays.
+        checkpoint_every: steps.
+        validate_every: steps; 0 for once an epoch.
         compile: fuse the full-rate layers with torch.compile (needs a C++ compiler).
         threads: of torch, 0 for its own choice.
+        half: export in 16 bits.
         seed: of everything random.
     """
 
-    model: ModelConfig
     data: DataConfig
+    stages: tuple[Stage, ...]
+    model: ModelConfig | None = None
+    init: str = ""
+    freeze: tuple[str, ...] = ()
     weights: LossWeights = field(default_factory=LossWeights)
-    steps: int = 4000
-    unquantised_steps: int = 300
+    spectra: SpectraConfig = field(default_factory=SpectraConfig)
+    adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    unquantised_steps: int = 0
     fit_seconds: float = 1600.0
     learning_rate: float = 6e-4
     warmup_steps: int = 50
-    decay_steps: int = 1200
-    betas: tuple[float, float] = (0.8, 0.99)
+    decay: float = 0.3
+    betas: tuple[float, ...] = (0.8, 0.99)
     weight_decay: float = 0.0
     clip: float = 20.0
+    ema: float = 0.0
+    accumulate: int = 1
+    precision: str = "fp32"
     revive_every: int = 50
     checkpoint_every: int = 100
-    validate_every: int = 250
+    validate_every: int = 0
     compile: bool = False
     threads: int = 0
+    half: bool = False
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if not self.stages:
+            raise UsageError("training configuration: no [[stages]]: give one, with steps, seconds and batch")
+        if self.model is None and not self.init:
+            raise UsageError("training configuration: no model: give [model], or init (--init) to start from")
+        if self.precision not in ("fp32", "bf16"):
+            raise UsageError(f"training configuration: precision is fp32 or bf16, not {self.precision!r}")
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise UsageError("training configuration: betas are two numbers from 0 to below 1")
+        check_share("decay", self.decay)
+        check_range("ema", self.ema, 0, 0.999999)
+        check_range("learning_rate", self.learning_rate, 1e-12, 1)
+        check_range("accumulate", self.accumulate, 1, 100_000)
+        check_range("checkpoint_every", self.checkpoint_every, 1, 1e9)
+        for name in ("unquantised_steps", "warmup_steps", "revive_every", "validate_every", "threads"):
+            check_range(name, getattr(self, name), 0, 1e9)
+        for name in ("clip", "fit_seconds"):
+            check_range(name, getattr(self, name), 1e-6, 1e9)
+
     @classmethod
-    def from_toml(cls, path: str | Path) -> TrainConfig:
+    def from_toml(cls, path: str | Path, changes: Sequence[str] = (), init: str | None = None) -> TrainConfig:
         """Reads a configuration; relative paths in it are resolved against its folder.
+
+        Args:
+            path: of the file.
+            changes: ``key=value`` each, the key with dots (``stages.0.batch=4``), the value as in TOML; data
+                named so is relative to the current folder.
+            init: takes the place of ``init``.
 
         Raises:
             UsageError: the file cannot be read, or holds an unknown key or a wrong value.
@@ -99,46 +232,69 @@ class TrainConfig:
             values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise UsageError(f"{path}: cannot be read as TOML: {error}") from error
-        model = dict(values.get("model", {}))
-        if model.get("attn_window_size") == 0:  # TOML has no null
-            model["attn_window_size"] = None
-        values["model"] = ModelConfig.from_dict(model)
-        data = dict(values.get("data", {}))
-        folder = Path(path).parent
-        data["train"] = {str(folder / name): float(share) for name, share in data.get("train", {}).items()}
-        data["validation"] = [str(folder / name) for name in data.get("validation", [])]
-        values["data"] = _checked(DataConfig, data, "data")
-        values["weights"] = _checked(LossWeights, values.get("weights", {}), "weights")
-        if "betas" in values:
-            values["betas"] = tuple(values["betas"])
-        config: TrainConfig = _checked(cls, values, "training")
-        if config.data.segment % config.model.pad_multiple:
-            raise UsageError(
-                f"{path}: data.segment must be a multiple of {config.model.pad_multiple}, "
-                f"not {config.data.segment}"
-            )
+        _resolve_data(values, Path(path).parent)
+        for change in changes:
+            set_value(values, change)
+            if change.startswith("data."):
+                _resolve_data(values, Path.cwd())
+        if init is not None:
+            values["init"] = init
+        return cls.from_dict(values)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
+        """A configuration from the values of a TOML file; see :meth:`from_toml`."""
+        values = dict(values)
+        if "model" in values:
+            model = dict(values["model"])
+            if model.get("attn_window_size") == 0:  # TOML has no null
+                model["attn_window_size"] = None
+            values["model"] = ModelConfig.from_dict(model)
+        values["data"] = _data(values.get("data", {}))
+        stages = values.get("stages", [])
+        if not isinstance(stages, list):
+            raise UsageError("training configuration: stages are written as [[stages]]")
+        values["stages"] = tuple(build(Stage, stage, "stages") for stage in stages)
+        parts = {
+            "weights": LossWeights,
+            "spectra": SpectraConfig,
+            "adversarial": AdversarialConfig,
+            "augmentation": AugmentationConfig,
+        }
+        for name, kind in parts.items():
+            if name in values:
+                values[name] = build(kind, values[name], name)
+        config: TrainConfig = build(cls, values, "training")
         return config
 
 
-def _checked(kind: Any, values: Mapping[str, Any], where: str) -> Any:
-    known = {item.name: item for item in dataclasses.fields(kind)}
-    for key, value in values.items():
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise UsageError(f"{where} configuration: unknown key {key!r}{hint}")
-        wanted = known[key].type
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        whole = number and isinstance(value, int)
-        if (wanted == "int" and not whole) or (wanted == "float" and not number):
-            raise UsageError(f"{where} configuration: {key} must be a number ({wanted}), not {value!r}")
-    missing = [
-        name
-        for name, item in known.items()
-        if name not in values
-        and item.default is dataclasses.MISSING
-        and item.default_factory is dataclasses.MISSING
-    ]
-    if missing:
-        raise UsageError(f"{where} configuration: {missing[0]!r} is missing")
-    return kind(**values)
+def _resolve_data(values: dict[str, Any], folder: Path) -> None:
+    """Turns the sources of [data] into absolute paths; those that are absolute stay."""
+    data = values.get("data")
+    if not isinstance(data, dict):
+        return
+    for name in ("train", "validation"):
+        given = data.get(name)
+        if isinstance(given, str):
+            data[name] = str((folder / given).absolute())
+        elif isinstance(given, dict):
+            data[name] = {str((folder / key).absolute()): share for key, share in given.items()}
+        elif isinstance(given, list):
+            data[name] = [str((folder / str(key)).absolute()) for key in given]
+
+
+def _data(values: Any) -> DataConfig:
+    if not isinstance(values, dict):
+        raise UsageError("data configuration: is written as [data]")
+    values = dict(values)
+    train = values.get("train", {})
+    train = [train] if isinstance(train, str) else train
+    if isinstance(train, list):
+        train = dict.fromkeys(train, 1.0)
+    if not isinstance(train, dict) or not all(isinstance(share, (int, float)) for share in train.values()):
+        raise UsageError("data configuration: train is a folder, a list of them, or a table of shares")
+    values["train"] = {str(name): float(share) for name, share in train.items()}
+    validation = values.get("validation", [name for name in train if not str(name).endswith(".npy")])
+    values["validation"] = [validation] if isinstance(validation, str) else validation
+    data: DataConfig = build(DataConfig, values, "data")
+    return data

@@ -1,121 +1,145 @@
-"""Random segments from packed recordings. Knows no torch.
-
-A packed set is a flat int16 .npy file, memory-mapped, with a JSON list beside it (same name, ending .json):
-a row a recording with ``name``, ``start`` and ``length`` in samples, and ``bandwidth_hz``.
-"""
+"""Batches of augmented segments, read ahead. Knows no torch."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
-import soxr
 
 from ..errors import AudioError
+from .augmentation import at_speed, band_limited, draw_mix, draw_speed, levelled
+from .config import AugmentationConfig
+from .schedule import Schedule
+from .sources import Source, open_source
 
 _SILENCE_RMS = 1e-3
-_SPEEDS = (0.8, 1.25)
+_TRIES = 4
 
-
-class PackedAudio:
-    """One packed set.
-
-    Raises:
-        AudioError: a file is missing, or the rows do not fit the samples.
-    """
-
-    def __init__(self, path: str | Path, rate: int) -> None:
-        path = Path(path)
-        try:
-            self.samples = np.load(path, mmap_mode="r", allow_pickle=False)
-            rows = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise AudioError(f"{path}: cannot be read as packed audio: {error}") from error
-        self.starts = np.array([row["start"] for row in rows], dtype=np.int64)
-        self.lengths = np.array([row["length"] for row in rows], dtype=np.int64)
-        if self.samples.dtype != np.int16 or self.samples.ndim != 1 or not len(rows):
-            raise AudioError(f"{path}: is not a flat int16 array with rows beside it")
-        if (self.starts < 0).any() or (self.starts + self.lengths > len(self.samples)).any():
-            raise AudioError(f"{path}: rows reach beyond the samples; pack it again")
-        # A band-limited recording would teach the model that the bands above are always silent.
-        bandwidth = np.array([row.get("bandwidth_hz") or rate / 2 for row in rows], dtype=np.float64)
-        shares = self.lengths * np.minimum(bandwidth / (rate / 2), 1.0) ** 2
-        self.shares = shares / shares.sum()
-
-    def segment(self, rng: np.random.Generator, length: int) -> np.ndarray:
-        """A random stretch of ``length`` samples, float32 in -1 to 1; short rows get zeros behind."""
-        row = int(rng.choice(len(self.shares), p=self.shares))
-        first, room = int(self.starts[row]), int(self.lengths[row]) - length
-        start = first + (int(rng.integers(room + 1)) if room > 0 else 0)
-        return self.stretch(start, min(length, int(self.lengths[row])), length)
-
-    def stretch(self, start: int, count: int, length: int) -> np.ndarray:
-        """``count`` samples from ``start`` on, float32 in -1 to 1, followed by zeros up to ``length``."""
-        out = np.zeros(length, dtype=np.float32)
-        samples = self.samples[start : start + count]
-        out[: len(samples)] = samples / np.float32(32768)
-        return out
+Item = tuple[np.ndarray, list[str]]
 
 
 class SegmentSampler:
-    """Batches of augmented segments; batch ``n`` of a seed is always the same, so a run can be resumed.
+    """Augmented segments; item ``i`` of step ``n`` is always the same, whoever asks for it.
+
+    So a run can be resumed, and divided among processes.
 
     Args:
-        shares: packed sets, each with the share of segments drawn from it.
+        shares: sources, each with the share of segments drawn from it.
         rate: Hz.
-        segment: samples.
-        batch: segments.
+        augmentation: what is done to them.
         seed: of the choices.
     """
 
-    def __init__(self, shares: Mapping[str, float], rate: int, segment: int, batch: int, seed: int) -> None:
-        self.sets = [PackedAudio(path, rate) for path in shares]
-        weights = np.array(list(shares.values()), dtype=np.float64)
-        self.shares = weights / weights.sum()
-        self.segment = segment
-        self.batch = batch
+    def __init__(
+        self, shares: Mapping[str, float], rate: int, augmentation: AugmentationConfig, seed: int
+    ) -> None:
+        self.sources: list[Source] = [open_source(path, "train", rate) for path in shares]
+        self.rate = rate
+        self.augmentation = augmentation
         self.seed = seed
+        weights = np.array(list(shares.values()), dtype=np.float64)
+        self._shares = weights / weights.sum()
 
-    def __call__(self, step: int) -> np.ndarray:
-        """Batch number ``step``: float32 (batch, 1, segment)."""
-        rng = np.random.default_rng((self.seed, step))
-        return np.stack([self._augmented(rng) for _ in range(self.batch)])[:, None, :]
+    @property
+    def samples(self) -> int:
+        """Of all sources together."""
+        return sum(source.samples for source in self.sources)
 
-    def _augmented(self, rng: np.random.Generator) -> np.ndarray:
-        """A segment with another speed (pitch and formants move along), level and at times a second voice."""
-        wave = self._audible(rng)
-        if rng.random() < 0.15:
-            other = self._audible(rng)
-            wave = wave + other * np.float32(10 ** (rng.uniform(-20, 0) / 20))
-        peak = float(np.abs(wave).max()) + 1e-6
-        level = 10 ** (rng.uniform(-20, -0.5) / 20)
-        sign = 1.0 if rng.random() < 0.5 else -1.0
-        # Between the recording's own level and a drawn one, so that most keep natural loudness.
-        gain = sign * (level / peak) ** 0.5 * min(1.0, 1 / peak) ** 0.5
-        return np.asarray(np.clip(wave * np.float32(min(gain, 0.98 / peak)), -1, 1), dtype=np.float32)
+    def item(self, step: int, item: int, length: int) -> Item:
+        """Segment ``item`` of batch number ``step``: float32 (length,), and the names it was made of.
 
-    def _audible(self, rng: np.random.Generator) -> np.ndarray:
-        source = self.sets[int(rng.choice(len(self.sets), p=self.shares))]
-        speed = rng.uniform(*_SPEEDS) if rng.random() < 0.4 else 1.0
-        wave = np.zeros(self.segment, dtype=np.float32)
-        for _ in range(4):
-            wave = source.segment(rng, int(np.ceil(self.segment * speed)))
+        Raises:
+            AudioError: several recordings in a row cannot be read.
+        """
+        rng = np.random.default_rng((self.seed, step, item))
+        wave, name = self._audible(rng, length)
+        names = [name]
+        gain = draw_mix(rng, self.augmentation)
+        if gain is not None:
+            other, name = self._audible(rng, length)
+            wave = wave + other * np.float32(gain)
+            names.append(name)
+        wave = band_limited(wave, self.rate, rng, self.augmentation)
+        return levelled(wave, rng, self.augmentation), names
+
+    def batch(self, step: int, length: int, count: int) -> np.ndarray:
+        """The first ``count`` segments of batch number ``step``: float32 (count, 1, length)."""
+        return np.stack([self.item(step, item, length)[0] for item in range(count)])[:, None, :]
+
+    def _audible(self, rng: np.random.Generator, length: int) -> tuple[np.ndarray, str]:
+        source = self.sources[int(rng.choice(len(self.sources), p=self._shares))]
+        speed = draw_speed(rng, self.augmentation)
+        wave, name, failure = np.zeros(length, dtype=np.float32), "", None
+        for _ in range(_TRIES):
+            try:
+                wave, name = source.segment(rng, int(np.ceil(length * speed)))
+            except AudioError as error:  # a file that has gone is no reason to end a long run
+                failure = error
+                continue
             if np.sqrt(np.mean(wave**2)) > _SILENCE_RMS:
                 break
-        if speed != 1.0:
-            wave = soxr.resample(wave, speed, 1.0, quality="HQ")
-        out = np.zeros(self.segment, dtype=np.float32)
-        out[: min(len(wave), self.segment)] = wave[: self.segment]
-        return out
+        if not name and failure is not None:
+            raise failure
+        wave = at_speed(wave, speed)
+        out = np.zeros(length, dtype=np.float32)
+        out[: min(len(wave), length)] = wave[:length]
+        return out, name
 
 
-def validation_segments(
-    paths: Sequence[str], rate: int, segment: int, count: int = 24
-) -> Iterator[np.ndarray]:
-    """Evenly spread, unaugmented segments of each packed set, each float32 (1, 1, segment)."""
-    for path in paths:
-        packed = PackedAudio(path, rate)
-        for start in np.linspace(0, max(0, len(packed.samples) - segment), count).astype(np.int64):
-            yield packed.stretch(int(start), segment, segment)[None, None]
+class Loader:
+    """The batches of a run, the next ones made by threads while a step is under way.
+
+    Args:
+        sampler: where they come from.
+        schedule: how long and how many the segments of a step are.
+        workers: threads; 0 makes each batch when it is asked for.
+        first, count: the items of each batch that are wanted here, as shares of the batch.
+    """
+
+    def __init__(
+        self, sampler: SegmentSampler, schedule: Schedule, workers: int, first: int, of: int
+    ) -> None:
+        self.sampler = sampler
+        self.schedule = schedule
+        self._first, self._of = first, of
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="data") if workers else None
+        self._coming: dict[int, list[Future[Item]]] = {}
+
+    def __call__(self, step: int) -> np.ndarray:
+        """This process's part of batch number ``step``: float32 (items, 1, segment)."""
+        if self._pool is None:
+            items = [self.sampler.item(step, item, length) for item, length in self._items(step)]
+        else:
+            coming = self._coming.pop(step, None) or self._begin(step)
+            self._coming = {step + 1: self._coming.get(step + 1) or self._begin(step + 1)}
+            items = [future.result() for future in coming]
+        return np.stack([wave for wave, _ in items])[:, None, :]
+
+    def names(self, step: int) -> list[str]:
+        """The recordings in this process's part of batch number ``step``."""
+        return [
+            name for item, length in self._items(step) for name in self.sampler.item(step, item, length)[1]
+        ]
+
+    def _items(self, step: int) -> list[tuple[int, int]]:
+        part = self.schedule.at(step)
+        share = part.batch // self._of
+        return [(item, part.segment) for item in range(self._first * share, (self._first + 1) * share)]
+
+    def _begin(self, step: int) -> list[Future[Item]]:
+        assert self._pool is not None
+        return [
+            self._pool.submit(self.sampler.item, step, item, length) for item, length in self._items(step)
+        ]
+
+    def close(self) -> None:
+        """Ends the threads."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+def validation_segments(sources: Sequence[Source], length: int, count: int) -> Iterator[np.ndarray]:
+    """``count`` unaugmented segments of each source, from all over it, each float32 (length,)."""
+    for source in sources:
+        yield from source.spread(count, length)

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from ..measures import mel_filters
 
-_QUIET = 0.3  # keeps the convergence of near-silent batches from outweighing all else
+WINDOWS = (128, 256, 512, 1024, 2048)
+
+_QUIET = 0.1  # keeps the convergence of near-silent clips from outweighing all else
 _QUIET_POWER = 1e-6  # likewise, of mean squares: -60 dB of full scale
 _FLOOR = 1e-5  # of magnitudes before the logarithm: -100 dB of full scale
 
@@ -20,25 +22,28 @@ class SpectralLoss(nn.Module):
 
     For each window: the spectral convergence and the L1 distance of log magnitudes (Yamamoto et al. 2020,
     arXiv 1910.11480, section 2.2), and the L1 distance of log10 mel magnitudes (Kumar et al. 2023, arXiv
-    2306.06546, section 3.4). Windows are Hann, hops a quarter of them.
+    2306.06546, section 3.4). Windows are Hann, hops a quarter of them. Each clip counts by itself, so the
+    loss of a batch is the mean of those of its parts.
 
     Args:
         rate: Hz of the audio.
-        windows: lengths in samples.
-        bands: mel bands a window.
+        stft_windows: lengths in samples for the STFT loss.
+        mel_windows: likewise for the mel loss, which has 5 bands for each 64 samples of the window.
     """
 
     def __init__(
         self,
         rate: int,
-        windows: Sequence[int] = (128, 256, 512, 1024, 2048),
-        bands: Sequence[int] = (10, 20, 40, 80, 160),
+        stft_windows: Sequence[int] = WINDOWS,
+        mel_windows: Sequence[int] = WINDOWS,
     ) -> None:
         super().__init__()
-        self.windows = tuple(windows)
-        for window, count in zip(windows, bands, strict=True):
+        self.stft_windows, self.mel_windows = frozenset(stft_windows), frozenset(mel_windows)
+        for window in sorted(self.stft_windows | self.mel_windows):
             self.register_buffer(f"hann_{window}", torch.hann_window(window), persistent=False)
-            filters = torch.tensor(mel_filters(rate, window, count), dtype=torch.float32)
+        for window in mel_windows:
+            bands = max(4, window * 5 // 64)
+            filters = torch.tensor(mel_filters(rate, window, bands), dtype=torch.float32)
             # Unit peak rather than unit area keeps the floor at one loudness for all windows.
             filters = filters / filters.amax(dim=1, keepdim=True).clamp(min=1e-12)
             self.register_buffer(f"mel_{window}", filters, persistent=False)
@@ -52,18 +57,21 @@ class SpectralLoss(nn.Module):
         return torch.sqrt(power + 1e-14) * (2.0 / window)
 
     def forward(self, decoded: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Losses of ``decoded`` against ``target``, both (B, T): (STFT, mel), each a mean over windows."""
+        """Losses of ``decoded`` against ``target``, both (B, T): (STFT, mel), means over windows, clips."""
         stft = decoded.new_zeros(())
         mel = decoded.new_zeros(())
-        for window in self.windows:
+        for window in sorted(self.stft_windows | self.mel_windows):
             with torch.no_grad():
                 wanted = self._magnitudes(target, window)  # B bins frames
             got = self._magnitudes(decoded, window)
-            difference = torch.linalg.vector_norm(got - wanted) / (torch.linalg.vector_norm(wanted) + _QUIET)
-            stft = stft + difference + F.l1_loss(_log(got), _log(wanted))
-            filters = self.get_buffer(f"mel_{window}")
-            mel = mel + F.l1_loss(_log(filters @ got), _log(filters @ wanted))
-        return stft / len(self.windows), mel / len(self.windows)
+            if window in self.stft_windows:
+                error = torch.linalg.vector_norm(got - wanted, dim=(1, 2))  # B
+                convergence = error / (torch.linalg.vector_norm(wanted, dim=(1, 2)) + _QUIET)
+                stft = stft + convergence.mean() + F.l1_loss(_log(got), _log(wanted))
+            if window in self.mel_windows:
+                filters = self.get_buffer(f"mel_{window}")
+                mel = mel + F.l1_loss(_log(filters @ got), _log(filters @ wanted))
+        return stft / max(len(self.stft_windows), 1), mel / max(len(self.mel_windows), 1)
 
 
 class LowBandLoss(nn.Module):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from snac.noise import NoiseSource
 from snac.vq import ResidualVectorQuantize
+
+_NOISE_LAYER = 1000  # numbers of noise sources that no block of a decoder has
 
 
 @dataclass
@@ -52,7 +55,7 @@ def quantise(quantizer: ResidualVectorQuantize, z: Tensor) -> QuantiseResult:
     return QuantiseResult(z_q, commitment / count, codebook / count, indices, projected)
 
 
-def soften(quantizer: ResidualVectorQuantize, z: Tensor) -> tuple[Tensor, Tensor]:
+def soften(quantizer: ResidualVectorQuantize, z: Tensor, noise: NoiseSource) -> tuple[Tensor, Tensor]:
     """A differentiable stand-in for codebooks that do not exist yet.
 
     Each projected latent goes to the unit sphere, where codewords are looked up, and is moved there by noise
@@ -62,6 +65,7 @@ def soften(quantizer: ResidualVectorQuantize, z: Tensor) -> tuple[Tensor, Tensor
 
     Args:
         z: latents (B, C, T).
+        noise: where the noise is drawn from.
 
     Returns:
         latents (B, C, T), and the mean squared distance of the projected latents from the sphere.
@@ -70,11 +74,12 @@ def soften(quantizer: ResidualVectorQuantize, z: Tensor) -> tuple[Tensor, Tensor
     z_q = torch.zeros_like(z)
     residual = z
     distance = z.new_zeros(())
-    for level in quantizer.levels():
+    for number, level in enumerate(quantizer.levels()):
         z_e = level.project(residual)
         unit = F.normalize(z_e, dim=1)
+        drawn = noise.draw(_NOISE_LAYER + number, 1, unit[0].numel(), like=unit).view_as(unit)
         distance = distance + F.mse_loss(z_e, unit.detach())
-        z_q_i = level.expand(F.normalize(unit + spread * torch.randn_like(unit), dim=1))
+        z_q_i = level.expand(F.normalize(unit + spread * drawn, dim=1))
         z_q = z_q + z_q_i
         residual = residual - z_q_i
     return z_q, distance / quantizer.n_codebooks
@@ -98,10 +103,10 @@ class CodebookUsage:
         self.counts = [torch.full((size,), 1.0 / size) for _ in range(quantizer.n_codebooks)]
         self.recent: list[Tensor] = [torch.empty(0, quantizer.codebook_dim) for _ in self.counts]
 
-    def update(self, result: QuantiseResult) -> None:
-        """Takes the choices of one step into account."""
+    def update(self, indices: Sequence[Tensor], projected: Sequence[Tensor]) -> None:
+        """Takes the choices of one step into account, as :class:`QuantiseResult` has them."""
         size = self.quantizer.codebook_size
-        for level, (chosen, z_e) in enumerate(zip(result.indices, result.projected, strict=True)):
+        for level, (chosen, z_e) in enumerate(zip(indices, projected, strict=True)):
             share = torch.bincount(chosen.flatten().cpu(), minlength=size) / chosen.numel()
             weight = min(chosen.numel() / self.horizon_tokens, 1.0)
             self.counts[level].mul_(1 - weight).add_(share, alpha=weight)
@@ -109,14 +114,14 @@ class CodebookUsage:
             self.recent[level] = torch.cat((vectors, self.recent[level]))[: 2 * size]
 
     @torch.no_grad()
-    def revive(self) -> list[int]:
-        """Replaces idle codewords; returns how many a level."""
+    def revive(self, generator: torch.Generator) -> list[int]:
+        """Replaces idle codewords by vectors that ``generator`` draws; returns how many a level."""
         revived = []
         for level, counts, recent in zip(self.quantizer.levels(), self.counts, self.recent, strict=True):
             idle = (counts * counts.numel() < self.threshold).nonzero().flatten()
-            idle = idle[torch.randperm(len(idle))[: len(recent)]]
+            idle = idle[torch.randperm(len(idle), generator=generator)[: len(recent)]]
             if len(idle):
-                drawn = recent[torch.randperm(len(recent))[: len(idle)]]
+                drawn = recent[torch.randperm(len(recent), generator=generator)[: len(idle)]]
                 level.codebook.weight[idle] = drawn.to(level.codebook.weight)
                 counts[idle] = 1.0 / counts.numel()
             revived.append(len(idle))
@@ -129,7 +134,9 @@ class CodebookUsage:
 
 
 @torch.no_grad()
-def fit_codebooks(quantizer: ResidualVectorQuantize, latents: Iterable[Tensor], rounds: int = 8) -> list[int]:
+def fit_codebooks(
+    quantizer: ResidualVectorQuantize, latents: Iterable[Tensor], generator: torch.Generator, rounds: int = 8
+) -> list[int]:
     """Spherical k-means of each level's projected residuals, coarse to fine: the codebooks' start.
 
     The points are put on the unit sphere first, where :func:`soften` left them.
@@ -137,6 +144,7 @@ def fit_codebooks(quantizer: ResidualVectorQuantize, latents: Iterable[Tensor], 
     Args:
         quantizer: its codebooks are overwritten.
         latents: encoder outputs, each (B, C, T); held in memory together.
+        generator: draws the first centres; of the CPU.
         rounds: of Lloyd's algorithm.
 
     Returns:
@@ -148,7 +156,7 @@ def fit_codebooks(quantizer: ResidualVectorQuantize, latents: Iterable[Tensor], 
         projected = [level.project(z) for z in residuals]
         points = torch.cat([z_e.transpose(1, 2).reshape(-1, z_e.shape[1]) for z_e in projected])
         points = F.normalize(points)
-        level.codebook.weight.copy_(_spherical_kmeans(points, level.codebook_size, rounds))
+        level.codebook.weight.copy_(_spherical_kmeans(points, level.codebook_size, rounds, generator))
         residuals = [
             z - level.expand(level.decode_latents(z_e)[0])
             for z, z_e in zip(residuals, projected, strict=True)
@@ -157,10 +165,13 @@ def fit_codebooks(quantizer: ResidualVectorQuantize, latents: Iterable[Tensor], 
     return fitted
 
 
-def _spherical_kmeans(points: Tensor, size: int, rounds: int) -> Tensor:
+def _spherical_kmeans(points: Tensor, size: int, rounds: int, generator: torch.Generator) -> Tensor:
     """Centres (size, D) of points (N, D), grouped by angle; each centre is the mean of its own points."""
-    draw = torch.randperm(len(points)) if len(points) >= size else torch.randint(len(points), (size,))
-    centres = points[draw[:size]].clone()
+    if len(points) >= size:
+        draw = torch.randperm(len(points), generator=generator)[:size]
+    else:
+        draw = torch.randint(len(points), (size,), generator=generator)
+    centres = points[draw.to(points.device)].clone()
     directions = F.normalize(points)
     for _ in range(rounds):
         unit = F.normalize(centres).t()
@@ -169,5 +180,6 @@ def _spherical_kmeans(points: Tensor, size: int, rounds: int) -> Tensor:
         counts = torch.bincount(nearest, minlength=size)
         centres = torch.where(counts[:, None] > 0, sums / counts.clamp(min=1)[:, None], centres)
         empty = (counts == 0).nonzero().flatten()
-        centres[empty] = points[torch.randint(len(points), (len(empty),))]
+        drawn = torch.randint(len(points), (len(empty),), generator=generator)
+        centres[empty] = points[drawn.to(points.device)]
     return centres

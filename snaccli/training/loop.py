@@ -1,0 +1,333 @@
+"""The training loop: steps, validation, checkpoints, resume."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..files import make_folder
+from .adversary import Adversary
+from .codec import TrainedCodec
+from .config import TrainConfig
+from .data import Loader, SegmentSampler
+from .fused import fuse_layers
+from .interrupts import StopRequest
+from .noise import StepNoise, generator
+from .processes import Processes
+from .quantise import CodebookUsage, fit_codebooks
+from .report import Report, Row
+from .schedule import Schedule
+from .starting import initial_model
+from .state import BEST, LAST, AveragedWeights, TrainingError, cpu_copy, read_checkpoint, write_checkpoint
+from .validation import Progress, Validation
+
+_LOG_EVERY = 10
+_REVIVE, _FIT = 1, 2  # places of their own in the run's randomness
+
+
+class Interrupted(KeyboardInterrupt):
+    """The run was asked to stop, and has written its checkpoint."""
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.status = 128 + number
+
+
+class Trainer:
+    """A training run in a folder.
+
+    There are ``last.pt`` (everything needed to resume), ``best.pt`` (the weights that validated best),
+    ``baseline_metrics.json``, and what the reports write. Batch and noise of a step depend on the seed and
+    the step alone, so that a run continued from its checkpoint equals the run uninterrupted, and one divided
+    among processes equals one that is not, but for rounding.
+
+    Args:
+        config: of the run.
+        folder: made if missing.
+        processes: this one alone, or one of several.
+        reports: told how it goes; on the main process only.
+
+    Raises:
+        SnacError: the configuration, the model or the data cannot be used.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        folder: str | Path,
+        processes: Processes | None = None,
+        reports: Sequence[Report] = (),
+    ) -> None:
+        self.config = config
+        self.folder = Path(folder)
+        self.processes = processes or Processes("cpu")
+        self.reports = list(reports) if self.processes.main else []
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        self.model = initial_model(config)
+        self.rate = self.model.sampling_rate
+        self.sampler = SegmentSampler(config.data.train, self.rate, config.augmentation, config.seed)
+        self.schedule = Schedule(
+            config.stages,
+            self.sampler.samples,
+            self.rate,
+            self.model.config.pad_multiple,
+            config.warmup_steps,
+            config.decay,
+            self.processes.count * config.accumulate,
+        )
+        self.validation = Validation(config, self.rate, self.processes)
+        self.progress = Progress(self.rate)
+        if config.compile:
+            fuse_layers(self.model)
+        self.codec = TrainedCodec(self.model, config.spectra, config.precision == "bf16")
+        self._trained = self.processes.wrap(self.codec)
+        self._parameters = [weight for weight in self.model.parameters() if weight.requires_grad]
+        self.optimizer = torch.optim.AdamW(
+            self._parameters,
+            lr=config.learning_rate,
+            betas=(config.betas[0], config.betas[1]),
+            weight_decay=config.weight_decay,
+        )
+        self.adversary = Adversary(config, self.processes) if Adversary.wanted(config) else None
+        self.average = AveragedWeights(self.model, config.ema) if config.ema else None
+        self.usage = CodebookUsage(self.model.quantizer)
+        self._codebooks_learn = all(weight.requires_grad for weight in self.model.quantizer.parameters())
+        self.step = 0
+        self._stop = StopRequest()
+        make_folder(self.folder)
+
+    def run(self, limit: int | None = None, stop: StopRequest | None = None) -> None:
+        """Trains to the last step, or ``limit`` steps further; a checkpoint stands at the end.
+
+        Args:
+            limit: most steps to take now.
+            stop: looked at after each step.
+
+        Raises:
+            TrainingError: the loss is no longer finite (the last checkpoint stands), or the disk is full.
+            Interrupted: ``stop`` was set; the checkpoint is written.
+        """
+        if stop is not None:
+            self._stop = stop
+        end = self.schedule.steps if limit is None else min(self.schedule.steps, self.step + limit)
+        started, since = time.monotonic(), self.step
+        config = self.config
+        workers = config.data.workers
+        loader = Loader(self.sampler, self.schedule, workers, self.processes.index, self.processes.count)
+        try:
+            if not self.progress.baseline:
+                self._measure_baseline()
+            while self.step < end:
+                if self.step == config.unquantised_steps and (self.step or not config.init):
+                    self._fit_codebooks()
+                losses, stopped = self._train_step(loader)
+                self.step += 1
+                if self.step % _LOG_EVERY == 0 or self.step == end:
+                    pace = round((time.monotonic() - started) / (self.step - since), 3)
+                    self._log(self._heading() | {"seconds_a_step": pace, **losses})
+                self._revive()
+                if self.schedule.validates(self.step, config.validate_every):
+                    self._validate()
+                if stopped or self.step % config.checkpoint_every == 0 or self.step == end:
+                    self.save()
+                if stopped:
+                    raise Interrupted(self._where(), self._stop.number or 2)
+        finally:
+            loader.close()
+
+    def _where(self) -> str:
+        return f"stopped after step {self.step} of {self.schedule.steps}; --resume goes on from there"
+
+    def _heading(self) -> Row:
+        rate = self.config.learning_rate * self.schedule.rate_factor(self.step - 1)
+        return {"step": self.step, "stage": self.schedule.at(self.step - 1).index + 1, "learning_rate": rate}
+
+    def _quantised(self) -> bool:
+        return self.step >= self.config.unquantised_steps
+
+    def _train_step(self, loader: Loader) -> tuple[dict[str, float], bool]:
+        """One step of the optimiser; the mean losses of the whole batch, and whether to stop after it."""
+        factor = self.schedule.rate_factor(self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.learning_rate * factor
+        audio = torch.from_numpy(loader(self.step)).to(self.processes.device)
+        self.optimizer.zero_grad(set_to_none=True)
+        sums, indices, projected = self._gradients(audio)
+        losses, stopped = self._agreed(sums)
+        norm = float(torch.nn.utils.clip_grad_norm_(self._parameters, self.config.clip))
+        broken = [name for name, value in losses.items() if not math.isfinite(value)]
+        if broken or not math.isfinite(norm):
+            raise TrainingError(self._not_finite(broken or ["gradient"], loader))
+        self.optimizer.step()
+        if self.adversary is not None and "adversarial" in losses:
+            self.adversary.step(factor, self.config.adversarial.learning_rate)
+        if self.average is not None:
+            self.average.update()
+        if indices:
+            gather = self.processes.gather
+            self.usage.update([gather(part) for part in indices], [gather(part) for part in projected])
+        values = {name: round(value, 5) for name, value in losses.items()}
+        return {**values, "gradient_norm": round(norm, 3)}, stopped
+
+    def _gradients(self, audio: Tensor) -> tuple[dict[str, Tensor], list[Tensor], list[Tensor]]:
+        """Adds up the gradients of this process's audio (B, 1, T), part by part; mean losses, codewords."""
+        config = self.config
+        share = 1 / config.accumulate
+        pieces = audio.chunk(config.accumulate)
+        judged = self.adversary if self._quantised() and self.step >= config.adversarial.start else None
+        sums: dict[str, Tensor] = {}
+        chosen: list[tuple[list[Tensor], list[Tensor]]] = []
+        first = self.processes.index * len(audio)
+        for number, piece in enumerate(pieces):
+            last = number == len(pieces) - 1
+            noise = StepNoise(config.seed, step=self.step, first_item=first)
+            first += len(piece)
+            with self.processes.adding_up(self._trained, last):
+                losses, decoded, indices, projected = self._trained(piece, noise, self._quantised())
+                if judged is not None:
+                    losses = losses | judged.judge(piece, decoded)
+                total = sum(getattr(config.weights, name) * loss for name, loss in losses.items())
+                assert isinstance(total, Tensor)
+                (share * total).backward()  # type: ignore[no-untyped-call]
+            if judged is not None:
+                losses["discriminator"] = judged.learn(piece, decoded, share, last)
+            for name, loss in {"loss": total, **losses}.items():
+                sums[name] = sums.get(name, torch.zeros_like(loss)).detach() + share * loss.detach()
+            chosen.append((indices, projected))
+        joined = [
+            [torch.cat(parts) for parts in zip(*side, strict=True)] for side in zip(*chosen, strict=True)
+        ]
+        return sums, joined[0], joined[1]
+
+    def _agreed(self, sums: dict[str, Tensor]) -> tuple[dict[str, float], bool]:
+        """Means over the processes, and whether any of them was asked to stop."""
+        stop = torch.tensor(float(bool(self._stop)), device=self.processes.device)
+        values = self.processes.mean(torch.stack([*sums.values(), stop])).tolist()
+        return dict(zip(sums, values, strict=False)), values[-1] > 0
+
+    def _not_finite(self, broken: Sequence[str], loader: Loader) -> str:
+        names = ", ".join(Path(name).name for name in loader.names(self.step)[:3])
+        kept = self.folder / LAST
+        stands = f"{kept} holds the last good state; " if kept.exists() else ""
+        return (
+            f"not finite at step {self.step}: {', '.join(broken)}, in a batch of {names}, ...; "
+            f"{stands}resume with a lower learning_rate, or without that recording"
+        )
+
+    def _revive(self) -> None:
+        every = self.config.revive_every
+        if not (every and self._quantised() and self._codebooks_learn) or self.step % every:
+            return
+        perplexity = [round(value, 1) for value in self.usage.perplexity()]
+        row: Row = {"step": self.step, "perplexity": perplexity}
+        if not self.schedule.settling(self.step):
+            row["revived"] = self.usage.revive(generator(self.config.seed, self.step, _REVIVE))
+        self._log(row)
+
+    @torch.no_grad()
+    def _fit_codebooks(self) -> None:
+        if not self._codebooks_learn:
+            return
+        part = self.schedule.at(self.step)
+        count = max(1, round(self.config.fit_seconds * self.rate / (part.batch * part.segment)))
+        # Batch numbers past the last step: audio that training itself does not see in this order.
+        numbers = range(self.schedule.steps, self.schedule.steps + count)
+        batches = (torch.from_numpy(self.sampler.batch(n, part.segment, part.batch)) for n in numbers)
+        latents = (self.codec.encode(audio.to(self.processes.device)) for audio in batches)
+        drawn = generator(self.config.seed, self.step, _FIT)
+        fitted = fit_codebooks(self.model.quantizer, latents, drawn)
+        for level in self.model.quantizer.levels():
+            self.processes.copy_from_main(level.codebook.weight)
+        self.usage = CodebookUsage(self.model.quantizer)
+        self._log({"step": self.step, "codebooks_fitted_to": fitted})
+
+    def _measure_baseline(self) -> None:
+        for segment in self.schedule.segments:
+            metrics = self.validation(self.codec, segment, self._quantised())
+            self.progress.baseline[str(segment)] = metrics
+            self._log({"step": self.step, "baseline": metrics, "seconds": segment / self.rate})
+        if self.processes.main:
+            self.progress.write_baseline(self.folder)
+
+    def _validate(self) -> None:
+        segment = self.schedule.at(self.step - 1).segment
+        with self._averaged():
+            metrics = self.validation(self.codec, segment, self._quantised())
+            better = self.progress.add(segment, metrics, self.step)
+            if better and self.processes.main:
+                state = {"step": self.step, "model": cpu_copy(self.model.state_dict()), "metrics": metrics}
+                write_checkpoint(self.folder / BEST, state)
+            improvement = self.progress.improvement(segment, metrics)
+            self._log({"step": self.step, "validation": metrics, "improvement_percent": improvement})
+            if self.reports:
+                self._let_hear(segment)
+
+    @torch.no_grad()
+    def _let_hear(self, segment: int) -> None:
+        examples = self.validation.examples(segment).to(self.processes.device)
+        _, decoded, *_ = self.codec(examples, StepNoise(0), self._quantised())
+        for number, (was, now) in enumerate(zip(examples[:, 0], decoded[:, 0], strict=True)):
+            for report in self.reports:
+                report.audio(self.step, f"example {number}/decoded", now.cpu().numpy(), self.rate)
+                report.audio(self.step, f"example {number}/original", was.cpu().numpy(), self.rate)
+
+    def _averaged(self) -> AbstractContextManager[None]:
+        return self.average.in_place() if self.average is not None else contextlib.nullcontext()
+
+    def save(self) -> None:
+        """Writes the checkpoint: whole, or not at all."""
+        if self.processes.main:
+            state: dict[str, Any] = {
+                "step": self.step,
+                "model": self.model.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "counts": self.usage.counts,
+                "recent": self.usage.recent,
+                "progress": self.progress.state_dict(),
+                "config": json.dumps(asdict(self.config)),
+            }
+            for name, part in (("average", self.average), ("adversary", self.adversary)):
+                if part is not None:
+                    state[name] = part.state_dict()
+            write_checkpoint(self.folder / LAST, state)
+        self.processes.wait()
+
+    def resume(self) -> bool:
+        """Takes up the folder's checkpoint; False where there is none.
+
+        Raises:
+            TrainingError: the checkpoint is damaged or of another model.
+        """
+        state = read_checkpoint(self.folder / LAST)
+        if state is None:
+            return False
+        try:
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            for name, part in (("average", self.average), ("adversary", self.adversary)):
+                if part is not None and name in state:
+                    part.load_state_dict(state[name])
+            self.usage.counts, self.usage.recent = state["counts"], state["recent"]
+            self.progress.load_state_dict(state["progress"])
+            self.step = int(state["step"])
+        except (KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
+            line = str(error).partition("\n")[0]
+            raise TrainingError(
+                f"{self.folder / LAST}: does not fit this configuration ({line}): choose another -o"
+            ) from error
+        return True
+
+    def _log(self, row: Row) -> None:
+        for report in self.reports:
+            report.row(row)

@@ -1,0 +1,139 @@
+"""One process, or several that share each batch: through Hugging Face accelerate, imported for these only."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import SnacError
+
+
+class Processes:
+    """This process alone; :class:`SeveralProcesses` is its counterpart.
+
+    Attributes:
+        count: of processes.
+        index: of this one, from 0.
+        device: where it computes.
+    """
+
+    count = 1
+    index = 0
+
+    def __init__(self, device: str) -> None:
+        self.device = torch.device(device)
+
+    @property
+    def main(self) -> bool:
+        """Whether this is the one that writes and speaks."""
+        return self.index == 0
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """The module on its device; what is called in its place, so that gradients are averaged."""
+        return module.to(self.device)
+
+    def adding_up(self, module: nn.Module, sync: bool) -> AbstractContextManager[Any]:
+        """Where gradients of a wrapped module are computed; ``sync`` averages them over the processes."""
+        return contextlib.nullcontext()
+
+    def mean(self, values: Tensor) -> Tensor:
+        """The mean of ``values`` over the processes."""
+        return values
+
+    def gather(self, values: Tensor) -> Tensor:
+        """The ``values`` (n, ...) of all processes one after another, (count * n, ...)."""
+        return values
+
+    def copy_from_main(self, tensor: Tensor) -> None:
+        """Overwrites ``tensor`` by that of the main process."""
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+
+    def close(self) -> None:
+        """Ends what was begun for several."""
+
+
+class SeveralProcesses(Processes):
+    """Processes as ``accelerate launch`` starts them, on one machine or several."""
+
+    def __init__(self, device: str) -> None:
+        try:
+            import accelerate
+        except ImportError:
+            raise SnacError(
+                "several processes were started, but accelerate is not installed: "
+                "pip install 'snaccli[train]', or start one"
+            ) from None
+        # The codebooks have no gradients while noise stands in for them.
+        handler = accelerate.DistributedDataParallelKwargs(
+            find_unused_parameters=True, broadcast_buffers=False
+        )
+        self._accelerator = accelerate.Accelerator(cpu=device == "cpu", kwargs_handlers=[handler])
+        super().__init__(str(self._accelerator.device))
+        self.count = self._accelerator.num_processes
+        self.index = self._accelerator.process_index
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """See :class:`Processes`."""
+        wrapped: nn.Module = self._accelerator.prepare(module)
+        return wrapped
+
+    def adding_up(self, module: nn.Module, sync: bool) -> AbstractContextManager[Any]:
+        """See :class:`Processes`."""
+        if sync:
+            return contextlib.nullcontext()
+        context: AbstractContextManager[Any] = self._accelerator.no_sync(module)
+        return context
+
+    def mean(self, values: Tensor) -> Tensor:
+        """See :class:`Processes`."""
+        mean: Tensor = self._accelerator.reduce(values, "mean")
+        return mean
+
+    def gather(self, values: Tensor) -> Tensor:
+        """See :class:`Processes`."""
+        gathered: Tensor = self._accelerator.gather(values.contiguous())
+        return gathered
+
+    def copy_from_main(self, tensor: Tensor) -> None:
+        """See :class:`Processes`."""
+        from accelerate.utils import broadcast
+
+        tensor.copy_(broadcast(tensor.clone(), from_process=0))
+
+    def wait(self) -> None:
+        """See :class:`Processes`."""
+        self._accelerator.wait_for_everyone()
+
+    def close(self) -> None:
+        """See :class:`Processes`."""
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+
+def this_process(device: str = "auto", environ: Mapping[str, str] = os.environ) -> Processes:
+    """What the environment says of this process: one of several where WORLD_SIZE is above 1.
+
+    Args:
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        environ: of the process.
+
+    Raises:
+        SnacError: several processes without accelerate, or a device that is not there.
+    """
+    if device == "auto":
+        mps = torch.backends.mps.is_available()
+        device = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there.get(device, True):
+        raise SnacError(f"no {device} device here: use --device cpu")
+    if environ.get("WORLD_SIZE", "1") not in ("", "1"):
+        return SeveralProcesses(device)
+    return Processes(device)

@@ -1,0 +1,145 @@
+"""How good the model is: on recordings it does not learn from, beside what it was to begin with."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..files import open_output
+from .codec import RECONSTRUCTION, TrainedCodec
+from .config import LossWeights, TrainConfig
+from .data import validation_segments
+from .noise import StepNoise
+from .processes import Processes
+from .sources import open_source
+
+BASELINE = "baseline_metrics.json"
+_AT_ONCE = 8  # segments
+
+Metrics = dict[str, float]
+
+
+class Validation:
+    """Losses over the validation sets, without augmentation and always on the same segments.
+
+    Args:
+        config: names the sets, and the weights of the losses.
+        rate: Hz.
+        processes: among which the segments are divided.
+    """
+
+    def __init__(self, config: TrainConfig, rate: int, processes: Processes) -> None:
+        self._sources = [open_source(path, "val", rate) for path in config.data.validation]
+        self._count = config.data.validation_segments
+        self._weights: LossWeights = config.weights
+        self._processes = processes
+
+    @torch.no_grad()
+    def __call__(self, codec: TrainedCodec, segment: int, quantised: bool = True) -> Metrics:
+        """Mean of each loss; ``loss`` is the weighted sum of those of the reconstruction.
+
+        Args:
+            codec: not wrapped.
+            segment: samples.
+            quantised: as in training.
+        """
+        codec.eval()
+        sums: dict[str, torch.Tensor] = {}
+        mine = self._processes
+        total = self._count * len(self._sources)
+        first, end = (total * (mine.index + more) // mine.count for more in (0, 1))
+        waves = itertools.islice(validation_segments(self._sources, segment, self._count), first, end)
+        done = first
+        while some := [torch.from_numpy(wave)[None] for wave in itertools.islice(waves, _AT_ONCE)]:
+            audio = torch.stack(some).to(mine.device)  # B 1 T
+            losses, *_ = codec(audio, StepNoise(0, first_item=done), quantised)
+            for name, loss in losses.items():
+                sums[name] = sums.get(name, torch.zeros(())) + len(audio) * loss.detach().cpu()
+            done += len(audio)
+        codec.train()
+        names = ["commitment", *(("codebook",) if quantised else ()), *RECONSTRUCTION]
+        parts = [float(sums.get(name, torch.zeros(()))) for name in names]
+        values = mine.mean(torch.tensor([*parts, done - first], dtype=torch.float32, device=mine.device))
+        means = (values[:-1] / values[-1]).tolist()
+        metrics = dict(zip(names, means, strict=True))
+        weighted = sum(getattr(self._weights, name) * metrics[name] for name in RECONSTRUCTION)
+        return {"loss": round(weighted, 5), **{name: round(value, 5) for name, value in metrics.items()}}
+
+    def examples(self, segment: int, count: int = 2) -> torch.Tensor:
+        """The first validation segments (count, 1, segment)."""
+        waves = list(validation_segments(self._sources[:1], segment, self._count))[:count]
+        return torch.stack([torch.from_numpy(wave)[None] for wave in waves])
+
+
+@dataclass
+class Progress:
+    """Validation over a run: by segment length the baseline, the last and the best; and the best of all.
+
+    The best is that with the greatest improvement over its baseline, so that stages with segments of other
+    lengths compare.
+    """
+
+    rate: int
+    baseline: dict[str, Metrics] = field(default_factory=dict)
+    last: dict[str, Metrics] = field(default_factory=dict)
+    best: dict[str, Metrics] = field(default_factory=dict)
+    best_ratio: float = float("inf")
+    best_step: int = 0
+
+    def add(self, segment: int, metrics: Metrics, step: int) -> bool:
+        """Takes a validation into account; whether it is the best so far."""
+        key = str(segment)
+        self.last[key] = metrics
+        if key not in self.best or metrics["loss"] < self.best[key]["loss"]:
+            self.best[key] = metrics
+        ratio = metrics["loss"] / max(self.baseline[key]["loss"], 1e-9)
+        if ratio >= self.best_ratio:
+            return False
+        self.best_ratio, self.best_step = ratio, step
+        return True
+
+    def improvement(self, segment: int, metrics: Metrics) -> float:
+        """Per cent by which the loss is below its baseline."""
+        before = max(self.baseline[str(segment)]["loss"], 1e-9)
+        return round(100 * (1 - metrics["loss"] / before), 2)
+
+    def write_baseline(self, folder: Path) -> None:
+        """Writes baseline_metrics.json: a row a segment length."""
+        rows = [
+            {"segment": int(key), "seconds": int(key) / self.rate, "metrics": metrics}
+            for key, metrics in self.baseline.items()
+        ]
+        with open_output(folder / BASELINE, overwrite=True) as out:
+            out.write((json.dumps({"stages": rows}, indent=2) + "\n").encode())
+
+    def table(self) -> list[dict[str, Any]]:
+        """A row a segment length: loss to begin with, at last, at best, improvement in per cent."""
+        rows = []
+        for key, metrics in self.baseline.items():
+            last, best = self.last.get(key), self.best.get(key)
+            if last is None or best is None:
+                continue
+            rows.append(
+                {
+                    "seconds": round(int(key) / self.rate, 3),
+                    "baseline": metrics,
+                    "last": last,
+                    "best": best,
+                    "improvement_percent": self.improvement(int(key), best),
+                }
+            )
+        return rows
+
+    def state_dict(self) -> str:
+        """All of it as JSON."""
+        return json.dumps({name: value for name, value in vars(self).items() if name != "rate"})
+
+    def load_state_dict(self, text: str) -> None:
+        """Takes up what :meth:`state_dict` gave."""
+        for name, value in json.loads(text).items():
+            setattr(self, name, value)

@@ -1,0 +1,215 @@
+"""``snac train`` as it is called: resumed, limited, refused, interrupted; alone and as two processes."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from snac.snac import SNAC
+from snaccli.cli.app import run
+from snaccli.cli.console import Console
+from snaccli.errors import SnacError
+from snaccli.training import processes
+
+from .training_runs import recordings
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIG = """
+unquantised_steps = 2
+fit_seconds = 1.0
+validate_every = 4
+checkpoint_every = 4
+revive_every = 3
+[[stages]]
+steps = {steps}
+seconds = 0.128
+batch = 4
+[model]
+sampling_rate = 8000
+encoder_dim = 4
+encoder_rates = [4, 4]
+decoder_dim = 16
+decoder_rates = [4, 4]
+attn_window_size = 0
+codebook_size = 32
+codebook_dim = 4
+vq_strides = [2, 1]
+[data]
+train = "data"
+validation_segments = 4
+workers = 1
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    recordings(tmp_path / "data")
+    (tmp_path / "tiny.toml").write_text(CONFIG.format(steps=8))
+    return tmp_path / "tiny.toml"
+
+
+def call(*arguments: str | Path) -> tuple[int, str, str]:
+    console = Console(io.StringIO(), io.StringIO(), {"COLUMNS": "120"})
+    status = run(["train", *map(str, arguments)], console)
+    return status, console.stdout.getvalue(), console.stderr.getvalue()  # type: ignore[attr-defined]
+
+
+def test_a_run_leaves_a_model_a_log_and_a_table(config: Path, tmp_path: Path) -> None:
+    status, out, err = call(config, "-o", tmp_path / "run")
+    assert status == 0, err
+    assert "baseline at 0.13 s: loss" in err
+    assert "codebooks fitted to" in err
+    assert "step 8: validation loss" in err
+    assert all(word in out for word in ("baseline", "last", "best", "step 8 of 8"))
+    rows = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if "validation" in row] == [4, 8]
+    assert (tmp_path / "run" / "baseline_metrics.json").is_file()
+    assert SNAC.from_pretrained(tmp_path / "run" / "model").hop_length == 16
+
+    status, _, err = call(config, "-o", tmp_path / "run")
+    assert status == 2
+    assert "holds a run already: --resume" in err
+
+
+def test_a_run_is_limited_and_resumed(config: Path, tmp_path: Path) -> None:
+    whole, pieces = tmp_path / "whole", tmp_path / "pieces"
+    assert call(config, "-o", whole)[0] == 0
+    status, out, _ = call(config, "-o", pieces, "--limit", 3, "--json", "--resume")
+    assert status == 0
+    assert json.loads(out)["step"] == 3
+    status, out, err = call(config, "-o", pieces, "--resume", "--json")
+    assert "resumed after step 3 of 8" in err
+    value = json.loads(out)
+    assert (value["step"], value["steps"]) == (8, 8)
+    assert value["validation"][0]["seconds"] == 0.128
+    one, other = (torch.load(run / "last.pt", weights_only=True)["model"] for run in (whole, pieces))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_an_exported_model_can_be_trained_on(config: Path, tmp_path: Path) -> None:
+    call(config, "-o", tmp_path / "run")
+    model = tmp_path / "run" / "model"
+    arguments = ("--init", model, "--set", "unquantised_steps=0", "--set", "stages.0.steps=2")
+    status, _, err = call(config, *arguments, "-o", tmp_path / "tuned")
+    assert status == 0, err
+    assert f"from `{model}`" in (tmp_path / "tuned" / "model" / "README.md").read_text()
+    before, after = (
+        SNAC.from_pretrained(folder).fingerprint() for folder in (model, tmp_path / "tuned" / "model")
+    )
+    assert before != after
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words", "status"),
+    [
+        (["--set", "data.train=missing"], "holds no recording", 1),
+        (["--set", "weights.mell=1"], "did you mean 'mel'", 2),
+        (["--set", "stages.0.batch=3", "--set", "accumulate=2"], "cannot be divided among 2", 2),
+        (["--init", "nothing-here"], "nothing-here", 1),
+        (["--device", "cuda"], "no cuda device here", 1),
+    ],
+)
+def test_runs_that_cannot_work_are_refused(
+    config: Path, tmp_path: Path, arguments: list[str], words: str, status: int
+) -> None:
+    if "cuda" in arguments and torch.cuda.is_available():
+        pytest.skip("no cuda device: this machine has one")
+    found, _, err = call(config, *arguments, "-o", tmp_path / "run")
+    assert found == status, err
+    assert words in err
+    assert err.count("\n") == 1
+
+
+def environment(**more: str) -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | more
+
+
+@pytest.mark.skipif(os.name == "nt", reason="ctrl-C from another process: Windows has no such signal")
+def test_ctrl_c_writes_a_checkpoint_and_stops(config: Path, tmp_path: Path) -> None:
+    config.write_text(CONFIG.format(steps=100_000))
+    command = [sys.executable, "-m", "snaccli", "train", config, "-o", tmp_path / "run"]
+    with subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, text=True) as process:
+        log = tmp_path / "run" / "log.jsonl"
+        deadline = time.monotonic() + 120
+        while not (log.exists() and '"step": 10,' in log.read_text()) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    stopped = err.splitlines()[-1]
+    assert stopped.startswith("snac: stopped after step ")
+    assert "--resume" in stopped
+    step = torch.load(tmp_path / "run" / "last.pt", weights_only=True)["step"]
+    assert f"after step {step} of" in stopped
+
+
+def test_several_processes_need_accelerate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "accelerate", None)
+    assert processes.this_process("cpu", {}).count == 1
+    with pytest.raises(SnacError, match=r"pip install 'snaccli\[train\]'"):
+        processes.this_process("cpu", {"WORLD_SIZE": "2"})
+
+
+def test_two_processes_equal_one(config: Path, tmp_path: Path) -> None:
+    """The same losses at every step on the same global batch, but for rounding."""
+    arguments = [
+        "--set",
+        "learning_rate=1e-4",
+        "--set",
+        "weights.adversarial=1",
+        "--set",
+        "weights.feature=1",
+    ]
+    arguments += ["--set", "adversarial.channels=1", "--set", "adversarial.windows=[128]"]
+    arguments += ["--set", "accumulate=2", "--device", "cpu"]
+    status, _, err = call(config, *arguments, "-o", tmp_path / "one", "-v")
+    assert status == 0, err
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    command = [sys.executable, "-m", "snaccli", "train", config, *arguments, "-o", tmp_path / "two"]
+    ranks = [
+        subprocess.Popen(
+            command,
+            env=environment(
+                WORLD_SIZE="2",
+                RANK=str(rank),
+                LOCAL_RANK=str(rank),
+                MASTER_ADDR="127.0.0.1",
+                MASTER_PORT=port,
+                ACCELERATE_USE_CPU="true",
+            ),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    for rank, process in enumerate(ranks):
+        _, err = process.communicate(timeout=240)
+        assert process.returncode == 0, err
+        assert ("baseline" in err) == (rank == 0), "one of them speaks"
+    logs = [
+        [json.loads(line) for line in (tmp_path / name / "log.jsonl").read_text().splitlines()]
+        for name in ("one", "two")
+    ]
+    assert len(logs[0]) == len(logs[1])
+    for one, two in zip(*logs, strict=True):
+        assert one.keys() == two.keys()
+        for name in one.keys() - {"seconds_a_step"}:
+            values = [row[name].values() if isinstance(row[name], dict) else row[name] for row in (one, two)]
+            values = [list(v) if not isinstance(v, (int, float)) else v for v in values]
+            assert values[0] == pytest.approx(values[1], rel=2e-3, abs=2e-4), (name, one, two)
+    weights = [torch.load(tmp_path / name / "last.pt", weights_only=True)["model"] for name in ("one", "two")]
+    for name, weight in weights[0].items():
+        torch.testing.assert_close(weight, weights[1][name], rtol=1e-3, atol=2e-4)

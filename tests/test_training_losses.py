@@ -1,0 +1,164 @@
+"""Losses, discriminators and what training adds to the quantiser."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from snac.config import ModelConfig
+from snac.snac import SNAC
+from snaccli.training.discriminators import (
+    Discriminators,
+    PeriodDiscriminator,
+    SpectrumDiscriminator,
+    adversarial_loss,
+    discriminator_loss,
+    feature_loss,
+)
+from snaccli.training.losses import LowBandLoss, SpectralLoss
+from snaccli.training.noise import StepNoise, generator
+from snaccli.training.quantise import CodebookUsage, fit_codebooks, quantise, soften
+
+from .training_runs import MODEL, RATE
+
+LATENT = 16
+
+
+@pytest.fixture
+def model() -> SNAC:
+    torch.manual_seed(0)
+    return SNAC.from_model_config(ModelConfig.from_dict(MODEL | {"attn_window_size": None}))
+
+
+def test_spectral_loss_is_zero_for_equals_and_grows_with_level() -> None:
+    loss = SpectralLoss(RATE)
+    audio = 0.1 * torch.randn(2, 4096)
+    assert all(float(part) == 0 for part in loss(audio, audio))
+    losses = [float(loss(audio * gain, audio)[1]) for gain in (0.9, 0.5, 0.1)]
+    assert losses == sorted(losses)
+    # A gain is the same step in every band: its logarithm.
+    assert losses[1] == pytest.approx(np.log10(2), rel=0.02)
+
+
+def test_losses_of_a_batch_are_means_of_its_clips() -> None:
+    torch.manual_seed(0)
+    audio = torch.randn(3, 4096) * torch.tensor([[0.3], [0.01], [0.001]])
+    decoded = audio + 0.05 * torch.randn(3, 4096)
+    spectral, low_band = SpectralLoss(RATE, (1024, 2048), (512,)), LowBandLoss(RATE)
+    for loss in (lambda a, b: spectral(a, b)[0], lambda a, b: spectral(a, b)[1], low_band):
+        parts = [float(loss(decoded[i : i + 1], audio[i : i + 1])) for i in range(3)]
+        assert float(loss(decoded, audio)) == pytest.approx(np.mean(parts), rel=1e-5)
+
+
+def test_low_band_loss_hears_low_phases_and_no_high_ones() -> None:
+    loss = LowBandLoss(RATE, cutoff=1000)
+    time = torch.arange(8192) / RATE
+    low, high = 0.3 * torch.sin(2 * np.pi * 300 * time)[None], 0.3 * torch.sin(2 * np.pi * 3000 * time)[None]
+    assert float(loss(low + high, low)) < 0.02
+    assert float(loss(torch.zeros_like(low), low)) == pytest.approx(1, abs=0.01)
+    assert float(loss(-low, low)) == pytest.approx(2, abs=0.02)
+    # Each clip counts by its own loudness.
+    quiet = torch.cat((low, 0.05 * low))
+    assert float(loss(torch.zeros_like(quiet), quiet)) == pytest.approx(1, abs=0.05)
+
+
+def test_period_discriminators_see_each_phase_alone() -> None:
+    torch.manual_seed(0)
+    judge = PeriodDiscriminator(5, channels=2)
+    audio = torch.randn(1, 1, 1003)
+    changed = audio.clone()
+    changed[..., 2::5] += 1
+    before, after = judge(audio)[-1], judge(changed)[-1]
+    assert torch.equal(before[..., :2], after[..., :2])
+    assert torch.equal(before[..., 3:], after[..., 3:])
+    assert not torch.allclose(before[..., 2], after[..., 2])
+
+
+def test_spectrum_discriminators_hear_phases() -> None:
+    torch.manual_seed(0)
+    judge = SpectrumDiscriminator(256, channels=2)
+    audio = torch.randn(1, 1, 2048)
+    assert not torch.allclose(judge(audio)[-1], judge(-audio)[-1])
+    assert len(judge(audio)) == 5 * 5 + 1
+
+
+def test_discriminators_learn_to_tell_noise_from_tones() -> None:
+    torch.manual_seed(0)
+    judges = Discriminators([2, 3], [128], 2)
+    optimizer = torch.optim.Adam(judges.parameters(), lr=3e-3)
+    tones = torch.sin(torch.arange(1024) * torch.rand(4, 1))[:, None]
+    noise = 0.7 * torch.randn(4, 1, 1024)
+    losses = []
+    for _ in range(60):
+        loss = discriminator_loss(judges(tones), judges(noise))
+        losses.append(loss.item())
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    assert losses[-1] < 0.3 * losses[0]
+    with torch.no_grad():
+        assert float(adversarial_loss(judges(noise))) > 4 * float(adversarial_loss(judges(tones)))
+    assert float(feature_loss(judges(tones), judges(tones))) == 0
+    assert float(feature_loss(judges(tones), judges(noise))) > 0
+
+
+def test_noise_of_a_batch_does_not_depend_on_how_it_is_divided() -> None:
+    like = torch.zeros(4, 3, 10)
+    whole = StepNoise(1, step=5).draw(2, 1, 10, like)
+    assert whole.shape == (4, 1, 10)
+    parts = [StepNoise(1, step=5, first_item=first).draw(2, 1, 10, like[:2]) for first in (0, 2)]
+    assert torch.equal(whole, torch.cat(parts))
+    for other in (StepNoise(2, step=5), StepNoise(1, step=6)):
+        assert not torch.equal(whole, other.draw(2, 1, 10, like))
+    assert not torch.equal(whole, StepNoise(1, step=5).draw(3, 1, 10, like))
+
+
+def test_the_stand_in_for_codebooks_is_noise_of_the_size_of_their_error(model: SNAC) -> None:
+    z = torch.randn(2, LATENT, 64, requires_grad=True)
+    soft, distance = soften(model.quantizer, z, StepNoise(0))
+    again, _ = soften(model.quantizer, z, StepNoise(1))
+    assert soft.shape == z.shape
+    assert not torch.equal(soft, again)
+    (soft.square().mean() + distance).backward()  # type: ignore[no-untyped-call]
+    assert z.grad is not None
+    assert z.grad.abs().sum() > 0
+    # One level of it: points of the sphere, as far apart as 32 codewords on it would have them.
+    level = next(model.quantizer.levels())
+    unit = torch.nn.functional.normalize(level.project(z), dim=1)
+    even = 32 ** (-1 / 3)
+    moved = torch.nn.functional.normalize(unit + even / 2 * torch.randn_like(unit), dim=1)
+    assert 0.5 * even < float((moved - unit).norm(dim=1).mean()) < 1.5 * even
+
+
+def test_quantising_for_training_equals_the_model(model: SNAC) -> None:
+    z = torch.randn(2, LATENT, 8)
+    result = quantise(model.quantizer, z)
+    z_q, codes = model.quantizer(z)
+    torch.testing.assert_close(result.z_q, z_q)
+    assert all(torch.equal(a, b) for a, b in zip(result.indices, codes, strict=True))
+    (result.commitment + result.codebook).backward()  # type: ignore[no-untyped-call]
+    assert all(level.codebook.weight.grad is not None for level in model.quantizer.levels())
+
+
+def test_fitted_codebooks_quantise_better_than_drawn_ones(model: SNAC) -> None:
+    latents = [torch.randn(4, LATENT, 32) for _ in range(4)]
+    before = quantise(model.quantizer, latents[0]).commitment
+    assert fit_codebooks(model.quantizer, latents, generator(0)) == [256, 512]
+    assert quantise(model.quantizer, latents[0]).commitment < 0.7 * before
+
+
+def test_idle_codewords_move_and_busy_ones_stay(model: SNAC) -> None:
+    usage = CodebookUsage(model.quantizer, horizon=1.0)
+    z = torch.randn(1, LATENT, 2).repeat(1, 1, 32)
+    for _ in range(20):
+        result = quantise(model.quantizer, z)
+        usage.update(result.indices, result.projected)
+    used = result.indices[1].unique()
+    kept = model.quantizer.quantizers[1].codebook.weight[used].clone()  # type: ignore[union-attr, index]
+    before = usage.perplexity()
+    revived = usage.revive(generator(0))
+    assert revived[1] == 32 - len(used)
+    assert torch.equal(model.quantizer.quantizers[1].codebook.weight[used], kept)  # type: ignore[union-attr, index]
+    assert before[1] < 4
+    assert usage.revive(generator(1)) == [0, 0]
