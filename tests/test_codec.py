@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import math
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ import torch
 
 import snaccli
 from snac import SNAC
+from snac.tiles import decode_tiles, tile_frames
 from snaccli import container
 from snaccli.codec import Codec, decode_file, encode_file
 from snaccli.codes import Codes
@@ -269,3 +273,71 @@ def test_standard_streams(tmp_path: Path, codec: Codec, monkeypatch: pytest.Monk
     encode_file("-", model=codec)
     encode_file(tmp_path / "in.wav", tmp_path / "x.snac", model=codec)
     assert out.buffer.getvalue() == (tmp_path / "x.snac").read_bytes()
+
+
+def test_encoding_holds_a_few_tiles_of_samples(codec: Codec) -> None:
+    """A hundred blocks go in; those that are still held are counted at each."""
+    alive = 0
+    most = 0
+
+    def gone() -> None:
+        nonlocal alive
+        alive -= 1
+
+    def blocks() -> Iterator[np.ndarray]:
+        nonlocal alive, most
+        for _ in range(100):
+            block = np.zeros((65536, 1), np.float32)
+            weakref.finalize(block, gone)
+            alive += 1
+            most = max(most, alive)
+            yield block
+            del block
+
+    _, count = codec.encode(blocks(), codec.rate, 1)
+    assert count == 100 * 65536
+    samples_at_once = tile_frames(codec.model) * codec.hop_length * codec.threads
+    assert most <= 2 + 2 * -(-samples_at_once // 65536) < 50
+
+
+def test_decoding_computes_a_few_tiles_ahead(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a hundred tiles, few more are computed than were taken, and none after the end."""
+    made = 0
+
+    def counted(*arguments: Any, **options: Any) -> Iterator[torch.Tensor]:
+        nonlocal made
+        for tile in decode_tiles(*arguments, frames=64, **options):
+            made += 1
+            yield tile
+
+    monkeypatch.setattr("snaccli.codec.model.decode_tiles", counted)
+    frames = 6400
+    levels = tuple(np.zeros((1, frames // stride), np.uint16) for stride in codec.strides)
+    blocks = codec.decode(Codes(levels, codec.strides, codec.codebook_size))
+    taken = [next(blocks) for _ in range(3)]
+    blocks.close()  # type: ignore[attr-defined]
+    computed = made
+    assert 3 <= computed < 50
+    assert sum(map(len, taken)) < frames * codec.hop_length / 2
+
+
+def test_torch_has_its_threads_back(codec: Codec) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        codes, _ = codec.encode([np.zeros((16000, 1), np.float32)], 16000, 1)
+        list(codec.decode(codes))
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_threads_do_not_change_the_result(tiny_model_folder: Path) -> None:
+    rng = np.random.default_rng(0)
+    samples = (0.1 * rng.standard_normal((200_000, 2))).astype(np.float32)
+    one, three = (Codec.load(str(tiny_model_folder), device="cpu", threads=threads) for threads in (1, 3))
+    codes, other_codes = (codec.encode([samples], codec.rate, 2)[0] for codec in (one, three))
+    for level, other in zip(codes.levels, other_codes.levels, strict=True):
+        assert (level == other).mean() > 0.999
+    audio, other_audio = (np.concatenate(list(codec.decode(codes))) for codec in (one, three))
+    np.testing.assert_allclose(audio, other_audio, atol=1e-4)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 
 import numpy as np
 import soxr
@@ -79,7 +79,7 @@ def _resampled(blocks: Blocks, in_rate: int, out_rate: int, channels: int) -> It
     yield from fit(tail, resampled_length(taken, in_rate, out_rate) - given, channels)
 
 
-def fit(blocks: Blocks, frames: int, channels: int) -> Iterator[np.ndarray]:
+def fit(blocks: Blocks, frames: int, channels: int) -> Generator[np.ndarray, None, None]:
     """Cut a stream after `frames` frames, or go on with zeros until it has so many.
 
     Takes from `blocks` no more than it needs.

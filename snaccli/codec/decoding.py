@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -90,7 +91,7 @@ class Decoding:
 
     codec: Codec
     note: str
-    blocks: Iterator[np.ndarray]
+    blocks: Generator[np.ndarray, None, None]
 
 
 def decode_file(
@@ -156,7 +157,7 @@ def decode_file(
     )
     report = Report(progress)
     decoding = start_decoding(coded, options, report)
-    with writer:
+    with writer, closing(decoding.blocks):
         for block in report.blocks(decoding.blocks, coded.samples, CODING_SHARE, 1.0):
             writer.write(block)
     report(1.0)

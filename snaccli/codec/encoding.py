@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,6 +14,7 @@ import numpy as np
 from .. import container, entropy
 from ..audio import downmix, open_audio
 from ..files import check_output, is_stdio, open_output
+from .ahead import ahead
 from .model import Codec
 from .progress import CODING_SHARE, Progress, Report
 
@@ -61,12 +63,12 @@ def encode_file(
     started = time.perf_counter()
     output = beside(source, ".snac") if output is None else output
     check_output(output, source=source, overwrite=overwrite)
-    with open_audio(source) as reader:
+    with open_audio(source) as reader, closing(ahead(reader.blocks())) as read:
         codec = model if isinstance(model, Codec) else Codec.load(model)
         mono = channels == "mono" and reader.channels > 1
         coded = 1 if mono else reader.channels
         report = Report(progress)
-        blocks = report.blocks(reader.blocks(), reader.expected_frames, 0.0, 1 - CODING_SHARE)
+        blocks = report.blocks(read, reader.expected_frames, 0.0, 1 - CODING_SHARE)
         data, samples = encode_samples(
             codec, downmix(blocks) if mono else blocks, reader.rate, coded, report=report
         )

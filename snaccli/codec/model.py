@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from snac.hub import locate
 from snac.snac import SNAC
@@ -15,6 +16,8 @@ from snac.tiles import decode_tiles, encode_tiles
 from ..audio import fit, resample
 from ..codes import Codes
 from ..errors import ModelMismatchError, UsageError
+from ..processors import available
+from .ahead import ahead
 
 
 class Codec:
@@ -30,10 +33,10 @@ class Codec:
         strides: latent frames a token of each level, coarse to fine.
         codebook_size: codewords a level.
         device: where it computes, ``cpu``, ``cuda`` or ``mps``.
-        threads: of torch on the CPU.
+        threads: that compute side by side for each recording, on the CPU.
     """
 
-    def __init__(self, model: SNAC, name: str, *, device: str = "cpu") -> None:
+    def __init__(self, model: SNAC, name: str, *, device: str = "cpu", threads: int | None = None) -> None:
         self.name = name
         self.fingerprint = model.fingerprint()
         self.config = model.config
@@ -42,7 +45,7 @@ class Codec:
         self.strides = model.config.vq_strides
         self.codebook_size = model.config.codebook_size
         self.device = device
-        self.threads = torch.get_num_threads()
+        self.threads = threads or available()
         self.codebooks = [
             level.codebook.weight.detach().cpu().numpy().copy() for level in model.quantizer.levels()
         ]
@@ -55,18 +58,16 @@ class Codec:
         Args:
             model: which one.
             device: ``auto`` takes CUDA, else MPS, else the CPU.
-            threads: of torch on the CPU, for the whole process; None for torch's choice.
+            threads: that compute side by side for each recording, on the CPU; None for one a processor.
 
         Raises:
             ModelError: the model cannot be had or is damaged.
             UsageError: there is no such device here.
         """
         chosen = _device(device)
-        if threads is not None:
-            torch.set_num_threads(max(1, threads))
         loaded = SNAC.from_pretrained(model)
         # Asked for after loading, which records the files: only then are they not hashed a second time.
-        return cls(loaded, locate(model).name, device=chosen)
+        return cls(loaded, locate(model).name, device=chosen, threads=threads)
 
     def encode(self, blocks: Iterable[np.ndarray], rate: int, channels: int) -> tuple[Codes, int]:
         """Audio to codes; each channel is coded by itself.
@@ -90,9 +91,10 @@ class Codec:
         resampled = resample(counted(), rate, self.rate, channels)
         tensors = (torch.from_numpy(np.ascontiguousarray(block.T)) for block in resampled)
         tiles: list[list[np.ndarray]] = [[] for _ in self.strides]
-        for codes in encode_tiles(self.model, tensors, channels):
-            for level, code in zip(tiles, codes, strict=True):
-                level.append(code.numpy().astype(np.uint16))
+        with _torch_at_one_thread(self.device):
+            for codes in encode_tiles(self.model, tensors, channels, workers=self.threads):
+                for level, code in zip(tiles, codes, strict=True):
+                    level.append(code.numpy().astype(np.uint16))
         empty = np.zeros((channels, 0), dtype=np.uint16)
         levels = tuple(np.concatenate([empty, *level], axis=1) for level in tiles)
         return Codes(levels, self.strides, self.codebook_size), count
@@ -100,7 +102,7 @@ class Codec:
     def decode(
         self, codes: Codes, *, seed: int | None = 0, start: int = 0, stop: int | None = None
     ) -> Iterator[np.ndarray]:
-        """Codes to audio at the model's rate.
+        """Codes to audio at the model's rate; a block or two are computed ahead, in a thread.
 
         Args:
             codes: all levels of this model or the coarsest ones.
@@ -121,15 +123,45 @@ class Codec:
             )
         total = codes.frames * self.hop_length
         stop = total if stop is None else min(stop, total)
-        first = start // self.hop_length
+        first, last = start // self.hop_length, -(-stop // self.hop_length)
+        with closing(ahead(self._blocks(codes, first, last, seed))) as blocks:
+            yield from cut(blocks, start - first * self.hop_length, stop - start, codes.channels)
+
+    def _blocks(self, codes: Codes, first: int, last: int, seed: int | None) -> Iterator[np.ndarray]:
         levels = [torch.from_numpy(level.astype(np.int32)) for level in codes.levels]
-        tiles = decode_tiles(self.model, levels, start=first, stop=-(-stop // self.hop_length), seed=seed)
-        blocks = (_block(tile) for tile in tiles)
-        yield from cut(blocks, start - first * self.hop_length, stop - start, codes.channels)
+        with _torch_at_one_thread(self.device):
+            tiles = decode_tiles(self.model, levels, start=first, stop=last, seed=seed, workers=self.threads)
+            for tile in tiles:
+                yield np.ascontiguousarray(tile.numpy().T)
 
 
-def _block(tile: Tensor) -> np.ndarray:
-    return np.ascontiguousarray(tile.numpy().T)
+_computing = 0  # recordings under way, and torch's own threads before the first was begun
+_torch_threads = 1
+_lock = threading.Lock()
+
+
+@contextmanager
+def _torch_at_one_thread(device: str) -> Iterator[None]:
+    """Let torch use one thread for each that computes tiles; at the end as many as before.
+
+    The number belongs to the whole process, so the last recording under way puts it back.
+    """
+    global _computing, _torch_threads
+    if device != "cpu":
+        yield
+        return
+    with _lock:
+        if not _computing:
+            _torch_threads = torch.get_num_threads()
+        _computing += 1
+        torch.set_num_threads(1)  # every time: OpenMP keeps the number for each thread by itself
+    try:
+        yield
+    finally:
+        with _lock:
+            _computing -= 1
+            if not _computing:
+                torch.set_num_threads(_torch_threads)
 
 
 def _device(wanted: str) -> str:
@@ -141,7 +173,9 @@ def _device(wanted: str) -> str:
     return wanted
 
 
-def cut(blocks: Iterable[np.ndarray], skip: int, frames: int, channels: int) -> Iterator[np.ndarray]:
+def cut(
+    blocks: Iterable[np.ndarray], skip: int, frames: int, channels: int
+) -> Generator[np.ndarray, None, None]:
     """``frames`` samples of a stream, after the first ``skip``."""
 
     def rest() -> Iterator[np.ndarray]:

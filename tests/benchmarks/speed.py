@@ -103,10 +103,12 @@ def compare_models(name: str, config: dict[str, Any], published: ModuleType, set
     codes = theirs.encode(audio)
 
     def our_encoding() -> None:
-        list(encode_tiles(ours, [audio[0]], 1))
+        with torch_threads(1):
+            list(encode_tiles(ours, [audio[0]], 1, workers=setting.threads))
 
     def our_decoding() -> None:
-        list(decode_tiles(ours, codes))
+        with torch_threads(1):
+            list(decode_tiles(ours, codes, workers=setting.threads))
 
     tasks: list[tuple[str, Work, Work]] = [
         ("encode", lambda: theirs.encode(audio), our_encoding),
