@@ -9,8 +9,6 @@ import math
 import subprocess
 import sys
 import types
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,107 +17,23 @@ import pytest
 import soundfile
 from rich.console import Console
 
-from snaccli import bench, container
+from snaccli import bench
 from snaccli.bench import BenchResult, FileResult
-from snaccli.codes import CodedStream
-from snaccli.errors import AudioError, ModelNotFoundError, UsageError
+from snaccli.errors import ModelNotFoundError, UsageError
 from snaccli.measures import compare
+from tests.pcm_codec import RATE, install, tone, write
 
 FILE_KEYS = [
     "path", "duration_s", "bytes", "bitrate_kbps", "raw_bitrate_kbps", "bits_per_token", "snr_db",
     "si_sdr_db", "mel_distance", "lsd_db", "encode_x_realtime", "decode_x_realtime",
 ]  # fmt: skip
-RATE = 16000
-
-
-@dataclass
-class PcmCodec:
-    """Stands in for the neural codec: one token a sample, 256 codewords."""
-
-    name: str = "pcm"
-    fingerprint: str = "0123456789abcdef"
-    rate: int = RATE
-    device: str = "cpu"
-    threads: int = 2
-    codebook_size: int = 256
-
-    @classmethod
-    def load(cls, model: str = "mini", *, device: str = "auto", threads: int | None = None) -> PcmCodec:
-        if model.startswith("missing"):
-            raise ModelNotFoundError(f"no model {model}: run `snac models list`")
-        return cls(
-            name=model,
-            device="cpu" if device == "auto" else device,
-            threads=threads or 2,
-            codebook_size=200 if model == "small" else 256,
-        )
-
-
-def encode_file(
-    source: Path,
-    output: Path,
-    *,
-    model: PcmCodec,
-    channels: str = "mono",
-    overwrite: bool = False,
-    progress: Callable[[float], None] | None = None,
-) -> Any:
-    try:
-        samples, rate = soundfile.read(source, always_2d=True)
-    except soundfile.LibsndfileError as error:
-        raise AudioError(f"not audio: {source}") from error
-    assert channels == "mono"
-    mono = samples.mean(axis=1)
-    tokens = np.clip(np.round(mono * 128) + 128, 0, model.codebook_size - 1).astype(np.uint8)
-    header = container.Header(
-        model="pcm", fingerprint=bytes(8), sample_rate=rate, model_rate=rate, channels=1,
-        samples=len(mono), frames=len(mono), codebook_size=model.codebook_size, strides=(1,),
-    )  # fmt: skip
-    output.write_bytes(container.pack(header, [CodedStream(0, tokens.tobytes())]))
-    for fraction in (0.0, 0.5, 1.0):
-        if progress:
-            progress(fraction)
-    note = "stereo downmixed to mono" if samples.shape[1] == 2 else ""
-    return types.SimpleNamespace(duration_s=len(mono) / rate, note=note)
-
-
-def decode_file(
-    source: Path,
-    output: Path,
-    *,
-    model: PcmCodec,
-    overwrite: bool = False,
-    progress: Callable[[float], None] | None = None,
-) -> Any:
-    layout, streams, _ = container.unpack(source.read_bytes())
-    samples = (np.frombuffer(streams[0].payload, np.uint8) - 128.0) / 128
-    soundfile.write(output, samples, layout.header.sample_rate, subtype="PCM_16")
-    if progress:
-        progress(1.0)
-    return types.SimpleNamespace()
 
 
 @pytest.fixture(autouse=True)
 def pcm_codec(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
-    """The codec above in place of the real one, but for tests that ask for a real model."""
-    module = types.ModuleType("snaccli.codec")
-    if "tiny_model_folder" in request.fixturenames:
-        return module
-    module.__dict__.update(Codec=PcmCodec, encode_file=encode_file, decode_file=decode_file)
-    monkeypatch.setitem(sys.modules, "snaccli.codec", module)
-    return module
-
-
-def tone(seconds: float, rate: int = RATE, channels: int = 1, seed: int = 0) -> np.ndarray:
-    time = np.arange(round(seconds * rate)) / rate
-    noise = 0.01 * np.random.default_rng(seed).standard_normal((time.size, channels))
-    return 0.4 * np.sin(2 * np.pi * 440 * time)[:, None] + noise
-
-
-def write(path: Path, samples: np.ndarray, rate: int = RATE) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, samples, rate, subtype="PCM_16")
-    return path
+    """The codec of eight bits a sample in place of the real one, but for tests that ask for a real model."""
+    real = "tiny_model_folder" in request.fixturenames
+    return types.ModuleType("unused") if real else install(monkeypatch)
 
 
 @pytest.fixture
@@ -162,6 +76,8 @@ def test_figures_of_one_recording(tmp_path: Path) -> None:
         si_sdr_db=pytest.approx(expected.si_sdr_db),
         mel_distance=pytest.approx(expected.mel_distance),
         lsd_db=pytest.approx(expected.lsd_db),
+        stoi=file.stoi,
+        pesq=file.pesq,
         encode_x_realtime=pytest.approx(2.0 / file.encode_s),
         decode_x_realtime=pytest.approx(2.0 / file.decode_s),
         tokens=2 * RATE,
@@ -210,7 +126,11 @@ def test_summary_weighs_rates_by_length_and_decibels_by_recording() -> None:
              encode_s=3.0, decode_s=16.0, levels=({**level, "tokens": 7200, "bytes": 8100},)),
         file(error="broken"),
     ))  # fmt: skip
-    assert result.summary == {
+    confidence = result.summary["confidence"]
+    assert confidence["bitrate_kbps"] == (0.8, 2.4)  # from two of the one to two of the other
+    assert confidence["snr_db"] == (4.0, 8.0)
+    assert confidence["si_sdr_db"] is None  # of one recording
+    assert {key: value for key, value in result.summary.items() if key != "confidence"} == {
         "duration_s": 20.0,
         "bytes": 5000.0,
         "bitrate_kbps": 2.0,
@@ -220,6 +140,8 @@ def test_summary_weighs_rates_by_length_and_decibels_by_recording() -> None:
         "si_sdr_db": 2.0,
         "mel_distance": None,
         "lsd_db": None,
+        "stoi": None,
+        "pesq": None,
         "encode_x_realtime": 10.0,
         "decode_x_realtime": 2.0,
         "files": 2,
@@ -442,16 +364,21 @@ def test_table_shows_every_figure_and_the_summary(recordings: Path, tmp_path: Pa
     file = results[0].files[0]
     figures = (
         file.duration_s, file.bitrate_kbps, file.raw_bitrate_kbps, file.bits_per_token, file.snr_db,
-        file.si_sdr_db, file.mel_distance, file.lsd_db, file.encode_x_realtime, file.decode_x_realtime,
+        file.si_sdr_db, file.mel_distance, file.lsd_db, file.stoi, file.pesq, file.encode_x_realtime,
+        file.decode_x_realtime,
     )  # fmt: skip
-    decimals = (1, 2, 2, 2, 1, 1, 1, 1, 1, 1)
-    assert row.split()[1:] == [f"{value:.{n}f}" for value, n in zip(figures, decimals, strict=True)]
+    decimals = (1, 2, 2, 2, 1, 1, 1, 1, 2, 2, 1, 1)
+    told = ["-" if value is None else f"{value:.{n}f}" for value, n in zip(figures, decimals, strict=True)]
+    assert row.split()[1:] == told
     assert any(line.startswith("mean of 2") for line in text.splitlines())
     assert any("failed: " in line and "missing.wav" in line for line in text.splitlines())
 
 
 def test_table_fits_a_terminal_of_80_columns() -> None:
-    values = dict.fromkeys(FILE_KEYS[1:], 10.0) | {"encode_x_realtime": 110.0, "decode_x_realtime": 110.0}
+    values = dict.fromkeys([*FILE_KEYS[1:], "stoi", "pesq"], 10.0) | {
+        "encode_x_realtime": 110.0,
+        "decode_x_realtime": 110.0,
+    }
     file = FileResult(path="/music/a recording with a name of some length.wav", **values)
     text = render([BenchResult("m", "f", "cpu", 1, (file, file))], width=80)
     assert max(map(len, text.splitlines())) <= 80

@@ -7,9 +7,29 @@ a model and a first warm-up run are left out of the times.
 
 from __future__ import annotations
 
+from snaccli.bench.gallery import Gallery
+from snaccli.bench.html import to_html
+from snaccli.bench.peers import Peer, PeerError, parse_peers
+from snaccli.bench.perceptual import remark
 from snaccli.bench.recordings import find_recordings
 from snaccli.bench.rendering import table, to_csv, to_json
 from snaccli.bench.results import BenchResult, FileResult
-from snaccli.bench.running import Progress, run
+from snaccli.bench.running import run
+from snaccli.bench.steps import Progress
 
-__all__ = ["BenchResult", "FileResult", "Progress", "find_recordings", "run", "table", "to_csv", "to_json"]
+__all__ = [
+    "BenchResult",
+    "FileResult",
+    "Gallery",
+    "Peer",
+    "PeerError",
+    "Progress",
+    "find_recordings",
+    "parse_peers",
+    "remark",
+    "run",
+    "table",
+    "to_csv",
+    "to_html",
+    "to_json",
+]

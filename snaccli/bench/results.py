@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, Literal
 
+from snaccli.bench.figures import MEASURES
+from snaccli.bench.statistics import Interval, interval
 from snaccli.files import shown
 
-__all__ = ["BenchResult", "FileResult", "ratio"]
+__all__ = ["BenchResult", "FileResult", "flat", "ratio"]
 
 
 @dataclass(frozen=True)
 class FileResult:
-    """One recording through one model. Figures are None where they are undefined, all of them if it failed.
+    """One recording through one codec. Figures are None where they are undefined, all of them if it failed.
 
     Attributes:
         path: as found, to the original recording.
         duration_s: of the recording, seconds.
-        bytes: of the whole ``.snac`` file.
+        bytes: of the whole coded file; where only the coarsest levels are used, without the finer ones.
         bitrate_kbps: 8 * bytes / duration, in 1000 bit/s.
         raw_bitrate_kbps: log2(codebook size) bits a token, without container, in 1000 bit/s.
-        bits_per_token: bits of the coded streams, without container, over the number of tokens.
+        bits_per_token: bits of the coded streams, without container, over the number of tokens. Other codecs
+            have no tokens: these two are None.
         snr_db, si_sdr_db, mel_distance, lsd_db: see :mod:`snaccli.measures`; against the original, downmixed
             to mono as it was coded, at the original rate.
+        stoi, pesq: see :mod:`snaccli.bench.perceptual`; None without the extra ``snaccli[metrics]``.
         encode_x_realtime, decode_x_realtime: duration over wall-clock seconds, reading and writing included.
         tokens: of all streams.
         encode_s, decode_s: wall-clock seconds.
@@ -42,6 +47,8 @@ class FileResult:
     si_sdr_db: float | None = None
     mel_distance: float | None = None
     lsd_db: float | None = None
+    stoi: float | None = None
+    pesq: float | None = None
     encode_x_realtime: float | None = None
     decode_x_realtime: float | None = None
     tokens: int | None = None
@@ -60,30 +67,52 @@ class FileResult:
 
 @dataclass(frozen=True)
 class BenchResult:
-    """All recordings through one model."""
+    """All recordings through one codec.
+
+    Attributes:
+        model: what to call it: the model's name, or such as ``opus:6``.
+        fingerprint: of the weights; empty for other codecs.
+        device, threads: where it ran.
+        files: one a recording.
+        kind: ``model``, or ``peer`` for a codec measured beside the models.
+        tool: what coded, with its version, where that is another program.
+        levels: how many of the coarsest levels were decoded, None for all.
+        parts: the same encoding decoded from fewer levels, coarsest first.
+    """
 
     model: str
     fingerprint: str
     device: str
     threads: int
-    files: tuple[FileResult, ...] = field(default=())
+    files: tuple[FileResult, ...] = ()
+    kind: Literal["model", "peer"] = "model"
+    tool: str = ""
+    levels: int | None = None
+    parts: tuple[BenchResult, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """The name, and the number of levels where not all were used."""
+        if self.levels is None:
+            return self.model
+        return f"{self.model}, {self.levels} level{'s' * (self.levels > 1)}"
 
     @property
     def failed(self) -> tuple[FileResult, ...]:
         """The recordings that failed."""
         return tuple(file for file in self.files if file.error is not None)
 
-    @property
+    @cached_property
     def summary(self) -> dict[str, Any]:
         """Averages over the recordings that did not fail, under the keys of a file.
 
         Rates are those of all recordings joined to one: ``bitrate_kbps`` and ``raw_bitrate_kbps`` weighted by
         duration, ``bits_per_token`` by tokens, the speeds total duration over total seconds.
-        ``duration_s``, ``bytes`` and the measures in dB are plain means over the recordings where they are
+        ``duration_s``, ``bytes`` and the measures are plain means over the recordings where they are
         defined. None where there is nothing to average. Further keys: ``files``, ``failed`` (counts),
-        ``total_duration_s``, ``total_bytes``, ``tokens``.
+        ``total_duration_s``, ``total_bytes``, ``tokens``; ``confidence``, see :attr:`confidence`.
         """
-        done = [file for file in self.files if file.error is None]
+        done = self._done
         duration, size, tokens = (_total(done, key) for key in ("duration_s", "bytes", "tokens"))
         raw = sum((file.raw_bitrate_kbps or 0.0) * (file.duration_s or 0.0) for file in done)
         coded = sum(level["bytes"] for file in done for level in file.levels)
@@ -91,9 +120,9 @@ class BenchResult:
             "duration_s": _mean(done, "duration_s"),
             "bytes": _mean(done, "bytes"),
             "bitrate_kbps": ratio(8 * size / 1000, duration),
-            "raw_bitrate_kbps": ratio(raw, duration),
+            "raw_bitrate_kbps": ratio(raw, duration) if tokens else None,
             "bits_per_token": ratio(8 * coded, tokens),
-            **{key: _mean(done, key) for key in ("snr_db", "si_sdr_db", "mel_distance", "lsd_db")},
+            **{figure.key: _mean(done, figure.key) for figure in MEASURES},
             "encode_x_realtime": ratio(duration, _total(done, "encode_s")),
             "decode_x_realtime": ratio(duration, _total(done, "decode_s")),
             "files": len(done),
@@ -101,26 +130,97 @@ class BenchResult:
             "total_duration_s": duration,
             "total_bytes": int(size),
             "tokens": int(tokens),
+            "confidence": self.confidence,
         }
+
+    @cached_property
+    def confidence(self) -> dict[str, Interval | None]:
+        """95 % intervals (low, high) of averages in :attr:`summary`, by bootstrap over the recordings.
+
+        For the two bit rates and the measures; None where there are fewer than two recordings.
+        """
+        done = self._done
+        found: dict[str, Interval | None] = {
+            "bitrate_kbps": interval(
+                [8 * (file.bytes or 0) / 1000 for file in done], [file.duration_s or 0.0 for file in done]
+            ),
+            "bits_per_token": interval(
+                [8 * sum(level["bytes"] for level in file.levels) for file in done],
+                [file.tokens or 0 for file in done],
+            ),
+        }
+        for figure in MEASURES:
+            values = _defined(done, figure.key)
+            found[figure.key] = interval(values, [1.0] * len(values))
+        return found
+
+    def by_level(self) -> list[dict[str, Any]]:
+        """What each level of the codes costs, coarse to fine, over all recordings that did not fail.
+
+        Keys: ``stride``, ``tokens``, ``bytes``, ``bits_per_token`` (None without tokens), ``bitrate_kbps``.
+        """
+        duration = _total(self._done, "duration_s")
+        rows: dict[int, list[int]] = {}
+        for file in self._done:
+            for level in file.levels:
+                row = rows.setdefault(level["stride"], [0, 0])
+                row[0] += level["tokens"]
+                row[1] += level["bytes"]
+        return [
+            {
+                "stride": stride,
+                "tokens": tokens,
+                "bytes": size,
+                "bits_per_token": ratio(8 * size, tokens),
+                "bitrate_kbps": ratio(8 * size / 1000, duration),
+            }
+            for stride, (tokens, size) in sorted(rows.items(), reverse=True)
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """The object of ``snac bench --json``: model, device, threads, files, summary, and more."""
-        return {
+        found: dict[str, Any] = {
             "model": self.model,
+            "kind": self.kind,
             "fingerprint": self.fingerprint,
+            "tool": self.tool,
             "device": self.device,
             "threads": self.threads,
             "files": [asdict(file) for file in self.files],
             "summary": self.summary,
+            "by_level": self.by_level(),
         }
+        if self.parts:
+            found["by_levels_used"] = [
+                {
+                    "levels": part.levels,
+                    "files": [asdict(file) for file in part.files],
+                    "summary": part.summary,
+                }
+                for part in self.parts
+            ]
+        return found
+
+    @property
+    def _done(self) -> list[FileResult]:
+        return [file for file in self.files if file.error is None]
+
+
+def flat(results: Sequence[BenchResult]) -> list[BenchResult]:
+    """Every result led by its parts of fewer levels: coarsest first, the whole last."""
+    return [each for result in results for each in (*result.parts, result)]
 
 
 def _total(files: Iterable[FileResult], key: str) -> float:
     return float(sum(getattr(file, key) or 0 for file in files))
 
 
+def _defined(files: Iterable[FileResult], key: str) -> list[float]:
+    return [value for file in files if (value := getattr(file, key)) is not None]
+
+
 def _mean(files: Iterable[FileResult], key: str) -> float | None:
-    values = [value for file in files if (value := getattr(file, key)) is not None]
+    values = _defined(files, key)
     return sum(values) / len(values) if values else None
 
 

@@ -1,36 +1,31 @@
-"""Encodes and decodes each recording with each model, takes the times and compares."""
+"""Encodes and decodes each recording with each codec, takes the times and compares."""
 
 from __future__ import annotations
 
 import logging
-import math
 import tempfile
-import time
-import wave
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from snaccli import audio, container, files
+from snaccli import audio, files
+from snaccli.bench.gallery import Gallery
+from snaccli.bench.peers import Peer
+from snaccli.bench.perceptual import Perceptual
 from snaccli.bench.recordings import find_recordings
 from snaccli.bench.results import BenchResult, FileResult, ratio
+from snaccli.bench.steps import Progress, Steps
+from snaccli.bench.subjects import Encoded, ModelSubject, PeerSubject, Subject
 from snaccli.errors import AudioError, SnacError, UsageError
-from snaccli.measures import Comparison, Figures
-
-if TYPE_CHECKING:
-    from snaccli.codec import Codec
+from snaccli.measures import Comparison
 
 __all__ = ["Progress", "run"]
 
 Block = npt.NDArray[np.float32]
-Progress = Callable[[float, str], None]
-"""Called with the fraction done (0 to 1, never falling) and what is under way, as ``mini: speech.wav``."""
-
-_WARM_UP_SECONDS = 2
 _LOG = logging.getLogger(__name__)
 
 
@@ -40,8 +35,12 @@ def run(
     device: str = "auto",
     threads: int | None = None,
     progress: Progress | None = None,
+    *,
+    against: Sequence[Peer] = (),
+    levels: bool = False,
+    gallery: Gallery | None = None,
 ) -> list[BenchResult]:
-    """Encode and decode every recording with every model, and measure.
+    """Encode and decode every recording with every codec, and measure.
 
     All models are loaded first, so that a wrong name costs no time. A recording that fails is recorded with
     its error and does not stop the rest.
@@ -52,9 +51,12 @@ def run(
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         threads: of the CPU, None to let the codec choose.
         progress: called often, from this thread.
+        against: codecs to measure beside the models; their programs must be there (``Peer.check``).
+        levels: decode each model's files from its coarsest 1, 2, … levels, too.
+        gallery: filled with pictures and excerpts of some recordings, for a report.
 
     Returns:
-        One result a model, in the order given.
+        One result a model in the order given, then one a codec beside them.
 
     Raises:
         UsageError: see :func:`find_recordings`, or no model was named.
@@ -69,115 +71,105 @@ def run(
     report = progress or (lambda fraction, what: None)
     report(0.0, "loading")
     codecs = [Codec.load(name, device=device, threads=threads) for name in names]
-    results = []
-    steps = len(paths) * len(codecs)
-    with tempfile.TemporaryDirectory(prefix="snac-bench-") as folder:
-        for index, codec in enumerate(codecs):
-            report(index / len(codecs), f"{codec.name}: warming up")
-            _warm_up(codec, Path(folder))
-            measured = []
-            for number, path in enumerate(paths):
-                step = index * len(paths) + number
-                measured.append(
-                    _measure_file(path, codec, Path(folder), _Share(report, step, steps, codec.name))
-                )
-            results.append(
-                BenchResult(codec.name, codec.fingerprint, str(codec.device), codec.threads, tuple(measured))
-            )
+    with tempfile.TemporaryDirectory(prefix="snac-bench-") as name:
+        folder = Path(name)
+        subjects: list[Subject] = [ModelSubject(codec, by_levels=levels) for codec in codecs]
+        subjects += [PeerSubject(peer, folder) for peer in against]
+        exhibits = 0 if gallery is None else min(gallery.count, len(paths))
+        steps = Steps(report, len(paths) * len(subjects) + exhibits)
+        benches = [_Bench(subject, folder / str(index), steps) for index, subject in enumerate(subjects)]
+        results = [bench.measure(paths, keep=gallery is not None) for bench in benches]
+        if gallery is not None:
+            gallery.fill(paths, results, [(bench.subject, bench.coded) for bench in benches], folder, steps)
     report(1.0, "done")
     return results
 
 
-class _Share:
-    """Turns the progress of one recording's stages, each from 0 to 1, into that of the whole run."""
+class _Bench:
+    """One subject and the folder of its coded files."""
 
-    def __init__(self, report: Progress, step: int, steps: int, model: str) -> None:
-        self._report = report
-        self._step = step
+    def __init__(self, subject: Subject, folder: Path, steps: Steps) -> None:
+        self.subject = subject
+        self._folder = folder
         self._steps = steps
-        self._model = model
+        folder.mkdir()
 
-    def stage(self, path: Path, start: float, end: float) -> Callable[[float], None]:
-        def tell(fraction: float) -> None:
-            within = start + (end - start) * min(1.0, max(0.0, fraction))
-            self._report((self._step + within) / self._steps, f"{self._model}: {path.name}")
+    def coded(self, number: int) -> Path:
+        return self._folder / f"{number}{self.subject.ending}"
 
-        return tell
+    def measure(self, paths: Sequence[Path], *, keep: bool) -> BenchResult:
+        """Measure all recordings; the coded files, small as they are, stay if `keep`."""
+        subject = self.subject
+        self._steps.begin(f"{subject.name}: warming up")
+        subject.warm_up(self._folder)
+        measured = []
+        for number, path in enumerate(paths):
+            self._steps.begin(f"{subject.name}: {path.name}")
+            measured.append(self._measure_file(path, self.coded(number)))
+            self._steps.end()
+            if not keep:
+                self.coded(number).unlink(missing_ok=True)
+        whole, *parts = [
+            BenchResult(
+                subject.name, subject.fingerprint, subject.device, subject.threads, of_depth,
+                kind=subject.kind, tool=subject.tool, levels=depth,
+            )
+            for depth, of_depth in zip(subject.depths, zip(*measured, strict=True), strict=True)
+        ]  # fmt: skip
+        return replace(whole, parts=tuple(parts))
 
+    def _measure_file(self, path: Path, coded: Path) -> tuple[FileResult, ...]:
+        """One result for each of the subject's depths."""
+        depths = self.subject.depths
+        try:
+            encoded = self.subject.encode(path, coded, self._steps.stage(0.0, 0.5))
+            share = 0.5 / len(depths)
+            return tuple(
+                self._decode_compare(path, coded, encoded, depth, 0.5 + index * share, share)
+                for index, depth in enumerate(depths)
+            )
+        except Exception as error:  # even a defect must not cost the figures of a whole night
+            _LOG.debug("%s failed", path, exc_info=True)
+            return (FileResult(str(path), error=_one_line(error)),) * len(depths)
 
-def _warm_up(codec: Codec, folder: Path) -> None:
-    """Code two seconds of quiet noise once: first calls allocate, compile and fill caches."""
-    from snaccli.codec import decode_file, encode_file
-
-    noise = np.random.default_rng(0).normal(0.0, 1000.0, codec.rate * _WARM_UP_SECONDS).astype("<i2")
-    source, coded, decoded = (
-        folder / name for name in ("warm-up.wav", "warm-up.snac", "warm-up-decoded.wav")
-    )
-    with wave.open(str(source), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(codec.rate)
-        file.writeframes(noise.tobytes())
-    encode_file(source, coded, model=codec, overwrite=True)
-    decode_file(coded, decoded, model=codec, overwrite=True)
-
-
-def _measure_file(path: Path, codec: Codec, folder: Path, share: _Share) -> FileResult:
-    coded, decoded = folder / "coded.snac", folder / "decoded.wav"
-    try:
-        return _encode_decode_compare(path, codec, coded, decoded, share)
-    except Exception as error:  # even a defect must not cost the figures of a whole night
-        _LOG.debug("%s failed", path, exc_info=True)
-        return FileResult(str(path), error=_one_line(error))
-
-
-def _encode_decode_compare(path: Path, codec: Codec, coded: Path, decoded: Path, share: _Share) -> FileResult:
-    from snaccli.codec import decode_file, encode_file
-
-    began = time.perf_counter()
-    encoding = encode_file(
-        path, coded, model=codec, channels="mono", overwrite=True, progress=share.stage(path, 0.0, 0.5)
-    )
-    encode_s = time.perf_counter() - began
-    began = time.perf_counter()
-    decode_file(coded, decoded, model=codec, overwrite=True, progress=share.stage(path, 0.5, 0.9))
-    decode_s = time.perf_counter() - began
-
-    with coded.open("rb") as file:
-        layout = container.read_header(file)
-    described = container.describe(layout)
-    levels = tuple(described["levels"])
-    tokens = sum(level["tokens"] for level in levels)
-    duration, size = encoding.duration_s, coded.stat().st_size
-    figures = _compare(path, decoded, share.stage(path, 0.9, 1.0))
-    return FileResult(
-        path=str(path),
-        duration_s=duration,
-        bytes=size,
-        bitrate_kbps=ratio(8 * size / 1000, duration),
-        raw_bitrate_kbps=ratio(math.log2(layout.header.codebook_size) * tokens / 1000, duration),
-        bits_per_token=ratio(8 * sum(level["bytes"] for level in levels), tokens),
-        **asdict(figures),
-        encode_x_realtime=ratio(duration, encode_s),
-        decode_x_realtime=ratio(duration, decode_s),
-        tokens=tokens,
-        encode_s=encode_s,
-        decode_s=decode_s,
-        levels=levels,
-        note=encoding.note,
-    )
+    def _decode_compare(
+        self, path: Path, coded: Path, encoded: Encoded, depth: int | None, start: float, share: float
+    ) -> FileResult:
+        decoded = self._folder / "decoded.wav"
+        middle = start + 0.8 * share
+        decode_s = self.subject.decode(path, coded, decoded, depth, self._steps.stage(start, middle))
+        figures = _compare(path, decoded, self._steps.stage(middle, start + share))
+        content, duration = self.subject.content(coded, depth), encoded.duration_s
+        tokens = content.tokens
+        return FileResult(
+            path=str(path),
+            duration_s=duration,
+            bytes=content.bytes,
+            bitrate_kbps=ratio(8 * content.bytes / 1000, duration),
+            raw_bitrate_kbps=ratio(content.raw_bits * tokens / 1000, duration) if tokens else None,
+            bits_per_token=ratio(8 * sum(level["bytes"] for level in content.levels), tokens or 0),
+            **figures,
+            encode_x_realtime=ratio(duration, encoded.seconds),
+            decode_x_realtime=ratio(duration, decode_s),
+            tokens=tokens,
+            encode_s=encoded.seconds,
+            decode_s=decode_s,
+            levels=content.levels,
+            note=encoded.note,
+        )
 
 
-def _compare(path: Path, decoded: Path, tell: Callable[[float], None]) -> Figures:
+def _compare(path: Path, decoded: Path, tell: Callable[[float], None]) -> dict[str, Any]:
     """The measures of a decoded file against its original, both read block by block."""
     with audio.open_audio(path) as original, audio.open_audio(decoded) as copy:
-        comparison = Comparison(original.rate)
+        comparison, perceptual = Comparison(original.rate), Perceptual(original.rate)
         done = 0
         for pair in _aligned(audio.downmix(original.blocks()), copy.blocks()):
             comparison.update(*pair)
+            perceptual.update(*pair)
             done += len(pair[0])
             tell(done / (original.expected_frames or done))
-    return comparison.result()
+    return {**asdict(comparison.result()), **perceptual.result()}
 
 
 def _aligned(reference: Iterable[Block], decoded: Iterable[Block]) -> Iterator[tuple[Block, Block]]:

@@ -1,0 +1,221 @@
+"""Other codecs to measure beside the models, through the programs installed: Opus, Codec 2, MP3.
+
+Each gets the recording as mono PCM of 16 bits, and gives PCM back; its bit rate is counted from the bytes
+of its file. Containers and headers are part of that, as in a ``.snac`` file.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from snaccli.audio.ffmpeg import find_program
+from snaccli.errors import SnacError, UsageError
+from snaccli.files import shown
+
+__all__ = ["KINDS", "Peer", "PeerError", "parse_peers"]
+
+Command = list[str]
+
+
+class PeerError(SnacError):
+    """A codec beside the models is not installed, or failed."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A codec that can be measured beside the models.
+
+    Attributes:
+        programs: that it needs, the one that tells its version first.
+        package: of Debian, that has them.
+        settings: what may stand behind the colon, in words.
+        valid: whether a setting is one of these.
+        ending: of its files.
+        feed_rate: (setting, recording's rate) to the rate in Hz that the encoder gets.
+        encode: (setting, rate, PCM file, coded file) to a command.
+        decode: (setting, rate, coded file, PCM file) to a command.
+        version: arguments that make the first program tell its version, if any do.
+    """
+
+    programs: tuple[str, ...]
+    package: str
+    settings: str
+    valid: Callable[[str], bool]
+    ending: str
+    feed_rate: Callable[[str, int], int]
+    encode: Callable[[str, int, Path, Path], Command]
+    decode: Callable[[str, int, Path, Path], Command]
+    version: tuple[str, ...] = ()
+
+
+def _between(low: float, high: float) -> Callable[[str], bool]:
+    def valid(setting: str) -> bool:
+        return re.fullmatch(r"[0-9]+(\.[0-9]+)?", setting) is not None and low <= float(setting) <= high
+
+    return valid
+
+
+def _opus_encode(setting: str, rate: int, source: Path, coded: Path) -> Command:
+    raw = ["--raw", "--raw-bits", "16", "--raw-chan", "1", "--raw-rate", str(rate)]
+    return ["opusenc", "--quiet", "--hard-cbr", "--bitrate", setting, *raw, str(source), str(coded)]
+
+
+def _opus_decode(setting: str, rate: int, coded: Path, decoded: Path) -> Command:
+    return ["opusdec", "--quiet", "--no-dither", "--rate", str(rate), str(coded), str(decoded)]
+
+
+def _codec2_encode(setting: str, rate: int, source: Path, coded: Path) -> Command:
+    return ["c2enc", setting, str(source), str(coded)]
+
+
+def _codec2_decode(setting: str, rate: int, coded: Path, decoded: Path) -> Command:
+    return ["c2dec", setting, str(coded), str(decoded)]
+
+
+_FFMPEG = ["ffmpeg", "-nostdin", "-hide_banner", "-loglevel", "error", "-y"]
+
+
+def _mp3_encode(setting: str, rate: int, source: Path, coded: Path) -> Command:
+    pcm = ["-f", "s16le", "-ar", str(rate), "-ac", "1", "-i", f"file:{source}"]
+    return [*_FFMPEG, *pcm, "-c:a", "libmp3lame", "-b:a", f"{float(setting):g}k", f"file:{coded}"]
+
+
+def _mp3_decode(setting: str, rate: int, coded: Path, decoded: Path) -> Command:
+    pcm = ["-f", "s16le", "-ar", str(rate), "-ac", "1", f"file:{decoded}"]
+    return [*_FFMPEG, "-i", f"file:{coded}", *pcm]
+
+
+def _full_band(setting: str, rate: int) -> int:
+    return min(max(rate, 8_000), 48_000)
+
+
+def _mp3_rate(setting: str, rate: int) -> int:
+    """MPEG-2's 24 kHz where the bits would not do for more, as LAME itself would choose."""
+    return min(_full_band(setting, rate), 48_000 if float(setting) > 32 else 24_000)
+
+
+_CODEC2 = ("3200", "2400", "1600", "1400", "1300", "1200", "700C", "450")
+
+KINDS = {
+    "opus": Kind(
+        ("opusenc", "opusdec"), "opus-tools", "kbit/s, 6 to 256", _between(6, 256), ".opus",
+        _full_band, _opus_encode, _opus_decode, ("--version",),
+    ),
+    "codec2": Kind(
+        ("c2enc", "c2dec"), "codec2", "bit/s, one of " + " ".join(_CODEC2), _CODEC2.__contains__, ".bin",
+        lambda setting, rate: 8_000, _codec2_encode, _codec2_decode,
+    ),
+    "mp3": Kind(
+        ("ffmpeg",), "ffmpeg", "kbit/s, 8 to 160", _between(8, 160), ".mp3",
+        _mp3_rate, _mp3_encode, _mp3_decode, ("-version",),
+    ),
+}  # fmt: skip
+"""By the name that stands before the colon."""
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A codec at one setting, such as Opus at 6 kbit/s.
+
+    Attributes:
+        codec: key of `KINDS`.
+        setting: as given after the colon.
+    """
+
+    codec: str
+    setting: str
+
+    @property
+    def name(self) -> str:
+        """As the command line takes it: ``opus:6``."""
+        return f"{self.codec}:{self.setting}"
+
+    @property
+    def kind(self) -> Kind:
+        """Its programs and how to call them."""
+        return KINDS[self.codec]
+
+    def check(self) -> None:
+        """Make sure that its programs are there.
+
+        Raises:
+            PeerError: one is not.
+        """
+        for program in self.kind.programs:
+            if find_program(program) is None:
+                raise PeerError(
+                    f"{self.name} is left out: there is no {program} on the PATH; install {self.kind.package}"
+                )
+
+    def version(self) -> str:
+        """What its encoder says of itself, on one line; its name where it says nothing."""
+        program, arguments = self.kind.programs[0], self.kind.version
+        if not arguments:
+            return program
+        done = subprocess.run(
+            [find_program(program) or program, *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+        )
+        lines = done.stdout.decode("utf-8", "replace").splitlines()
+        return shown(lines[0].split(" Copyright")[0])[:100] if lines else program
+
+    def encode(self, rate: int, source: Path, coded: Path) -> None:
+        """Code mono PCM (16 bits, little-endian) of `rate` Hz.
+
+        Raises:
+            PeerError: the program fails.
+        """
+        _call(self, self.kind.encode(self.setting, rate, source, coded))
+
+    def decode(self, rate: int, coded: Path, decoded: Path) -> None:
+        """Decode to the PCM that `encode` takes.
+
+        Raises:
+            PeerError: the program fails.
+        """
+        _call(self, self.kind.decode(self.setting, rate, coded, decoded))
+
+
+def parse_peers(given: Sequence[str]) -> list[Peer]:
+    """What ``--against`` names: ``opus:6,12``, ``codec2:3200``, ``mp3:32``; repeats are dropped.
+
+    Raises:
+        UsageError: an unknown codec, or a setting that it does not have.
+    """
+    found: dict[Peer, None] = {}
+    for text in given:
+        codec, _, settings = text.partition(":")
+        kind = KINDS.get(codec)
+        if kind is None:
+            known = ", ".join(f"{name}:RATE" for name in KINDS)
+            raise UsageError(f"--against {shown(text)}: there are {known}")
+        for setting in settings.split(","):
+            if not kind.valid(setting):
+                raise UsageError(
+                    f"--against {shown(text)}: {shown(setting) or 'nothing'} is no setting of {codec}; "
+                    f"give {kind.settings}"
+                )
+            found[Peer(codec, setting)] = None
+    return list(found)
+
+
+def _call(peer: Peer, command: Command) -> None:
+    program = find_program(command[0]) or command[0]
+    try:
+        done = subprocess.run(
+            [program, *command[1:]], stdin=subprocess.DEVNULL, capture_output=True, check=False
+        )
+    except OSError as error:
+        raise PeerError(f"{peer.name}: {command[0]} does not start: {error.strerror}") from None
+    if done.returncode != 0:
+        said = done.stderr.decode("utf-8", "replace").strip().splitlines()
+        raise PeerError(
+            f"{peer.name}: {command[0]} failed with status {done.returncode}"
+            + (f": {shown(said[-1].strip())}" if said else "")
+        )
