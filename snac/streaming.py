@@ -7,17 +7,14 @@ held does not grow with the length.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from .attention import LocalMHA
-from .layers import DecoderBlock
-from .noise import NoiseSource
 from .snac import SNAC
-from .stages import inputs_reaching as latents_reaching
+from .stages import Stage, inputs_reaching
+from .tiles import _decoder_stages as decoder_stages
 from .tiles import tile_frames
 
 
@@ -45,15 +42,15 @@ class StreamingDecoder:
     def __init__(self, model: SNAC, *, seed: int | None = 0) -> None:
         self._model = model
         self._piece = tile_frames(model)
-        self._stages = _stages(model, seed)
-        self.latency = round(sum(stage.latency for stage in self._stages) * model.hop_length)
+        self._streams = _streams(model, seed)
+        self.latency = round(sum(stream.latency for stream in self._streams) * model.hop_length)
         self._reset()
 
     def _reset(self) -> None:
         self._tokens: list[Tensor] = []  # of each level, from the one that covers the frame `_frames` on
         self._frames = 0  # latent frames that have gone into the first stage
-        for stage in self._stages:
-            stage.reset()
+        for stream in self._streams:
+            stream.reset()
 
     def push(self, codes: Sequence[Tensor]) -> Tensor:
         """Takes further codes.
@@ -135,8 +132,8 @@ class StreamingDecoder:
         return torch.cat(final, dim=-1) if final else self._nothing()
 
     def _pass_on(self, x: Tensor | None, *, ended: bool = False) -> Tensor | None:
-        for stage in self._stages:
-            x = stage.feed(x, ended=ended)
+        for stream in self._streams:
+            x = stream.feed(x, ended=ended)
         return x
 
     def _latents(self, until: int) -> Tensor:
@@ -160,30 +157,24 @@ class StreamingDecoder:
         return torch.zeros((batch, 1, 0), device=like.device, dtype=like.dtype)
 
 
-class _Stage:
-    """One layer of the decoder with the end of its input.
+class _Stream:
+    """A stage of the decoder with the end of its input.
 
     Args:
-        layer: takes (B, C, n) to (B, C', n * scale).
-        scale: outputs an input.
-        per_frame: inputs a latent frame; noise asks that what a layer is given begins on a frame.
-        seed: of the noise.
+        stage: what to compute.
+        per_frame: its inputs a latent frame.
 
     Attributes:
         latency: latent frames (and fractions of them) by which its output ends before its input, at most.
     """
 
-    def __init__(self, layer: nn.Module, scale: int, per_frame: int, seed: int | None) -> None:
-        self._layer, self._scale, self._per_frame, self._seed = layer, scale, per_frame, seed
-        self._window = layer.window_size if isinstance(layer, LocalMHA) else 1
-        self._grid = math.lcm(self._window, per_frame)
-        far = 1000 * self._grid  # any place that no end is near
-        reached = [latents_reaching([layer], far * scale + i, far * scale + i) for i in range(scale)]
-        self._before = max(far - low for low, _ in reached)
-        # Outputs that are not yet final when the last input that this one needs is there.
-        behind = [(high - far + 1) * scale - i - 1 for i, (_, high) in enumerate(reached)]
-        self._lag = min(behind) if self._window == 1 else 0
-        self.latency = (self._lag / scale + self._window - 1) / per_frame
+    def __init__(self, stage: Stage, per_frame: int) -> None:
+        self._stage = stage
+        # Outputs that are not yet final when the last input that one output needs is there.
+        highs = [inputs_reaching(stage.layers, output, output)[1] for output in range(stage.up)]
+        behind = [(high + 1) * stage.up - output - 1 for output, high in enumerate(highs)]
+        self._lag = min(behind) if stage.unit == 1 else 0  # attention holds back units that are not whole
+        self.latency = (self._lag / stage.up + stage.unit - 1) / per_frame
         self.reset()
 
     def reset(self) -> None:
@@ -194,35 +185,28 @@ class _Stage:
 
     def feed(self, x: Tensor | None, *, ended: bool) -> Tensor | None:
         """Further inputs to the outputs that are final now; None where there are none."""
+        stage = self._stage
         if x is not None:
             self._held = x if self._held is None else torch.cat((self._held, x), dim=-1)
         if self._held is None:
             return None
-        taken = (self._first + self._held.shape[-1]) // self._window * self._window  # only whole windows
-        until = taken * self._scale - (0 if ended else self._lag)
+        taken = (self._first + self._held.shape[-1]) // stage.unit * stage.unit
+        until = taken * stage.up - (0 if ended else self._lag)
         if until <= self._given:
             return None
         # A copy: layers may overwrite what they are given.
-        y = self._run(self._held[..., : taken - self._first].clone(memory_format=torch.contiguous_format))
-        offset = self._first * self._scale
-        y = y[..., self._given - offset : until - offset]
+        piece = self._held[..., : taken - self._first].clone(memory_format=torch.contiguous_format)
+        offset = self._first * stage.up
+        y = stage.run(piece, self._first)[..., self._given - offset : until - offset]
         self._given = until
-        first = max(0, until // self._scale - self._before) // self._grid * self._grid
+        first = max(0, (until // stage.up - stage.before) // stage.unit * stage.unit)
         self._held, self._first = self._held[..., first - self._first :].clone(), first
         return y
 
-    def _run(self, x: Tensor) -> Tensor:
-        if isinstance(self._layer, DecoderBlock):
-            noise = NoiseSource(self._seed or 0, self._first // self._per_frame)
-            return self._layer(x, noise, self._seed is not None)  # type: ignore[no-any-return]
-        return self._layer(x)  # type: ignore[no-any-return]
 
-
-def _stages(model: SNAC, seed: int | None) -> list[_Stage]:
-    stages, per_frame = [], 1
-    rates = iter(model.decoder_rates)
-    for layer in (*model.decoder.at_latent_rate(), *model.decoder.blocks(), *model.decoder.output_layers()):
-        scale = next(rates) if isinstance(layer, DecoderBlock) else 1
-        stages.append(_Stage(layer, scale, per_frame, seed))
-        per_frame *= scale
-    return stages
+def _streams(model: SNAC, seed: int | None) -> list[_Stream]:
+    streams, per_frame = [], 1
+    for stage in decoder_stages(model, seed):
+        streams.append(_Stream(stage, per_frame))
+        per_frame *= stage.up
+    return streams
