@@ -2,8 +2,8 @@
 
     python -m tests.benchmarks.memory [MODEL...] [--quick] [--minutes 1 10 60] [--channels keep]
 
-Models: mini, and 24khz, 32khz, 44khz with random weights. The recording is 44.1 kHz stereo, made of the
-shipped ones over and over. Prints the peak of the resident memory and the speed, for both directions.
+Models: mini; 24khz, 32khz, 44khz with random weights; or a folder. The recording is 44.1 kHz stereo, made of
+the shipped ones over and over. Prints the peak of the resident memory and the speed, for both directions.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ def over_and_over() -> Iterator[np.ndarray]:
 
 
 def model_folder(name: str, folder: Path) -> str:
-    """The shipped model's name, or a folder with the configuration of a published one and random weights."""
-    if MODELS[name].folder is not None:
+    """What ``-m`` is given; for a published model a folder with its configuration and random weights."""
+    if name not in MODELS or MODELS[name].folder is not None:
         return name
     SNAC.from_model_config(MODELS[name].config).save_pretrained(folder / name)
     return str(folder / name)
