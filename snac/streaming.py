@@ -14,8 +14,7 @@ from torch import Tensor
 
 from .snac import SNAC
 from .stages import Stage, inputs_reaching
-from .tiles import _decoder_stages as decoder_stages
-from .tiles import tile_frames
+from .tiles import decoder_stages, tile_frames
 
 
 class StreamingDecoder:

@@ -57,7 +57,7 @@ def encode_tiles(
         for each tile one int64 tensor (channels, tokens) a level, coarse to fine; joined in time they are
         ``model.encode`` of the whole signal (but for ties at float rounding).
     """
-    device, dtype = _place(model)
+    device = _device(model)
     tile = _tile(model, frames, device)
     unit = model.config.frame_alignment
 
@@ -66,9 +66,9 @@ def encode_tiles(
         for block in blocks:
             if block.shape[1]:
                 count += block.shape[1]
-                yield block[:, None].to(device, dtype)
+                yield block[:, None].to(device)
         if count:
-            yield torch.zeros(channels, 1, -count % model.config.pad_multiple, device=device, dtype=dtype)
+            yield torch.zeros(channels, 1, -count % model.config.pad_multiple, device=device)
 
     samples = tile * model.hop_length
     with _threads(workers, device) as pool:
@@ -79,7 +79,7 @@ def encode_tiles(
             samples = samples * stage.up // stage.down
         for latents in _aligned(signal, unit):
             with torch.inference_mode():
-                _, codes = model.quantizer(latents)
+                _, codes = model.quantizer(latents.float())
             yield [code.cpu() for code in codes]
 
 
@@ -108,7 +108,7 @@ def decode_tiles(
         float32 tensors (channels, samples) in -1 to 1; joined they are the frames ``start`` to ``stop`` of
         ``model.decode`` of the whole, within float rounding.
     """
-    device, _ = _place(model)
+    device = _device(model)
     tile = _tile(model, frames, device)
     total = codes[0].shape[-1] * model.vq_strides[0]
     stop = total if stop is None else min(stop, total)
@@ -122,7 +122,7 @@ def decode_tiles(
     with _threads(workers, device) as pool:
         signal = _latents(model, codes, first, last, tile)
         position = first
-        for stage in _decoder_stages(model, seed):
+        for stage in decoder_stages(model, seed):
             signal = flow(stage, signal, stage.piece(wanted), workers if pool else 1, pool, position)
             wanted, position = wanted * stage.up, position * stage.up
         skip, left = (start - first) * model.hop_length, (stop - start) * model.hop_length
@@ -135,9 +135,8 @@ def decode_tiles(
                 break
 
 
-def _place(model: SNAC) -> tuple[torch.device, torch.dtype]:
-    parameter = next(model.parameters())
-    return parameter.device, parameter.dtype
+def _device(model: SNAC) -> torch.device:
+    return next(model.parameters()).device
 
 
 def _tile(model: SNAC, frames: int | None, device: torch.device) -> int:
@@ -155,14 +154,17 @@ def _threads(workers: int, device: torch.device) -> Iterator[Executor | None]:
 
 
 def _plain(layer: nn.Module) -> Callable[[Tensor, int], Tensor]:
+    dtype = next(layer.parameters()).dtype
+
     def run(x: Tensor, position: int) -> Tensor:
-        y: Tensor = layer(x)
+        y: Tensor = layer(x.to(dtype))
         return y
 
     return run
 
 
-def _decoder_stages(model: SNAC, seed: int | None) -> list[Stage]:
+def decoder_stages(model: SNAC, seed: int | None) -> list[Stage]:
+    """The decoder as a chain from latents to samples; ``seed`` of its noise, None for none."""
     decoder = model.decoder
     stages = [Stage.of([layer], _plain(layer)) for layer in decoder.at_latent_rate()]
     for block in decoder.blocks():
@@ -185,7 +187,7 @@ def _noisy(block: DecoderBlock, seed: int | None) -> Callable[[Tensor, int], Ten
 
 def _latents(model: SNAC, codes: Sequence[Tensor], first: int, last: int, tile: int) -> Iterator[Tensor]:
     """Latents (channels, C, n) of the frames ``first`` to ``last``, of each level's tokens."""
-    device, _ = _place(model)
+    device = _device(model)
     for begin in range(first, last, tile):
         end = min(begin + tile, last)
         pieces = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 
 import pytest
@@ -106,3 +107,19 @@ def test_full_configurations_have_tiles_of_moderate_length() -> None:
         assert 0.3 < seconds < 4
         assert tile_frames(model) % model.config.frame_alignment == 0
         assert 0 < decoder_reach(model)[0] <= 2 * model.config.frame_alignment + 16
+
+
+@torch.inference_mode()
+def test_lower_precision_changes_little(model: SNAC) -> None:
+    half = copy.deepcopy(model)
+    fingerprint = model.fingerprint()
+    half.lower_precision(torch.bfloat16)
+    audio = test_signal(4000, RATE, 5)[0]
+    codes = [torch.cat(level, dim=1) for level in zip(*encode_tiles(model, [audio], 1), strict=True)]
+    others = [torch.cat(level, dim=1) for level in zip(*encode_tiles(half, [audio], 1), strict=True)]
+    assert [code.shape for code in codes] == [code.shape for code in others]
+    decoded, other = (torch.cat(list(decode_tiles(each, codes)), dim=1) for each in (model, half))
+    assert other.dtype == torch.float32
+    assert half.fingerprint() == fingerprint
+    assert not torch.equal(decoded, other)
+    assert (decoded - other).norm() < 0.1 * decoded.norm()
