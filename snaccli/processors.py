@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 __all__ = ["Share", "available", "share"]
 
-MOST_JOBS = 8
-"""Files at once that nobody asked for: each takes memory, and what is not computing runs one at a time."""
+MOST = 8
+"""Files at once, and threads for each, that nobody asked for: each thread takes some 70 MB."""
 
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")  # microseconds of all processors together, in so many; or "max"
 
@@ -40,11 +40,11 @@ def share(files: int, jobs: int | None = None, threads: int | None = None) -> Sh
 
     Args:
         files: to be worked on, 1 or more.
-        jobs: files at once; by default as many as the threads leave processors for, at most ``MOST_JOBS``.
-        threads: for each file; by default the processors that the files at once leave to each.
+        jobs: files at once; by default as many as the threads leave processors for, at most ``MOST``.
+        threads: for each file; by default what the files at once leave to each, at most ``MOST``.
     """
     processors = available()
     if jobs is None:
-        jobs = min(processors // (threads or 1), MOST_JOBS)
+        jobs = min(processors // (threads or 1), MOST)
     jobs = max(1, min(jobs, files))
-    return Share(jobs, threads or max(1, processors // jobs))
+    return Share(jobs, threads or max(1, min(processors // jobs, MOST)))

@@ -115,7 +115,7 @@ Threads = Annotated[
         "--threads",
         min=1,
         metavar="N",
-        help="Processor threads for each file; by default all of them, shared out among the files at once.",
+        help="Threads for each file; by default the processors, shared out among files at once, at most 8.",
     ),
 ]
 Json = Annotated[

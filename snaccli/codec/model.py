@@ -16,7 +16,7 @@ from snac.tiles import decode_tiles, encode_tiles
 from ..audio import fit, resample
 from ..codes import Codes
 from ..errors import ModelMismatchError, UsageError
-from ..processors import available
+from ..processors import share
 from .ahead import ahead
 
 
@@ -45,7 +45,7 @@ class Codec:
         self.strides = model.config.vq_strides
         self.codebook_size = model.config.codebook_size
         self.device = device
-        self.threads = threads or available()
+        self.threads = threads or share(1).threads
         self.codebooks = [
             level.codebook.weight.detach().cpu().numpy().copy() for level in model.quantizer.levels()
         ]
@@ -58,7 +58,7 @@ class Codec:
         Args:
             model: which one.
             device: ``auto`` takes CUDA, else MPS, else the CPU.
-            threads: that compute side by side for each recording, on the CPU; None for one a processor.
+            threads: for each recording, on the CPU; None for one a processor, at most 8.
 
         Raises:
             ModelError: the model cannot be had or is damaged.
