@@ -1,8 +1,10 @@
-"""A stand-in for the Hugging Face Hub on 127.0.0.1: as much of it as downloading a file needs."""
+"""A stand-in for the Hugging Face Hub on 127.0.0.1: as much of it as fetching and publishing models needs."""
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import json
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -41,6 +43,7 @@ class StandIn(ThreadingHTTPServer):
         self.repositories: dict[str, Repository] = {}
         self.blobs: dict[str, bytes] = {}
         self.requests: list[str] = []
+        self.token = "hf_secret"  # what uploads need
         self.fault: Callable[[str, str], str | None] = lambda method, path: None
         self._thread = threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True)
 
@@ -67,6 +70,44 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self._serve()
+
+    def do_POST(self) -> None:
+        """Uploads, as its client does them for small files: make a repository, ask how, commit."""
+        self.server.requests.append(f"{self.command} {self.path}")
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        fault = self.server.fault(self.command, self.path) or ""
+        if fault[:1].isdigit():
+            status, _, code = fault.partition(" ")
+            return self._refuse(int(status), code)
+        if self.headers.get("Authorization") != f"Bearer {self.server.token}":
+            return self._refuse(401, "")
+        if self.path == "/api/repos/create":
+            asked = json.loads(body)
+            name = f"{asked['organization']}/{asked['name']}" if "organization" in asked else asked["name"]
+            if name in self.server.repositories:
+                return self._json({"url": f"{self.server.url}/{name}"}, status=409)
+            self.server.repositories[name] = Repository()
+            return self._json({"url": f"{self.server.url}/{name}"})
+        if self.path == "/api/validate-yaml":
+            return self._json({"errors": [], "warnings": []})
+        name, _, what = self.path.removeprefix("/api/models/").rpartition("/main")[0].rpartition("/")
+        if what == "preupload":
+            files = [file["path"] for file in json.loads(body)["files"]]
+            modes = [{"path": path, "uploadMode": "regular", "shouldIgnore": False} for path in files]
+            return self._json({"files": modes})
+        lines = [json.loads(line) for line in body.splitlines()]
+        files = {
+            line["value"]["path"]: base64.b64decode(line["value"]["content"])
+            for line in lines
+            if line["key"] == "file"
+        }
+        commit = self.server.repositories[name].commit(files)
+        url = f"{self.server.url}/{name}/commit/{commit}"
+        return self._json({"success": True, "commitOid": commit, "commitUrl": url})
+
+    def _json(self, value: dict[str, Any], status: int = 200) -> None:
+        content = json.dumps(value).encode()
+        self._answer(status, {"Content-Type": "application/json"}, content)
 
     def _serve(self) -> None:
         self.server.requests.append(f"{self.command} {self.path}")
@@ -116,7 +157,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("X-HF-Warning", "anonymous; You are sending unauthenticated requests")
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        if self.command == "GET":
+        if self.command != "HEAD":
             self.wfile.write(content[: len(content) // 2] if cut else content)
         self.close_connection = cut or self.close_connection
 

@@ -30,6 +30,11 @@ snac models show mini
 snac models show ./my-model --json
 """
 
+PUSH_EXAMPLES = """
+snac models push runs/speech/model me/my-speech-codec
+snac models push runs/speech/model me/my-speech-codec --private
+"""
+
 Name = Annotated[
     str,
     typer.Argument(
@@ -83,6 +88,35 @@ def pull(
             f"{text.display(files.name)}: {text.display(files.origin)}, {text.size(files.size_on_disk)}"
         )
         console.result(f"  in {text.display(folder)}")
+    return ExitStatus.OK
+
+
+def push(
+    context: typer.Context,
+    folder: Annotated[
+        str, typer.Argument(metavar="FOLDER", help="Folder of the model, as 'snac train' exports it.")
+    ],
+    repository: Annotated[
+        str, typer.Argument(metavar="OWNER/NAME", help="Repository on the Hub; made if it does not exist.")
+    ],
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+    debug: options.Debug = False,
+) -> ExitStatus:
+    """Publish a model of your own on the Hub.
+
+    Needs a token with write access: 'hf auth login', or HF_TOKEN.
+    """
+    from snac.upload import push as upload
+
+    console: Console = context.obj
+    with waiting(console, f"uploading to {repository}"):
+        url = upload(folder, repository, private=private)
+    console.emit({"folder": folder, "repository": repository, "url": url})
+    if not quiet:
+        console.result(f"{text.display(folder)} -> {text.display(url)}")
     return ExitStatus.OK
 
 
