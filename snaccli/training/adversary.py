@@ -21,6 +21,7 @@ class Adversary:
 
     def __init__(self, config: TrainConfig, processes: Processes) -> None:
         settings = config.adversarial
+        torch.manual_seed(config.seed)  # others may have drawn meanwhile, as accelerate does
         self.discriminators = Discriminators(settings.periods, settings.windows, settings.channels)
         self._autocast = config.precision == "bf16"
         self._processes = processes

@@ -63,7 +63,7 @@ class Processes:
 class SeveralProcesses(Processes):
     """Processes as ``accelerate launch`` starts them, on one machine or several."""
 
-    def __init__(self, device: str) -> None:
+    def __init__(self, device: str, unused_weights: bool) -> None:
         try:
             import accelerate
         except ImportError:
@@ -71,9 +71,8 @@ class SeveralProcesses(Processes):
                 "several processes were started, but accelerate is not installed: "
                 "pip install 'snaccli[train]', or start one"
             ) from None
-        # The codebooks have no gradients while noise stands in for them.
         handler = accelerate.DistributedDataParallelKwargs(
-            find_unused_parameters=True, broadcast_buffers=False
+            find_unused_parameters=unused_weights, broadcast_buffers=False
         )
         self._accelerator = accelerate.Accelerator(cpu=device == "cpu", kwargs_handlers=[handler])
         super().__init__(str(self._accelerator.device))
@@ -118,11 +117,14 @@ class SeveralProcesses(Processes):
             torch.distributed.destroy_process_group()
 
 
-def this_process(device: str = "auto", environ: Mapping[str, str] = os.environ) -> Processes:
+def this_process(
+    device: str = "auto", unused_weights: bool = False, environ: Mapping[str, str] = os.environ
+) -> Processes:
     """What the environment says of this process: one of several where WORLD_SIZE is above 1.
 
     Args:
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        unused_weights: whether there are steps in which some weights get no gradients.
         environ: of the process.
 
     Raises:
@@ -135,5 +137,5 @@ def this_process(device: str = "auto", environ: Mapping[str, str] = os.environ) 
     if not there.get(device, True):
         raise SnacError(f"no {device} device here: use --device cpu")
     if environ.get("WORLD_SIZE", "1") not in ("", "1"):
-        return SeveralProcesses(device)
+        return SeveralProcesses(device, unused_weights)
     return Processes(device)
