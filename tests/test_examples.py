@@ -109,6 +109,30 @@ def test_quickstart_encodes_decodes_and_reports(
     assert "speech" in done.stdout
 
 
+def test_a_small_model_of_tokens_generates_audio(
+    tmp_path: Path, user_environment: dict[str, str], recording: Path, tiny_model_folder: Path
+) -> None:
+    def generate(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, EXAMPLES / "generate.py", *arguments, "--model", tiny_model_folder],
+            cwd=tmp_path,
+            env=user_environment,
+            capture_output=True,
+            text=True,
+        )
+
+    sounds = []
+    for name, seed in (("a.wav", "1"), ("b.wav", "1"), ("c.wav", "2")):
+        done = generate(recording, "-o", name, "--seconds", "0.5", "--seed", seed)
+        assert done.returncode == 0, done.stderr
+        assert soundfile.info(tmp_path / name).frames == 31 * 8 * 32
+        sounds.append((tmp_path / name).read_bytes())
+    assert sounds[0] == sounds[1] != sounds[2]
+    done = generate("missing.wav")
+    assert (done.returncode, done.stdout) == (1, "encoding 1 recordings\n")
+    assert done.stderr.startswith("generate.py: ")
+
+
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck of the scripts: not installed")
 def test_scripts_pass_shellcheck() -> None:
     scripts = [*EXAMPLES.glob("*.sh"), ROOT / "tests" / "run.sh", ROOT / ".ci" / "run"]

@@ -194,7 +194,10 @@ def _from_npz(file: BinaryIO) -> Draft:
         raise TokenFileError(f"is not an .npz of tokens: {' '.join(str(bad).split())}; {_WHAT}") from None
     except RuntimeError:  # encrypted
         raise TokenFileError(f"is an encrypted archive; {_WHAT}") from None
-    facts = checked_facts({name: array.tolist() for name, array in arrays.items() if array.ndim < 2})
+    told = {
+        name: array.tolist() for name, array in arrays.items() if name in _FACTS and array.size <= MAX_LEVELS
+    }
+    facts = checked_facts(told)
     if "ids" in arrays:
         return Draft([_table(arrays["ids"], "ids")], True, facts)
     levels = [arrays[f"level_{n}"] for n in range(MAX_LEVELS) if f"level_{n}" in arrays]
@@ -208,8 +211,11 @@ def _from_npz(file: BinaryIO) -> Draft:
     return Draft(tables, False, facts)
 
 
-_FACTS = "path|model|fingerprint|rate|samples|model_rate|strides|codebook_size|offsets|start_id"
-_WANTED = re.compile(rf"(?:ids|level_\d{{1,2}}|{_FACTS})\.npy")
+_FACTS = (
+    *("path", "model", "fingerprint", "rate", "samples", "model_rate"),
+    *("strides", "codebook_size", "offsets", "start_id"),
+)
+_WANTED = re.compile(rf"(?:ids|level_\d{{1,2}}|{'|'.join(_FACTS)})\.npy")
 
 
 def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Any:
@@ -245,7 +251,7 @@ def _table(array: Any, name: str) -> Ids:
         raise TokenFileError(f"{name!r} is not of integers (channels, tokens); {_WHAT}")
     if array.dtype == np.uint64 and array.size and int(array.max()) >= 1 << 63:
         raise TokenFileError(f"{name!r} has numbers beyond 63 bits, which are no tokens")
-    table: Ids = array.reshape(-1, array.shape[-1]).astype(np.int64)
+    table: Ids = (array if array.ndim == 2 else array[None]).astype(np.int64)
     return table
 
 
