@@ -39,7 +39,8 @@ def remark() -> str:
     if not absent:
         return ""
     verb = "is" if len(absent) == 1 else "are"
-    return f"{' and '.join(absent)} {verb} left out; for them: pip install 'snaccli[metrics]'"
+    whom = "it" if len(absent) == 1 else "them"
+    return f"{' and '.join(absent)} {verb} left out; for {whom}: pip install 'snaccli[metrics]'"
 
 
 class Perceptual:
@@ -101,6 +102,8 @@ def stoi(reference: Samples, decoded: Samples) -> float | None:
     """
     from pystoi import stoi as by_pystoi
 
+    if not reference.any():
+        return None
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)  # how pystoi says that there is too little
         try:
@@ -117,7 +120,7 @@ def pesq(reference: Samples, decoded: Samples) -> float | None:
     """
     import pesq as by_pesq
 
-    if not decoded.any():
+    if not (reference.any() and decoded.any()):
         return None
     with contextlib.suppress(by_pesq.PesqError, ValueError):
         value = float(by_pesq.pesq(_RATE, reference, decoded, "wb"))

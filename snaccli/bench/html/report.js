@@ -93,6 +93,10 @@
     });
   }
 
+  // The address of a row opens its excerpt.
+  const asked = location.hash.slice(2);
+  if (location.hash.startsWith("#r") && details.has(asked)) setOpen(asked, true);
+
   // One player at a time; another one of the same recording goes on where the last was.
   let last = null;
   document.addEventListener("play", (event) => {
