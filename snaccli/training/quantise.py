@@ -156,7 +156,7 @@ def fit_codebooks(
         projected = [level.project(z) for z in residuals]
         points = torch.cat([z_e.transpose(1, 2).reshape(-1, z_e.shape[1]) for z_e in projected])
         points = F.normalize(points)
-        level.codebook.weight.copy_(_spherical_kmeans(points, level.codebook_size, rounds, generator))
+        level.codebook.weight.copy_(spherical_kmeans(points, level.codebook_size, generator, rounds))
         residuals = [
             z - level.expand(level.decode_latents(z_e)[0])
             for z, z_e in zip(residuals, projected, strict=True)
@@ -165,7 +165,7 @@ def fit_codebooks(
     return fitted
 
 
-def _spherical_kmeans(points: Tensor, size: int, rounds: int, generator: torch.Generator) -> Tensor:
+def spherical_kmeans(points: Tensor, size: int, generator: torch.Generator, rounds: int = 8) -> Tensor:
     """Centres (size, D) of points (N, D), grouped by angle; each centre is the mean of its own points."""
     if len(points) >= size:
         draw = torch.randperm(len(points), generator=generator)[:size]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from pathlib import Path
 
 import torch
 
@@ -10,6 +11,7 @@ from snac.snac import SNAC
 
 from ..errors import UsageError
 from .config import TrainConfig
+from .lowband import CHANNELS, LowBandPath
 
 
 def initial_model(config: TrainConfig) -> SNAC:
@@ -33,6 +35,8 @@ def initial_model(config: TrainConfig) -> SNAC:
         assert config.model is not None
         model = SNAC.from_model_config(config.model)
     freeze(model, config.freeze)
+    if config.init and (Path(config.init) / CHANNELS).exists():
+        LowBandPath.read(config.init).hold(model)
     return model.train()
 
 
