@@ -9,6 +9,8 @@ import numpy as np
 from snaccli import entropy
 from snaccli.codes import CodedStream, Codes
 from snaccli.entropy import adaptive, directions
+from snaccli.entropy.compiled import TokenCoder
+from snaccli.entropy.plain import PlainCoder
 from snaccli.entropy.rangecoder import TOTAL
 
 
@@ -52,7 +54,9 @@ def assert_equal(first: Codes, second: Codes) -> None:
         assert one.dtype == np.uint16
 
 
-def always_adaptive(codes: Codes, books: Sequence[np.ndarray]) -> list[CodedStream]:
+def always_adaptive(
+    codes: Codes, books: Sequence[np.ndarray], coder: type[TokenCoder] = PlainCoder
+) -> list[CodedStream]:
     """Every stream adaptive, even where raw is smaller."""
     space = [directions.points(book) for book in books]
     streams = []
@@ -63,7 +67,9 @@ def always_adaptive(codes: Codes, books: Sequence[np.ndarray]) -> list[CodedStre
             if above is not None:
                 parent = adaptive.Parent(above, space[level - 1], codes.strides[level - 1])
             stride = codes.strides[level]
-            payload = adaptive.encode(tokens[channel], space[level], stride, parent, lambda count: None)
+            payload = adaptive.encode(
+                tokens[channel], space[level], stride, parent, lambda count: None, coder
+            )
             streams.append(CodedStream(1, payload))
     return streams
 

@@ -14,6 +14,7 @@ import numpy as np
 from snaccli.codes import CodedStream, Codes, Tokens
 from snaccli.entropy import adaptive, raw
 from snaccli.entropy.adaptive import Parent
+from snaccli.entropy.compiled import choose
 from snaccli.entropy.directions import Codebook, Points, points
 from snaccli.errors import StreamInvalidError
 
@@ -50,6 +51,7 @@ def encode(
     """
     space = None if codebooks is None else _space(codebooks, codes.codebook_size, len(codes.levels))
     steps = Steps(codes.tokens, progress)
+    coder = choose(codes.tokens if space else 0, space or ())
     streams: list[CodedStream] = []
     for level, tokens in enumerate(codes.levels):
         for channel in range(codes.channels):
@@ -57,7 +59,7 @@ def encode(
             if space is not None and tokens.size:
                 parent = _parent(codes.levels, codes.strides, space, level, channel)
                 coded = adaptive.encode(
-                    tokens[channel], space[level], codes.strides[level], parent, steps.count
+                    tokens[channel], space[level], codes.strides[level], parent, steps.count, coder
                 )
                 if len(coded) < len(best.payload):
                     best = CodedStream(Coder.ADAPTIVE, coded)
@@ -94,20 +96,23 @@ def decode(
     used = len(streams) // channels
     space = None if codebooks is None else _space(codebooks, codebook_size, used)
     steps = Steps(sum(channels * (frames // stride) for stride in strides[:used]), progress)
+    coder = choose(steps.whole if space else 0, space or ())
     levels: list[Tokens] = []
     for level, stride in enumerate(strides[:used]):
         rows: list[Tokens] = []
-        for channel, (coder, payload) in enumerate(streams[level * channels : (level + 1) * channels]):
+        for channel, (number, payload) in enumerate(streams[level * channels : (level + 1) * channels]):
             tokens = frames // stride
-            if coder == Coder.RAW:
+            if number == Coder.RAW:
                 rows.append(raw.unpack(payload, tokens, codebook_size))
-            elif coder != Coder.ADAPTIVE:
+            elif number != Coder.ADAPTIVE:
                 raise StreamInvalidError("a stream needs a learned prior that is not here; update snaccli")
             elif space is None:
                 raise StreamInvalidError("an adaptive stream needs the model's codebooks; name the model")
             else:
                 parent = _parent(levels, strides, space, level, channel)
-                rows.append(adaptive.decode(payload, tokens, space[level], stride, parent, steps.count))
+                rows.append(
+                    adaptive.decode(payload, tokens, space[level], stride, parent, steps.count, coder)
+                )
         levels.append(np.stack(rows))
     steps.end()
     return Codes(tuple(levels), tuple(strides[:used]), codebook_size)

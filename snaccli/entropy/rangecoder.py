@@ -37,6 +37,21 @@ class Encoder:
         """Encode symbols (n,) under rows (n, size), each row the frequencies less one."""
         self._encoder.encode(symbols, self._family, rows_less_one)
 
+    def encode_intervals(self, intervals: npt.NDArray[np.int64]) -> None:
+        """Encode symbols of which no more than their intervals is known.
+
+        Args:
+            intervals: the frequencies below a symbol's, and its own (n, 2), no symbol's above 15/16 of all.
+        """
+        below, own = intervals.T
+        first, last = below == 0, below + own == TOTAL
+        # The middle one of three symbols; where there is nothing on one side, the other is split.
+        symbols = np.where(first, 0, np.where(last, 2, 1)).astype(np.int32)
+        left = np.where(first, own, np.where(last, 1, below))
+        middle = np.where(first, 1, np.where(last, below - 1, own))
+        rows = np.stack([left, middle, TOTAL - left - middle], axis=1)
+        self.encode(symbols, (rows - 1).astype(np.float64))
+
     def payload(self) -> bytes:
         """Return the shortest bytes that decode to the symbols so far."""
         words = self._encoder.get_compressed()
@@ -82,4 +97,9 @@ class Decoder:
         try:
             return int(self._decoder.decode(_Categorical(row_less_one, lazy=True, perfect=False)))
         except (AssertionError, ValueError) as error:
-            raise StreamInvalidError("a coded stream does not decode; encode the recording again") from error
+            raise undecodable() from error
+
+
+def undecodable() -> StreamInvalidError:
+    """Return the error for bytes that no encoder wrote."""
+    return StreamInvalidError("a coded stream does not decode; encode the recording again")
