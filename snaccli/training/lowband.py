@@ -1,8 +1,8 @@
 """A path for the waveform of the low band through a model that was trained on spectra.
 
 Spectrogram losses teach envelopes long before pitch: phases are free, and it takes very many steps until a
-decoder makes up its own. A few channels of each rate can be given away for a start that has pitch. They become
-a cascade of small modified discrete cosine transforms, which has the very shape of SNAC's strided
+decoder makes up its own. A few channels of each rate can be given away for a start that has pitch. They
+become a cascade of small modified discrete cosine transforms, which has the very shape of SNAC's strided
 convolutions; the decoder gets the inverse, and the finest codebook quantises the lowest coefficients.
 Training then goes on from there with the encoder's side of the path held as it is.
 """
