@@ -1,93 +1,42 @@
-"""A model beside Opus at its lowest rates, on the same recordings, by the same measures.
+"""A model beside Opus at its lowest rates, on the same recordings, by the same measures, as Markdown.
 
-    python -m tests.benchmarks.peers [-m MODEL] [RECORDING...]
+    python -m tests.benchmarks.peers [-m MODEL] [--against CODEC:RATE,...] [RECORDING...]
 
-Needs opusenc and opusdec (Debian: opus-tools). All are compared as 24 kHz mono, rates counted from the bytes
-of the files. STOI is printed where pystoi is installed, for recordings named speech*.
+What `snac bench --against` measures, but with all recordings first brought to 24 kHz mono, so that no codec
+pays for a band that a 24 kHz model cannot have. Needs opusenc and opusdec (Debian: opus-tools), and
+snaccli[metrics] for STOI.
 """
 
 from __future__ import annotations
 
 import argparse
-import subprocess
 import tempfile
-from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 
-import numpy as np
-import soundfile
-import soxr
-
-from snaccli import measures
-from snaccli.bench import find_recordings
-from snaccli.codec import Codec, decode_file, encode_file
+from snaccli import audio
+from snaccli.bench import BenchResult, find_recordings, parse_peers, run
+from snaccli.bench.figures import FIGURES
 
 RATE = 24_000
-OPUS_KBITS = (6, 12)
-
-Coder = Callable[[Path, Path], Path]
-"""Takes a WAV file and where to decode it to; returns the coded file."""
+COLUMNS = ("bitrate_kbps", "mel_distance", "lsd_db", "si_sdr_db", "stoi")
 
 
-def opus(kbits: int) -> Coder:
-    """Opus at a constant bit rate."""
-
-    def code(source: Path, decoded: Path) -> Path:
-        coded = decoded.with_suffix(".opus")
-        quiet = {"check": True, "capture_output": True}
-        subprocess.run(["opusenc", "--hard-cbr", "--bitrate", str(kbits), source, coded], **quiet)  # type: ignore[call-overload]
-        subprocess.run(["opusdec", "--rate", str(RATE), coded, decoded], **quiet)  # type: ignore[call-overload]
-        return coded
-
-    return code
-
-
-def ours(codec: Codec) -> Coder:
-    """A SNAC model in a ``.snac`` file."""
-
-    def code(source: Path, decoded: Path) -> Path:
-        coded = decoded.with_suffix(".snac")
-        encode_file(source, coded, model=codec)
-        decode_file(coded, decoded, model=codec)
-        return coded
-
-    return code
-
-
-def reference(path: Path) -> np.ndarray:
+def reference(path: Path, folder: Path) -> Path:
     """The recording as everybody gets it: mono, 24 kHz, 16 bits."""
-    samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    mono = soxr.resample(samples.mean(axis=1), rate, RATE, quality="VHQ")
-    return np.round(np.clip(mono, -1, 1) * 32767).astype(np.int16)
+    target = folder / f"{path.stem}.wav"
+    with audio.open_audio(path) as original, audio.AudioWriter(target, RATE, 1) as writer:
+        for block in audio.resample(audio.downmix(original.blocks()), original.rate, RATE, 1):
+            writer.write(block)
+    return target
 
 
-def stoi(wanted: np.ndarray, got: np.ndarray) -> float:
-    """Short-time objective intelligibility (Taal et al. 2011), by pystoi."""
-    from pystoi import stoi as by_pystoi  # type: ignore[import-not-found]
-
-    return float(by_pystoi(wanted, got, RATE))
-
-
-def row(path: Path, name: str, coder: Coder, folder: Path) -> str:
+def row(name: str, result: BenchResult, number: int) -> str:
     """One line of the table."""
-    samples = reference(path)
-    source, decoded = folder / "in.wav", folder / f"{name}.wav"
-    soundfile.write(source, samples, RATE)
-    coded = coder(source, decoded)
-    got, rate = soundfile.read(decoded, dtype="float32")
-    assert rate == RATE
-    wanted = samples.astype(np.float32) / 32768
-    got = np.pad(got, (0, max(0, len(wanted) - len(got))))[: len(wanted)]
-    figures = measures.compare(wanted, got, RATE)
-    kbits = 8 * coded.stat().st_size / (len(wanted) / RATE) / 1000
-    intelligible = "-"
-    if find_spec("pystoi") and path.name.startswith("speech"):
-        intelligible = f"{stoi(wanted, got):.2f}"
-    return (
-        f"| {path.stem} | {name} | {kbits:.2f} | {figures.mel_distance:.1f} | {figures.lsd_db:.1f} | "
-        f"{figures.si_sdr_db:.1f} | {intelligible} |"
-    )
+    file = result.files[number]
+    if file.error is not None:
+        return f"| {name} | {result.label} | {file.error} |"
+    shown = [figure.text(getattr(file, figure.key)) for figure in FIGURES if figure.key in COLUMNS]
+    return f"| {name} | {result.label} | {' | '.join(shown)} |"
 
 
 def main() -> None:
@@ -95,15 +44,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("recordings", nargs="*", help="by default those of examples/audio")
     parser.add_argument("-m", "--model", default="mini")
+    parser.add_argument("--against", action="append", help="by default opus:6,12")
     arguments = parser.parse_args()
-    codec = Codec.load(arguments.model)
-    coders = {codec.name: ours(codec), **{f"Opus {kbits}": opus(kbits) for kbits in OPUS_KBITS}}
-    print("| recording | codec | kbit/s | mel dB | LSD dB | SI-SDR dB | STOI |")
-    print("|---|---|---|---|---|---|---|")
-    for path in find_recordings(arguments.recordings):
-        for name, coder in coders.items():
-            with tempfile.TemporaryDirectory() as folder:
-                print(row(path, name, coder, Path(folder)), flush=True)
+    peers = parse_peers(arguments.against or ["opus:6,12"])
+    for peer in peers:
+        peer.check()
+    recordings = find_recordings(arguments.recordings)
+    with tempfile.TemporaryDirectory() as folder:
+        copies = [reference(path, Path(folder)) for path in recordings]
+        results = run(copies, [arguments.model], against=peers)
+    names = {figure.key: f"{figure.name} {figure.unit}".strip() for figure in FIGURES}
+    shown = [names[figure.key] for figure in FIGURES if figure.key in COLUMNS]
+    print(f"| recording | codec | {' | '.join(shown)} |")
+    print("|---" * (2 + len(shown)) + "|")
+    for number, path in enumerate(recordings):
+        for result in results:
+            print(row(path.stem, result, number))
 
 
 if __name__ == "__main__":
