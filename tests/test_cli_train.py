@@ -21,7 +21,7 @@ from snaccli.cli.console import Console
 from snaccli.errors import SnacError
 from snaccli.training import processes
 
-from .training_runs import recordings
+from .training_runs import pack, recordings
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = """
@@ -128,6 +128,42 @@ def test_runs_that_cannot_work_are_refused(
     assert found == status, err
     assert words in err
     assert err.count("\n") == 1
+
+
+SHORT = [
+    "stages=[{steps=2, seconds=0.1, batch=2}]",
+    "data.validation_segments=2",
+    "data.workers=0",
+    "compile=false",
+]
+
+
+@pytest.mark.parametrize("name", ["speech", "decoder", "french"])
+def test_the_recipes_for_fine_tuning_work(name: str, tmp_path: Path, tiny_model_folder: Path) -> None:
+    data = recordings(tmp_path / "data")
+    changes = [*SHORT, f"data.train={data}", "adversarial.start=0", "adversarial.channels=1"]
+    arguments = [word for change in changes for word in ("--set", change)]
+    recipe = ROOT / "examples" / "train" / f"{name}.toml"
+    status, _, err = call(recipe, *arguments, "--init", tiny_model_folder, "-o", tmp_path / "run")
+    assert status == 0, err
+    before, after = SNAC.from_pretrained(tiny_model_folder), SNAC.from_pretrained(tmp_path / "run" / "model")
+    audio = torch.sin(torch.arange(4096) / 9)[None, None]
+    same = all(torch.equal(a, b) for a, b in zip(before.encode(audio), after.encode(audio), strict=True))
+    assert same or name != "decoder", "with a frozen encoder the codes stay"
+    assert not torch.equal(before(audio)[0], after(audio)[0])
+
+
+def test_the_recipe_of_mini_works(tmp_path: Path) -> None:
+    for name in ("speech_train", "music_train", "speech_val", "music_val"):
+        pack(tmp_path / f"{name}.npy")
+    text = (ROOT / "examples" / "train" / "mini.toml").read_text().replace("../../corpus/", "")
+    (tmp_path / "mini.toml").write_text(text)
+    changes = [*SHORT, "unquantised_steps=1", "fit_seconds=0.1"]
+    arguments = [word for change in changes for word in ("--set", change)]
+    status, _, err = call(tmp_path / "mini.toml", *arguments, "-o", tmp_path / "run")
+    assert status == 0, err
+    assert "codebooks fitted to" in err
+    assert SNAC.from_pretrained(tmp_path / "run" / "model").hop_length == 320
 
 
 def environment(**more: str) -> dict[str, str]:

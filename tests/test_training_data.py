@@ -253,5 +253,6 @@ def test_a_model_that_cannot_be_is_refused() -> None:
 def test_the_configurations_of_the_examples_are_read(path: Path) -> None:
     config = TrainConfig.from_toml(path)
     assert config.stages
-    described: dict[str, Any] = {"mini.toml": "half", "decoder.toml": "freeze", "speech.toml": "init"}
-    assert getattr(config, described[path.name])
+    # What makes each of them what it is.
+    described = {"mini.toml": "half", "decoder.toml": "freeze"}
+    assert getattr(config, described.get(path.name, "init"))
