@@ -500,6 +500,15 @@ def test_lines_are_found_without_reading_them(tmp_path: Path) -> None:
         list(lines(tmp_path / "a.jsonl"))
 
 
+def test_too_many_lines_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("snaccli.tokens.reading.MAX_LINES", 5)
+    (tmp_path / "a.jsonl").write_text("1\n" * 5)
+    assert len(list(lines(tmp_path / "a.jsonl"))) == 5
+    (tmp_path / "a.jsonl").write_text("\n" * 6)
+    with pytest.raises(TokenFileError, match="more than 5 lines"):
+        list(lines(tmp_path / "a.jsonl"))
+
+
 def test_the_documented_python_runs() -> None:
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "tokens.md").read_text("utf-8"), re.DOTALL)
     assert len(blocks) == 2

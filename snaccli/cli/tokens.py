@@ -115,7 +115,8 @@ def export(
         typer.Option("--channels", help="Of audio: mix all down to mono, or keep and code each by itself."),
     ] = options.ChannelChoice.mono,
     shard_size: Annotated[
-        int, typer.Option("--shard-size", min=1, metavar="N", help="Recordings in a shard of JSONL.")
+        int,
+        typer.Option("--shard-size", min=1, max=100_000, metavar="N", help="Recordings in a shard of JSONL."),
     ] = 1000,
     force: options.Force = False,
     skip_existing: options.SkipExisting = False,

@@ -17,9 +17,10 @@ from snaccli.files import open_input
 from snaccli.tokens.errors import TokenFileError, TokenRangeError
 from snaccli.tokens.recording import MAX_CHANNELS, MAX_LEVELS, MAX_TOKENS, Draft, Ids, checked_facts
 
-__all__ = ["MAX_JSON_BYTES", "Line", "lines", "parse", "read", "read_line", "safe_path"]
+__all__ = ["MAX_JSON_BYTES", "MAX_LINES", "Line", "lines", "parse", "read", "read_line", "safe_path"]
 
-MAX_JSON_BYTES = 64 << 20  # a recording as JSON takes about ten times its bytes while it is read
+MAX_JSON_BYTES = 32 << 20  # reading takes up to fifteen times as much memory
+MAX_LINES = 100_000  # of a JSONL file: each becomes a job
 MAX_ARRAY_BYTES = 8 * MAX_TOKENS
 _MAX_MARKS = 10_000  # brackets, braces and quotation marks: they bound what is made besides numbers
 _MAX_DIGITS = re.compile(rb"[0-9]{400}")  # reading longer numbers takes time that grows with their square
@@ -64,7 +65,7 @@ def lines(source: str | Path) -> Iterator[Line]:
     Only their beginnings are read into memory.
 
     Raises:
-        TokenFileError: the file cannot be read, or a line's path is not a string.
+        TokenFileError: the file cannot be read, has too many lines, or a line's path is not a text.
     """
     with open_input(source, error=TokenFileError) as file:
         number = offset = 0
@@ -73,6 +74,8 @@ def lines(source: str | Path) -> Iterator[Line]:
             while piece and not piece.endswith(b"\n"):
                 piece = file.readline(1 << 20)
                 size += len(piece)
+            if number > MAX_LINES:
+                raise TokenFileError(f"more than {MAX_LINES:,} lines; divide it into several files")
             if start.strip():
                 yield Line(number, offset, size, _path(start, number))
             offset += size
