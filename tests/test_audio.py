@@ -294,8 +294,9 @@ class TestQuiet:
         with quiet_mpg123():
             os.write(2, b"[src/libmpg123/parse.c:skip_junk():1260] error: Giving up\nNote: resync\n\n")
             os.write(2, b"3 of 7 files done\n")
+            os.write(2, b"\r\x1b[2Ka bar\r")
         os.write(2, b"after\n")
-        assert capfd.readouterr().err == "3 of 7 files done\nafter\n"
+        assert capfd.readouterr().err == "3 of 7 files done\n\r\x1b[2Ka bar\rafter\n"
 
 
 def mpeg_frames(bitrates: list[int]) -> bytes:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 __all__ = ["quiet_mpg123"]
 
 # How mpg123, libsndfile's MP3 decoder, words what it prints; it offers no switch that libsndfile passes on.
-_CHATTER = re.compile(rb"libmpg123[/\\]|^\s*(Note|NOTE|Warning|WARNING|note|warning): |^\s*$")
+_CHATTER = re.compile(rb"libmpg123[/\\]|^\s*(Note|NOTE|Warning|WARNING|note|warning): |^[ \t]*\n?$")
 _LOCK = threading.RLock()
 
 
@@ -37,6 +37,7 @@ def quiet_mpg123() -> Iterator[None]:
         finally:
             os.dup2(real, 2)
             caught.seek(0)
-            for line in caught.read().splitlines(keepends=True):
+            # Not splitlines: a progress bar that is drawn meanwhile begins with a carriage return.
+            for line in re.findall(rb"[^\n]*\n|[^\n]+", caught.read()):
                 if not _CHATTER.search(line):
                     os.write(2, line)
