@@ -141,6 +141,16 @@ def test_an_empty_recording(tmp_path: Path, codec: Codec) -> None:
     assert (len(samples), rate) == (0, 44100)
 
 
+def test_an_output_that_cannot_be_is_refused_before_a_model_is_asked_for(
+    tmp_path: Path, codec: Codec
+) -> None:
+    save(tmp_path / "in.wav", 0.2, 16000, channels=3)
+    encode_file(tmp_path / "in.wav", tmp_path / "x.snac", model=codec, channels="keep")
+    for name, words in (("out.docx", "docx"), ("out.mp3", "at most 2 channels")):
+        with pytest.raises(OutputError, match=words):
+            decode_file(tmp_path / "x.snac", tmp_path / name, model="no-such-model")
+
+
 def test_damage_is_refused_and_salvaged(tmp_path: Path, codec: Codec) -> None:
     save(tmp_path / "in.wav", 3, 16000)
     encode_file(tmp_path / "in.wav", tmp_path / "x.snac", model=codec)
