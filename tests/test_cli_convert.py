@@ -296,7 +296,7 @@ def test_bytes_are_not_written_to_a_terminal(codec):
 def test_an_interrupt_tells_what_was_done_and_ends_with_130(codec):
     write("in/a.wav", "in/c.wav", "in/d.wav")
     write("in/b.wav", text="stop")
-    status, out, err = call("encode", "in", "-o", "out", "--json")
+    status, out, err = call("encode", "in", "-o", "out", "--json", "-j", "1")
     assert status == 130
     assert [value["source"] for value in json.loads(out)] == ["in/a.wav"]
     lines = err.splitlines()

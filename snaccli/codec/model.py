@@ -90,13 +90,14 @@ class Codec:
 
         resampled = resample(counted(), rate, self.rate, channels)
         tensors = (torch.from_numpy(np.ascontiguousarray(block.T)) for block in resampled)
-        tiles: list[list[np.ndarray]] = [[] for _ in self.strides]
+        # Buffers that grow: small arrays kept between those of the tiles would fragment the heap.
+        rows = [[bytearray() for _ in range(channels)] for _ in self.strides]
         with _torch_at_one_thread(self.device):
             for codes in encode_tiles(self.model, tensors, channels, workers=self.threads):
-                for level, code in zip(tiles, codes, strict=True):
-                    level.append(code.numpy().astype(np.uint16))
-        empty = np.zeros((channels, 0), dtype=np.uint16)
-        levels = tuple(np.concatenate([empty, *level], axis=1) for level in tiles)
+                for level, code in zip(rows, codes, strict=True):
+                    for row, tokens in zip(level, code.numpy().astype(np.uint16), strict=True):
+                        row += tokens.tobytes()
+        levels = tuple(np.stack([np.frombuffer(row, np.uint16) for row in level]) for level in rows)
         return Codes(levels, self.strides, self.codebook_size), count
 
     def decode(
