@@ -21,9 +21,10 @@ from .layers import SNAKE_EPSILON, Decoder, DecoderBlock, Encoder, EncoderBlock,
 def _kernels() -> ModuleType | None:
     """The compiled kernels; None where numba cannot be had, and the plain layers do."""
     try:
-        return importlib.import_module("snac.kernels")
+        kernels = importlib.import_module("snac.kernels")
     except ImportError:
         return None
+    return None if kernels.interpreted() else kernels
 
 
 def fuse(encoder: Encoder, decoder: Decoder) -> None:

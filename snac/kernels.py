@@ -36,6 +36,11 @@ KERNEL = 7
 """Taps of the depthwise convolutions."""
 
 
+def interpreted() -> bool:
+    """Whether numba was told not to compile, and the kernels would be slower than any other way."""
+    return bool(numba.config.DISABLE_JIT)
+
+
 def _inlined(function: Callable[..., Any]) -> Any:
     return numba.njit(fastmath=_FAST, inline="always")(function)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import runpy
 import signal
 import socket
 import subprocess
@@ -164,6 +165,21 @@ def test_the_recipe_of_mini_works(tmp_path: Path) -> None:
     assert status == 0, err
     assert "codebooks fitted to" in err
     assert SNAC.from_pretrained(tmp_path / "run" / "model").hop_length == 320
+    script = runpy.run_path(str(ROOT / "examples" / "train" / "low_band.py"))
+    script["main"].__globals__.update(COMPONENTS=2, CODEWORDS=2)
+    script["main"](
+        str(tmp_path / "run" / "model"), str(tmp_path / "low-band"), [f"{tmp_path}/speech_train.npy=1"]
+    )
+    text = (ROOT / "examples" / "train" / "mini-low-band.toml").read_text().replace("../../corpus/", "")
+    (tmp_path / "second.toml").write_text(text)
+    arguments = [word for change in SHORT for word in ("--set", change)]
+    init = ("--init", tmp_path / "low-band")
+    status, _, err = call(tmp_path / "second.toml", *arguments, *init, "-o", tmp_path / "second")
+    assert status == 0, err
+    first, second = (SNAC.from_pretrained(tmp_path / name) for name in ("low-band", "second/model"))
+    held = [each.quantizer.quantizers[-1].codebook.weight for each in (first, second)]
+    torch.testing.assert_close(*held, atol=1e-2, rtol=1e-3)  # 16 bits
+    assert second.codebook_dim == 24
 
 
 def environment(**more: str) -> dict[str, str]:

@@ -141,7 +141,9 @@ def test_every_command_is_in_the_readme() -> None:
     assert visible <= named, f"README shows no use of {sorted(visible - named)}"
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/development.md", "docs/format.md"])
+@pytest.mark.parametrize(
+    "page", sorted(path.relative_to(ROOT).as_posix() for path in [README, *(ROOT / "docs").rglob("*.md")])
+)
 def test_links_lead_to_files(page: str) -> None:
     path = ROOT / page
     for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", path.read_text(encoding="utf-8")):
