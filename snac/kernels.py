@@ -38,7 +38,7 @@ KERNEL = 7
 
 def interpreted() -> bool:
     """Whether numba was told not to compile, and the kernels would be slower than any other way."""
-    return bool(numba.config.DISABLE_JIT)
+    return bool(getattr(numba.config, "DISABLE_JIT", False))
 
 
 def _inlined(function: Callable[..., Any]) -> Any:

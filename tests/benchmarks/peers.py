@@ -1,10 +1,10 @@
-"""A model beside Opus at its lowest rates, on the same recordings, by the same measures, as Markdown.
+"""A model beside Opus and Codec 2, on the same recordings, by the same measures, as Markdown.
 
     python -m tests.benchmarks.peers [-m MODEL] [--against CODEC:RATE,...] [RECORDING...]
 
 What `snac bench --against` measures, but with all recordings first brought to 24 kHz mono, so that no codec
-pays for a band that a 24 kHz model cannot have. Needs opusenc and opusdec (Debian: opus-tools), and
-snaccli[metrics] for STOI.
+pays for a band that a 24 kHz model cannot have. Needs opusenc, opusdec, c2enc and c2dec (Debian: opus-tools,
+codec2), and snaccli[metrics] for STOI and PESQ.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from snaccli.bench import BenchResult, find_recordings, parse_peers, run
 from snaccli.bench.figures import FIGURES
 
 RATE = 24_000
-COLUMNS = ("bitrate_kbps", "mel_distance", "lsd_db", "si_sdr_db", "stoi")
+COLUMNS = ("bitrate_kbps", "mel_distance", "lsd_db", "si_sdr_db", "stoi", "pesq")
 
 
 def reference(path: Path, folder: Path) -> Path:
@@ -44,9 +44,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("recordings", nargs="*", help="by default those of examples/audio")
     parser.add_argument("-m", "--model", default="mini")
-    parser.add_argument("--against", action="append", help="by default opus:6,12")
+    parser.add_argument("--against", action="append", help="by default opus:6,12 and codec2:1200,3200")
     arguments = parser.parse_args()
-    peers = parse_peers(arguments.against or ["opus:6,12"])
+    peers = parse_peers(arguments.against or ["opus:6,12", "codec2:1200,3200"])
     for peer in peers:
         peer.check()
     recordings = find_recordings(arguments.recordings)
