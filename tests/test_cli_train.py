@@ -263,7 +263,9 @@ def test_two_processes_equal_one(config: Path, tmp_path: Path) -> None:
             values = [row[name].values() if isinstance(row[name], dict) else row[name] for row in (one, two)]
             values = [list(v) if not isinstance(v, (int, float)) else v for v in values]
             close = 0.05 if name == "perplexity" else 2e-3
-            assert values[0] == pytest.approx(values[1], rel=close, abs=2e-4), (name, one, two)
+            # Per cent are rounded to two places, where the losses' last digits show.
+            least = 0.1 if name == "improvement_percent" else 2e-4
+            assert values[0] == pytest.approx(values[1], rel=close, abs=least), (name, one, two)
     weights = [torch.load(tmp_path / name / "last.pt", weights_only=True)["model"] for name in ("one", "two")]
     for name, weight in weights[0].items():
         torch.testing.assert_close(weight, weights[1][name], rtol=1e-3, atol=2e-4)
