@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from rich.cells import cell_len
 from rich.console import Console
 
 from snaccli import bench
@@ -374,16 +375,38 @@ def test_table_shows_every_figure_and_the_summary(recordings: Path, tmp_path: Pa
     assert any("failed: " in line and "missing.wav" in line for line in text.splitlines())
 
 
-def test_table_fits_a_terminal_of_80_columns() -> None:
+@pytest.mark.parametrize(
+    ("width", "left_out", "shown_names"),
+    [
+        (120, "", ["a recording with a name of some length 1.wav", "短い名前ではない録音ファイル 2.wav"]),
+        (80, "raw rate, length", ["a recordin…ngth 1.wav", "短い名前で…イル 2.wav"]),
+        (
+            60,
+            "raw rate, length, LSD, SNR, encode, PESQ",
+            ["a recording…ength 1.wav", "短い名前で…ァイル 2.wav"],
+        ),
+    ],
+)
+def test_table_fits_the_terminal(width: int, left_out: str, shown_names: list[str]) -> None:
     values = dict.fromkeys([*FILE_KEYS[1:], "stoi", "pesq"], 10.0) | {
         "encode_x_realtime": 110.0,
         "decode_x_realtime": 110.0,
     }
-    file = FileResult(path="/music/a recording with a name of some length.wav", **values)
-    text = render([BenchResult("m", "f", "cpu", 1, (file, file))], width=80)
-    assert max(map(len, text.splitlines())) <= 80
-    assert text.count("110.0") == 4
-    assert "…" not in text
+    names = "a recording with a name of some length 1.wav", "短い名前ではない録音ファイル 2.wav"
+    done = tuple(FileResult(path=f"/music/{name}", **values) for name in names)
+    broken = FileResult(path="/music/broken.wav", error="hardly audio")
+    text = render([BenchResult("m", "f", "cpu", 1, (*done, broken))], width=width)
+    lines = text.splitlines()
+    assert max(map(cell_len, lines)) <= width
+    for name in shown_names:
+        (row,) = [line for line in lines if line.startswith(name)]
+        assert "…" not in row[len(name) :]
+        assert row.split()[-1] == "110.0"
+    (row,) = [line for line in lines if line.startswith("broken.wav")]
+    assert row.split()[1:] == ["failed"]
+    told = f"no room for {left_out}: a wider terminal, --csv and --json have them"
+    assert (told in " ".join(text.split())) == bool(left_out)
+    assert ("no room" in text) == bool(left_out)
 
 
 @pytest.mark.parametrize(

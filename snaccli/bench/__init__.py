@@ -12,10 +12,11 @@ from snaccli.bench.html import to_html
 from snaccli.bench.peers import Peer, PeerError, parse_peers
 from snaccli.bench.perceptual import remark
 from snaccli.bench.recordings import find_recordings
-from snaccli.bench.rendering import table, to_csv, to_json
+from snaccli.bench.rendering import to_csv, to_json
 from snaccli.bench.results import BenchResult, FileResult
 from snaccli.bench.running import run
 from snaccli.bench.steps import Progress
+from snaccli.bench.terminal import table
 
 __all__ = [
     "BenchResult",
