@@ -21,6 +21,7 @@ STAGES: dict[str, int] = {
     "snaccli.errors": 0,
     "snaccli.files": 1,
     "snaccli.codes": 1,
+    "snaccli.heap": 1,
     "snaccli.processors": 1,
     "snaccli.measures": 1,
     "snaccli.audio": 2,

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import soundfile
+import soxr
 import torch
+from pystoi import stoi
 
 from snac.config import ModelConfig
 from snac.snac import SNAC
@@ -16,13 +21,14 @@ from snaccli.training.discriminators import (
     discriminator_loss,
     feature_loss,
 )
-from snaccli.training.losses import LowBandLoss, SpectralLoss
+from snaccli.training.losses import IntelligibilityLoss, LowBandLoss, SpectralLoss
 from snaccli.training.noise import StepNoise, generator
 from snaccli.training.quantise import CodebookUsage, fit_codebooks, quantise, soften
 
 from .training_runs import MODEL, RATE
 
 LATENT = 16
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples" / "audio"
 
 
 @pytest.fixture
@@ -46,7 +52,8 @@ def test_losses_of_a_batch_are_means_of_its_clips() -> None:
     audio = torch.randn(3, 4096) * torch.tensor([[0.3], [0.01], [0.001]])
     decoded = audio + 0.05 * torch.randn(3, 4096)
     spectral, low_band = SpectralLoss(RATE, (1024, 2048), (512,)), LowBandLoss(RATE)
-    for loss in (lambda a, b: spectral(a, b)[0], lambda a, b: spectral(a, b)[1], low_band):
+    envelopes = IntelligibilityLoss(RATE)
+    for loss in (lambda a, b: spectral(a, b)[0], lambda a, b: spectral(a, b)[1], low_band, envelopes):
         parts = [float(loss(decoded[i : i + 1], audio[i : i + 1])) for i in range(3)]
         assert float(loss(decoded, audio)) == pytest.approx(np.mean(parts), rel=1e-5)
 
@@ -61,6 +68,32 @@ def test_low_band_loss_hears_low_phases_and_no_high_ones() -> None:
     # Each clip counts by its own loudness.
     quiet = torch.cat((low, 0.05 * low))
     assert float(loss(torch.zeros_like(quiet), quiet)) == pytest.approx(1, abs=0.05)
+
+
+def test_intelligibility_loss_is_what_stoi_lacks() -> None:
+    """Against an implementation that no one here wrote."""
+    audio, rate = soundfile.read(EXAMPLES / "speech-nl.flac", dtype="float32")
+    audio = soxr.resample(audio[: 5 * rate], rate, 24_000)
+    loss = IntelligibilityLoss(24_000)
+    noise = np.random.default_rng(0).standard_normal(len(audio)).astype(np.float32)
+    for level in (0.001, 0.01, 0.03, 0.1):
+        noisy = audio + level * noise
+        got = float(loss(torch.from_numpy(noisy)[None], torch.from_numpy(audio)[None]))
+        assert 1 - got == pytest.approx(stoi(audio, noisy, 24_000), abs=0.04)
+
+
+@pytest.mark.parametrize("length", [700, 4096, 16_000])
+def test_intelligibility_loss_has_finite_gradients_everywhere(length: int) -> None:
+    loss = IntelligibilityLoss(RATE)
+    torch.manual_seed(0)
+    audio = torch.randn(2, length) * torch.tensor([[0.3], [0.0]])
+    for decoded in (torch.zeros(2, length), audio.clone(), 0.01 * torch.randn(2, length)):
+        decoded.requires_grad_()
+        loss(decoded, audio).backward()
+        assert decoded.grad is not None
+        assert decoded.grad.isfinite().all()
+    assert float(loss(audio, audio)) == pytest.approx(0, abs=1e-5)
+    assert float(loss(0.1 * audio, audio)) == pytest.approx(0, abs=0.01)
 
 
 def test_period_discriminators_see_each_phase_alone() -> None:
@@ -99,7 +132,7 @@ def test_discriminators_learn_to_tell_noise_from_tones() -> None:
     assert losses[-1] < 0.3 * losses[0]
     with torch.no_grad():
         assert float(adversarial_loss(judges(noise))) > 4 * float(adversarial_loss(judges(tones)))
-    assert float(feature_loss(judges(tones), judges(tones))) == 0
+    assert feature_loss(judges(tones), judges(tones)).item() == 0
     assert float(feature_loss(judges(tones), judges(noise))) > 0
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import typer
 
-from snaccli.cli import bench, decode, encode, info, models, prepare, text, tokens, train, verify
+from snaccli.cli import bench, decode, encode, info, models, options, prepare, text, tokens, train, verify
 from snaccli.cli.console import Console
 from snaccli.errors import ExitStatus
 
@@ -68,18 +69,37 @@ def _is_usage_error(error: Exception) -> bool:
     return hasattr(error, "format_message") and getattr(error, "exit_code", None) == ExitStatus.USAGE
 
 
+def _set_up(
+    console: Console,
+    *,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+    debug: options.Debug = False,
+) -> None:
+    """What every command does first; these are the options that it has beside its own."""
+    console.json, console.quiet, console.verbose, console.debug = json, quiet, verbose, debug
+
+
+_SHARED = list(inspect.signature(_set_up, eval_str=True).parameters.values())[1:]
+
+
 def _guarded(command: Command) -> Command:
-    """Return `command` with the console set up from its options, and its errors told on one line."""
+    """Return `command` with the options that all have, and with its errors told on one line."""
+    own = inspect.signature(command, eval_str=True)
+    names = {option.name for option in _SHARED if option.name not in own.parameters}
 
     @functools.wraps(command)
     def guarded(context: typer.Context, **values: Any) -> None:
         console: Console = context.obj
-        console.quiet = values["quiet"]
-        console.verbose = values["verbose"]
-        console.json = values["json"]
-        console.debug = values["debug"]
-        raise typer.Exit(console.attempt(lambda: command(context, **values)))
+        _set_up(console, **{option.name: values[option.name] for option in _SHARED})
+        wanted = {name: value for name, value in values.items() if name not in names}
+        raise typer.Exit(console.attempt(lambda: command(context, **wanted)))
 
+    shared = [option for option in _SHARED if option.name in names]
+    guarded.__signature__ = own.replace(  # type: ignore[attr-defined]
+        parameters=[*own.parameters.values(), *shared]
+    )
     return guarded  # type: ignore[return-value]
 
 

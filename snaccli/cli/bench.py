@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from snaccli import heap
 from snaccli.cli import options
 from snaccli.cli.console import Console
 from snaccli.cli.plan import expand
@@ -14,7 +15,7 @@ from snaccli.errors import ExitStatus, UsageError
 from snaccli.files import check_output, open_output, shown
 
 if TYPE_CHECKING:
-    from snaccli.bench import Gallery, Peer
+    from snaccli.bench import BenchResult, Gallery, Peer
 
 EXAMPLES = """
 snac bench                               the recordings shipped in examples/
@@ -23,6 +24,24 @@ snac bench talks --html report.html --against opus:6,12 --levels
 snac bench music --csv > music.csv
 """
 
+Inputs = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="INPUT",
+        show_default=False,
+        help="Audio files or folders; without any, the recordings shipped in examples/.",
+    ),
+]
+Models = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-m",
+        "--model",
+        metavar="MODEL",
+        autocompletion=options.complete_model,
+        help="A model to measure; give it several times to compare. [default: mini]",
+    ),
+]
 Against = Annotated[
     list[str] | None,
     typer.Option(
@@ -57,35 +76,20 @@ Clip = Annotated[
     float,
     typer.Option("--clip", min=0.1, max=60.0, metavar="SECONDS", help="Length of an excerpt in the report."),
 ]
+Csv = Annotated[bool, typer.Option("--csv", help="Print the figures as CSV, one line a file.")]
 
 
 def bench(
     context: typer.Context,
-    inputs: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="INPUT",
-            show_default=False,
-            help="Audio files or folders; without any, the recordings shipped in examples/.",
-        ),
-    ] = None,
-    models: Annotated[
-        list[str] | None,
-        typer.Option(
-            "-m",
-            "--model",
-            metavar="MODEL",
-            autocompletion=options.complete_model,
-            help="A model to measure; give it several times to compare. [default: mini]",
-        ),
-    ] = None,
+    inputs: Inputs = None,
+    models: Models = None,
     against: Against = None,
     levels: Levels = False,
     html: Html = None,
     details: Details = 12,
     clip: Clip = 5.0,
     force: options.Force = False,
-    csv: Annotated[bool, typer.Option("--csv", help="Print the figures as CSV, one line a file.")] = False,
+    csv: Csv = False,
     device: options.Device = options.DeviceChoice.auto,
     threads: options.Threads = None,
     json: options.Json = False,
@@ -95,11 +99,7 @@ def bench(
 ) -> ExitStatus:
     """Measure bit rate, quality and speed on recordings, also beside other codecs."""
     console: Console = context.obj
-    to_stdout = [
-        flag for flag, given in (("--json", json), ("--csv", csv), ("--html -", html == "-")) if given
-    ]
-    if len(to_stdout) > 1:
-        raise UsageError(f"{' and '.join(to_stdout)} would both go to standard output; give one of them")
+    printed = _printed({"--json": console.json, "--csv": csv, "--html -": html == "-"})
     if html is not None:
         check_output(html, overwrite=force)
     from snaccli import bench as measuring
@@ -108,6 +108,7 @@ def bench(
     gallery = measuring.Gallery(details, clip) if html is not None else None
     if remark := measuring.remark():
         console.note(remark)
+    heap.keep_one()
     with Stages(console) as stages:
         results = measuring.run(
             expand(inputs or []),
@@ -121,17 +122,36 @@ def bench(
         )
     if html is not None and gallery is not None:
         _write_report(console, html, measuring.to_html(results, gallery), gallery, force=force)
-    if json:
-        console.print(measuring.to_json(results))
-    elif csv:
-        console.print(measuring.to_csv(results).rstrip("\n"))
-    elif html != "-":
+    _print(console, results, printed)
+    return ExitStatus.FAILED if left_out or any(result.failed for result in results) else ExitStatus.OK
+
+
+def _printed(asked: dict[str, bool]) -> str | None:
+    """The flag that says what goes to standard output; None for the table.
+
+    Raises:
+        UsageError: several do.
+    """
+    given = [flag for flag, wanted in asked.items() if wanted]
+    if len(given) > 1:
+        raise UsageError(f"{' and '.join(given)} would both go to standard output; give one of them")
+    return given[0] if given else None
+
+
+def _print(console: Console, results: list[BenchResult], printed: str | None) -> None:
+    """Print the figures as the flag says; of what failed the table tells itself."""
+    from snaccli import bench as measuring
+
+    if printed is None:
         console.table(measuring.table(results))
-    failed = [(result.model, file) for result in results for file in result.failed]
-    if to_stdout:  # the table tells of them itself
-        for model, file in failed:
-            console.complain(f"{file.path}: {file.error} (model {model})")
-    return ExitStatus.FAILED if failed or left_out else ExitStatus.OK
+        return
+    if printed == "--json":
+        console.print(measuring.to_json(results))
+    elif printed == "--csv":
+        console.print(measuring.to_csv(results).rstrip("\n"))
+    for result in results:
+        for file in result.failed:
+            console.complain(f"{file.path}: {file.error} (model {result.model})")
 
 
 def _present(console: Console, peers: list[Peer]) -> tuple[list[Peer], bool]:

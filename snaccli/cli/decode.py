@@ -106,10 +106,6 @@ def decode(
     jobs: options.Jobs = None,
     device: options.Device = options.DeviceChoice.auto,
     threads: options.Threads = None,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
-    debug: options.Debug = False,
 ) -> ExitStatus:
     """Turn .snac files back into audio."""
     console: Console = context.obj

@@ -62,10 +62,6 @@ def encode(
     jobs: options.Jobs = None,
     device: options.Device = options.DeviceChoice.auto,
     threads: options.Threads = None,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
-    debug: options.Debug = False,
 ) -> ExitStatus:
     """Turn audio into .snac files."""
     console: Console = context.obj

@@ -21,10 +21,6 @@ snac info --json coded/*.snac | jq '.[].bitrate_bps'
 def info(
     context: typer.Context,
     files: Annotated[list[str], typer.Argument(metavar="FILE", help=options.SNAC_FILES)],
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
-    debug: options.Debug = False,
 ) -> ExitStatus:
     """Tell what .snac files hold: model, length, bit rate.
 
@@ -40,7 +36,7 @@ def info(
         except (SnacError, OSError) as error:
             failed.append((name, error))
             continue
-        if not quiet:
+        if not console.quiet:
             _show(console, values[-1])
     for name, problem in failed:
         console.error(problem, name)

@@ -47,10 +47,6 @@ Name = Annotated[
 
 def list_models(
     context: typer.Context,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
-    debug: options.Debug = False,
 ) -> ExitStatus:
     """List the models with a name, and which are on this machine."""
     from snac.registry import MODELS
@@ -58,7 +54,7 @@ def list_models(
     console: Console = context.obj
     values = [_entry(name) for name in MODELS]
     console.emit(values)
-    for value in values if not quiet else []:
+    for value in values if not console.quiet else []:
         where = "here" if value["on_disk"] else "to pull" if value["repository"] else "missing"
         rate = f"{value['rate'] / 1000:g} kHz" if value["rate"] else ""
         console.result(f"{value['name']:<7} {where:<8} {rate:>8}  {value['description']}")
@@ -68,10 +64,6 @@ def list_models(
 def pull(
     context: typer.Context,
     name: Name,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
-    debug: options.Debug = False,
 ) -> ExitStatus:
     """Fetch a model from the Hub, to work without network later."""
     from snac import hub
@@ -83,7 +75,7 @@ def pull(
     console.emit(
         {"name": files.name, "origin": files.origin, "folder": str(folder), "bytes": files.size_on_disk}
     )
-    if not quiet:
+    if not console.quiet:
         console.result(
             f"{text.display(files.name)}: {text.display(files.origin)}, {text.size(files.size_on_disk)}"
         )
@@ -100,10 +92,6 @@ def push(
         str, typer.Argument(metavar="OWNER/NAME", help="Repository on the Hub; made if it does not exist.")
     ],
     private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
-    debug: options.Debug = False,
 ) -> ExitStatus:
     """Publish a model of your own on the Hub.
 
@@ -115,7 +103,7 @@ def push(
     with waiting(console, f"uploading to {repository}"):
         url = upload(folder, repository, private=private)
     console.emit({"folder": folder, "repository": repository, "url": url})
-    if not quiet:
+    if not console.quiet:
         console.result(f"{text.display(folder)} -> {text.display(url)}")
     return ExitStatus.OK
 
@@ -123,16 +111,12 @@ def push(
 def show(
     context: typer.Context,
     name: Name,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
-    debug: options.Debug = False,
 ) -> ExitStatus:
     """Tell a model's rate, strides, bit rate, and where it is."""
     console: Console = context.obj
     value = _details(name)
     console.emit(value)
-    if not quiet:
+    if not console.quiet:
         _show(console, value)
     return ExitStatus.OK
 

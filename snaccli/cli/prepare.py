@@ -90,10 +90,6 @@ def prepare(
     jobs: Annotated[
         int, typer.Option("-j", "--jobs", min=1, metavar="N", help="Work on N recordings at once.")
     ] = 2,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
-    debug: options.Debug = False,
 ) -> ExitStatus:
     """Check recordings, split them into train/ and val/, and make them ready for training.
 

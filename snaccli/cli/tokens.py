@@ -123,10 +123,6 @@ def export(
     jobs: options.Jobs = None,
     device: options.Device = options.DeviceChoice.auto,
     threads: options.Threads = None,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
-    debug: options.Debug = False,
 ) -> ExitStatus:
     """Write the codes of recordings as tokens for language models.
 
@@ -345,10 +341,6 @@ def import_tokens(
     jobs: options.Jobs = None,
     device: options.Device = options.DeviceChoice.auto,
     threads: options.Threads = None,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
-    debug: options.Debug = False,
 ) -> ExitStatus:
     """Turn tokens back into .snac files, or into audio.
 

@@ -71,10 +71,6 @@ def train(
     ] = None,
     device: options.Device = options.DeviceChoice.auto,
     threads: options.Threads = None,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
-    debug: options.Debug = False,
 ) -> ExitStatus:
     """Train a model, or fine-tune one, on folders made by 'snac prepare'.
 

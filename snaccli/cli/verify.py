@@ -20,10 +20,6 @@ snac verify -q archive && echo all whole
 def verify(
     context: typer.Context,
     files: Annotated[list[str], typer.Argument(metavar="FILE", help=options.SNAC_FILES)],
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
-    debug: options.Debug = False,
 ) -> ExitStatus:
     """Check that .snac files are whole.
 
@@ -46,7 +42,7 @@ def verify(
             damaged(name, error)
             continue
         values.append({"path": name, "ok": True})
-        if not quiet:
+        if not console.quiet:
             console.result(f"{text.display(name)}: ok")
     bad = sum(not value["ok"] for value in values)
     if sources.batch:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
-import sys
 import threading
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 
 import numpy as np
 import torch
@@ -15,11 +13,14 @@ from snac.hub import locate
 from snac.snac import SNAC
 from snac.tiles import decode_tiles, encode_tiles
 
+from .. import heap
 from ..audio import fit, resample
 from ..codes import Codes
 from ..errors import ModelMismatchError, UsageError
 from ..processors import share
 from .ahead import ahead
+
+_TIDY_S = 60.0  # of audio coded between two trims of the heap
 
 
 class Codec:
@@ -52,6 +53,7 @@ class Codec:
             level.codebook.weight.detach().cpu().numpy().copy() for level in model.quantizer.levels()
         ]
         self.model = model.fold().to(device)
+        self._untidy_s = 0.0  # of audio coded since the heap was trimmed
 
     @classmethod
     def load(cls, model: str = "mini", *, device: str = "auto", threads: int | None = None) -> Codec:
@@ -87,9 +89,8 @@ class Codec:
         def counted() -> Iterator[np.ndarray]:
             nonlocal count
             for block in blocks:
-                if (count + len(block)) // (60 * rate) > count // (60 * rate):  # once a minute of audio
-                    _give_memory_back()
                 count += len(block)
+                self._tidy(len(block) / rate)
                 yield block
 
         resampled = resample(counted(), rate, self.rate, channels)
@@ -132,19 +133,22 @@ class Codec:
         with closing(ahead(self._blocks(codes, first, last, seed))) as blocks:
             yield from cut(blocks, start - first * self.hop_length, stop - start, codes.channels)
 
+    def _tidy(self, seconds: float) -> None:
+        """Has the heap trimmed once a minute of audio coded: else it grows by some 15 MB a minute.
+
+        Many short recordings count together. Where several are coded at once a count may get lost: no matter.
+        """
+        self._untidy_s += seconds
+        if self._untidy_s >= _TIDY_S:
+            self._untidy_s = 0.0
+            heap.trim()
+
     def _blocks(self, codes: Codes, first: int, last: int, seed: int | None) -> Iterator[np.ndarray]:
         levels = [torch.from_numpy(level.astype(np.int32)) for level in codes.levels]
         with _torch_at_one_thread(self.device):
             tiles = decode_tiles(self.model, levels, start=first, stop=last, seed=seed, workers=self.threads)
             for tile in tiles:
                 yield np.ascontiguousarray(tile.numpy().T)
-
-
-def _give_memory_back() -> None:
-    """Let glibc return what lies free between what is in use: else the heap grows by some 15 MB a minute."""
-    if sys.platform == "linux":
-        with suppress(OSError, AttributeError):  # another C library
-            ctypes.CDLL(None).malloc_trim(0)
 
 
 _computing = 0  # recordings under way, and torch's own threads before the first was begun

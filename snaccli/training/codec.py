@@ -9,10 +9,10 @@ from snac.noise import NoiseSource
 from snac.snac import SNAC
 
 from .config import SpectraConfig
-from .losses import LowBandLoss, SpectralLoss
+from .losses import IntelligibilityLoss, LowBandLoss, SpectralLoss
 from .quantise import quantise, soften
 
-RECONSTRUCTION = ("waveform", "low_band", "stft", "mel")
+RECONSTRUCTION = ("waveform", "low_band", "stft", "mel", "intelligibility")
 """The losses that compare decoded audio with the recording: what validation adds up."""
 
 Pass = tuple[dict[str, Tensor], Tensor, list[Tensor], list[Tensor]]
@@ -34,6 +34,7 @@ class TrainedCodec(nn.Module):
         self.autocast = autocast
         self.spectral = SpectralLoss(model.sampling_rate, spectra.stft_windows, spectra.mel_windows)
         self.low_band = LowBandLoss(model.sampling_rate)
+        self.intelligibility = IntelligibilityLoss(model.sampling_rate)
 
     def forward(self, audio: Tensor, noise: NoiseSource, quantised: bool) -> Pass:
         """Encodes, quantises, decodes and compares.
@@ -63,6 +64,7 @@ class TrainedCodec(nn.Module):
         losses["waveform"] = (decoded - audio).abs().mean()
         losses["low_band"] = self.low_band(decoded[:, 0], audio[:, 0])
         losses["stft"], losses["mel"] = self.spectral(decoded[:, 0], audio[:, 0])
+        losses["intelligibility"] = self.intelligibility(decoded[:, 0], audio[:, 0])
         return losses, decoded, indices, projected
 
     def encode(self, audio: Tensor) -> Tensor:

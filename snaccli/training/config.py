@@ -27,6 +27,7 @@ class LossWeights:
     low_band: float = 4.0
     stft: float = 2.0
     mel: float = 10.0
+    intelligibility: float = 0.0
     commitment: float = 1.0
     codebook: float = 4.0
     adversarial: float = 0.0

@@ -24,6 +24,7 @@ from snaccli.files import shown
 __all__ = ["to_html"]
 
 _WORST = 3
+_LONG = 40  # recordings, from which a narrow window scrolls the table in a frame of its own
 _IN_TILES = ("bitrate_kbps", "bits_per_token", "mel_distance", "si_sdr_db", "stoi", "pesq")
 _TILES = [figure for figure in FIGURES if figure.key in _IN_TILES]
 
@@ -188,7 +189,8 @@ def _recordings(
     for number, result in enumerate(ordered):
         heading = element("h3", result.label, class_="codec-name")
         table = tables.recordings(result, names, number, bodies)
-        parts.append(element("div", heading, table, class_="codec", data_codec=number))
+        kind = "codec long" if len(names) > _LONG else "codec"
+        parts.append(element("div", heading, table, class_=kind, data_codec=number))
     hints = [element("span", "Headings sort. ", class_="needs-script")]
     if bodies:
         hints.append(element("span", "Underlined recordings open. ", class_="needs-script"))

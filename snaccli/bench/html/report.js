@@ -33,9 +33,11 @@
     return column === 0 ? text : Number.parseFloat(text);
   };
 
+  const byName = new Intl.Collator(undefined, { numeric: true });
+
   // What has no figure stays at the end whichever way is sorted.
   const compare = (one, other, sign) => {
-    if (typeof one === "string") return sign * one.localeCompare(other, undefined, { numeric: true });
+    if (typeof one === "string") return sign * byName.compare(one, other);
     const missing = Number.isNaN(one) - Number.isNaN(other);
     return missing || (Number.isNaN(one) ? 0 : sign * (one - other));
   };
