@@ -92,10 +92,6 @@ def bench(
     csv: Csv = False,
     device: options.Device = options.DeviceChoice.auto,
     threads: options.Threads = None,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
-    debug: options.Debug = False,
 ) -> ExitStatus:
     """Measure bit rate, quality and speed on recordings, also beside other codecs."""
     console: Console = context.obj
