@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from snaccli.cli import options, text
+from snaccli.cli import text
 from snaccli.cli.console import Console
 from snaccli.cli.progress import Stages
 from snaccli.errors import ExitStatus
@@ -30,66 +30,71 @@ class SplitBy(str, Enum):
     folder = "folder"
 
 
+Inputs = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="DIR",
+        help="Folders of recordings, or single ones. A folder with train/ and val/ keeps that split.",
+    ),
+]
+Output = Annotated[
+    str,
+    typer.Option(
+        "-o",
+        "--output",
+        metavar="DATASET",
+        help="Folder of the data set. What is there already is kept: run the same command to resume, or "
+        "with other folders to add to it.",
+    ),
+]
+Rate = Annotated[
+    int,
+    typer.Option(
+        "--rate", min=1000, max=768_000, metavar="HZ", help="Sample rate of the model to be trained."
+    ),
+]
+Val = Annotated[
+    float,
+    typer.Option("--val", min=0, max=50, metavar="PERCENT", help="Share of recordings for validation."),
+]
+Split = Annotated[
+    SplitBy,
+    typer.Option(
+        "--split-by",
+        help="Split recording by recording, or keep each folder (a speaker, a book) on one side.",
+    ),
+]
+Link = Annotated[
+    bool,
+    typer.Option(
+        "--link",
+        help="Link recordings of any rate and number of channels instead of converting them: saves disk, "
+        "costs time in training.",
+    ),
+]
+MinSeconds = Annotated[
+    float, typer.Option("--min-seconds", min=0, metavar="S", help="Refuse shorter recordings.")
+]
+MaxClipping = Annotated[
+    float,
+    typer.Option(
+        "--max-clipping", min=0, max=1, metavar="SHARE", help="Refuse those with more clipped samples."
+    ),
+]
+Jobs = Annotated[int, typer.Option("-j", "--jobs", min=1, metavar="N", help="Work on N recordings at once.")]
+
+
 def prepare(
     context: typer.Context,
-    inputs: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="DIR",
-            help="Folders of recordings, or single ones. A folder with train/ and val/ keeps that split.",
-        ),
-    ],
-    output: Annotated[
-        str,
-        typer.Option(
-            "-o",
-            "--output",
-            metavar="DATASET",
-            help="Folder of the data set. What is there already is kept: run the same command to resume, or "
-            "with other folders to add to it.",
-        ),
-    ],
-    rate: Annotated[
-        int,
-        typer.Option(
-            "--rate", min=1000, max=768_000, metavar="HZ", help="Sample rate of the model to be trained."
-        ),
-    ] = 24000,
-    val: Annotated[
-        float,
-        typer.Option("--val", min=0, max=50, metavar="PERCENT", help="Share of recordings for validation."),
-    ] = 5.0,
-    split_by: Annotated[
-        SplitBy,
-        typer.Option(
-            "--split-by",
-            help="Split recording by recording, or keep each folder (a speaker, a book) on one side.",
-        ),
-    ] = SplitBy.recording,
-    link: Annotated[
-        bool,
-        typer.Option(
-            "--link",
-            help="Link recordings of any rate and number of channels instead of converting them: saves disk, "
-            "costs time in training.",
-        ),
-    ] = False,
-    min_seconds: Annotated[
-        float, typer.Option("--min-seconds", min=0, metavar="S", help="Refuse shorter recordings.")
-    ] = 0.5,
-    max_clipping: Annotated[
-        float,
-        typer.Option(
-            "--max-clipping",
-            min=0,
-            max=1,
-            metavar="SHARE",
-            help="Refuse those with more clipped samples.",
-        ),
-    ] = 0.01,
-    jobs: Annotated[
-        int, typer.Option("-j", "--jobs", min=1, metavar="N", help="Work on N recordings at once.")
-    ] = 2,
+    inputs: Inputs,
+    output: Output,
+    rate: Rate = 24000,
+    val: Val = 5.0,
+    split_by: Split = SplitBy.recording,
+    link: Link = False,
+    min_seconds: MinSeconds = 0.5,
+    max_clipping: MaxClipping = 0.01,
+    jobs: Jobs = 2,
 ) -> ExitStatus:
     """Check recordings, split them into train/ and val/, and make them ready for training.
 

@@ -13,6 +13,7 @@ from snaccli.cli import options, text
 from snaccli.cli.console import Console
 from snaccli.cli.progress import Stages
 from snaccli.errors import ExitStatus, UsageError
+from snaccli.training.launched import main_speaks
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,45 +31,54 @@ accelerate launch -m snaccli train examples/train/speech.toml --set data.train=d
 _LINE_SECONDS = 10.0  # between lines where there is no bar
 
 
+Config = Annotated[
+    str, typer.Argument(metavar="CONFIG", help="TOML file; docs/training.md explains its keys.")
+]
+Output = Annotated[
+    str | None,
+    typer.Option(
+        "-o",
+        "--output",
+        metavar="RUN",
+        help="Folder for checkpoints, log and model; runs/NAME for NAME.toml without it.",
+    ),
+]
+Init = Annotated[
+    str | None,
+    typer.Option(
+        "--init",
+        metavar="MODEL",
+        autocompletion=options.complete_model,
+        help="Start from this model's weights: a name, a folder, or owner/name on the Hub.",
+    ),
+]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on where the run in this folder stopped, if there is one.")
+]
+Limit = Annotated[
+    int | None,
+    typer.Option(
+        "--limit",
+        min=0,
+        metavar="N",
+        help="Stop after N more steps, with checkpoint and model; 0 exports what is there.",
+    ),
+]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a value of CONFIG; may be given again."),
+]
+
+
+@main_speaks()
 def train(
     context: typer.Context,
-    config: Annotated[
-        str, typer.Argument(metavar="CONFIG", help="TOML file; docs/training.md explains its keys.")
-    ],
-    output: Annotated[
-        str | None,
-        typer.Option(
-            "-o",
-            "--output",
-            metavar="RUN",
-            help="Folder for checkpoints, log and model; runs/NAME for NAME.toml without it.",
-        ),
-    ] = None,
-    init: Annotated[
-        str | None,
-        typer.Option(
-            "--init",
-            metavar="MODEL",
-            autocompletion=options.complete_model,
-            help="Start from this model's weights: a name, a folder, or owner/name on the Hub.",
-        ),
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on where the run in this folder stopped, if there is one.")
-    ] = False,
-    limit: Annotated[
-        int | None,
-        typer.Option(
-            "--limit",
-            min=0,
-            metavar="N",
-            help="Stop after N more steps, with checkpoint and model; 0 exports what is there.",
-        ),
-    ] = None,
-    changes: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a value of CONFIG; may be given again."),
-    ] = None,
+    config: Config,
+    output: Output = None,
+    init: Init = None,
+    resume: Resume = False,
+    limit: Limit = None,
+    changes: Changes = None,
     device: options.Device = options.DeviceChoice.auto,
     threads: options.Threads = None,
 ) -> ExitStatus:
