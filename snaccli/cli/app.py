@@ -9,7 +9,20 @@ from typing import Annotated, Any
 
 import typer
 
-from snaccli.cli import bench, decode, encode, info, models, options, prepare, text, tokens, train, verify
+from snaccli.cli import (
+    bench,
+    decode,
+    encode,
+    info,
+    models,
+    options,
+    prepare,
+    text,
+    tokens_export,
+    tokens_import,
+    train,
+    verify,
+)
 from snaccli.cli.console import Console
 from snaccli.errors import ExitStatus
 
@@ -86,20 +99,16 @@ _SHARED = list(inspect.signature(_set_up, eval_str=True).parameters.values())[1:
 
 def _guarded(command: Command) -> Command:
     """Return `command` with the options that all have, and with its errors told on one line."""
-    own = inspect.signature(command, eval_str=True)
-    names = {option.name for option in _SHARED if option.name not in own.parameters}
 
     @functools.wraps(command)
     def guarded(context: typer.Context, **values: Any) -> None:
         console: Console = context.obj
-        _set_up(console, **{option.name: values[option.name] for option in _SHARED})
-        wanted = {name: value for name, value in values.items() if name not in names}
-        raise typer.Exit(console.attempt(lambda: command(context, **wanted)))
+        _set_up(console, **{option.name: values.pop(option.name) for option in _SHARED})
+        raise typer.Exit(console.attempt(lambda: command(context, **values)))
 
-    shared = [option for option in _SHARED if option.name in names]
-    guarded.__signature__ = own.replace(  # type: ignore[attr-defined]
-        parameters=[*own.parameters.values(), *shared]
-    )
+    own = inspect.signature(command, eval_str=True)
+    parameters = [*own.parameters.values(), *_SHARED]
+    guarded.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
     return guarded  # type: ignore[return-value]
 
 
@@ -119,8 +128,8 @@ _add(models_app, "pull", models.pull, models.PULL_EXAMPLES)
 _add(models_app, "push", models.push, models.PUSH_EXAMPLES)
 _add(models_app, "show", models.show, models.SHOW_EXAMPLES)
 app.add_typer(models_app, name="models")
-_add(tokens_app, "export", tokens.export, tokens.EXPORT_EXAMPLES)
-_add(tokens_app, "import", tokens.import_tokens, tokens.IMPORT_EXAMPLES)
+_add(tokens_app, "export", tokens_export.export, tokens_export.EXAMPLES)
+_add(tokens_app, "import", tokens_import.import_tokens, tokens_import.EXAMPLES)
 app.add_typer(tokens_app, name="tokens")
 
 

@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
+from dataclasses import dataclass
 from typing import TypeVar
 
 from snaccli import batch, heap, processors
@@ -17,11 +18,21 @@ from snaccli.cli.report import Coded, Report
 from snaccli.cli.text import count, display
 from snaccli.errors import ExitStatus, OutputError, SnacError, UsageError
 
-__all__ = ["check_streams", "convert"]
+__all__ = ["Choices", "check_streams", "convert"]
 
 R = TypeVar("R", bound=Coded)
 
 Prepare = Callable[[Sequence[Job], int], batch.Work[R]]
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What the user chose for the files of a run, by the options of these names."""
+
+    force: bool
+    skip_existing: bool
+    jobs: int | None
+    threads: int | None
 
 
 def check_streams(console: Console, plan: Plan) -> None:
@@ -43,18 +54,14 @@ def convert(
     report: Report[R],
     prepare: Prepare[R],
     length: Length,
-    *,
-    force: bool,
-    skip_existing: bool,
-    jobs: int | None,
-    threads: int | None,
+    choices: Choices,
 ) -> ExitStatus:
     """Run the jobs of `plan` and report on them.
 
     What can be told without a model is told first: inputs that are not there, outputs that are there
     already, a lone file that cannot be read. `prepare(jobs, threads)` then loads the model, to compute with
     so many threads a file, and returns the work; an error in it ends the run. `length(job)` gives the
-    seconds of audio for the bars, or None. `jobs` and `threads` are as in `processors.share`.
+    seconds of audio for the bars, or None. `choices.jobs` and `choices.threads` are as in `processors.share`.
     """
     for remark in plan.remarks:
         console.note(remark)
@@ -62,10 +69,10 @@ def convert(
         report.add(Outcome(Job(name, ""), error=problem))
     waiting: list[Job] = []
     for job in plan.jobs:
-        if force or not _exists(job):
+        if choices.force or not _exists(job):
             waiting.append(job)
         else:
-            report.add(Outcome(job, error=None if skip_existing else _taken(job)))
+            report.add(Outcome(job, error=None if choices.skip_existing else _taken(job)))
     if len(waiting) == 1:
         try:
             length(waiting[0])
@@ -73,7 +80,7 @@ def convert(
             report.add(Outcome(waiting.pop(), error=error))
     expected = len(plan.problems) + len(plan.jobs)
     if waiting:
-        share = processors.share(len(waiting), jobs, threads)
+        share = processors.share(len(waiting), choices.jobs, choices.threads)
         heap.keep_one()
         work = prepare(waiting, share.threads)
         console.detail(

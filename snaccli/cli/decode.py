@@ -12,7 +12,7 @@ from snac.registry import MODELS
 from snaccli.batch import Job, Work
 from snaccli.cli import options, text
 from snaccli.cli.console import Console
-from snaccli.cli.convert import check_streams, convert
+from snaccli.cli.convert import Choices, check_streams, convert
 from snaccli.cli.plan import STREAM, find_sources, is_snac, make_plan
 from snaccli.cli.progress import waiting
 from snaccli.cli.report import Report
@@ -41,13 +41,7 @@ AudioFormat = Annotated[
 ]
 Model = Annotated[
     str | None,
-    typer.Option(
-        "-m",
-        "--model",
-        metavar="MODEL",
-        autocompletion=options.complete_model,
-        help="Take this model, by name or folder, instead of the one that the file names.",
-    ),
+    options.model("Take this model, by name or folder, instead of the one that the file names."),
 ]
 AnyWeights = Annotated[
     bool,
@@ -129,17 +123,9 @@ def decode(
         "overwrite": force,
     }
     report = Report(console, batch=plan.batch, verb="decoded", line=_line, total=_total)
-    return convert(
-        console,
-        plan,
-        report,
-        functools.partial(_prepare, console, model, how),
-        functools.partial(_seconds, rate=rate.value, audio_format=audio_format),
-        force=force,
-        skip_existing=skip_existing,
-        jobs=jobs,
-        threads=threads,
-    )
+    prepare = functools.partial(_prepare, console, model, how)
+    length = functools.partial(_seconds, rate=rate.value, audio_format=audio_format)
+    return convert(console, plan, report, prepare, length, Choices(force, skip_existing, jobs, threads))
 
 
 def _prepare(
@@ -242,23 +228,21 @@ def _seconds(job: Job, *, rate: str, audio_format: str | None) -> float | None:
 
 
 def _line(result: DecodeResult) -> str:
-    parts = [
+    return text.joined(
         text.arrow(result.source, result.output),
         text.clock(result.duration_s),
         f"{result.sample_rate} Hz",
         "mono" if result.channels == 1 else f"{result.channels} channels",
         f"({result.note})" if result.note else "",
         text.speed(result.duration_s, result.seconds),
-    ]
-    return "  ".join(part for part in parts if part)
+    )
 
 
 def _total(results: Sequence[DecodeResult], wall_seconds: float) -> str:
     audio_seconds = sum(result.duration_s for result in results)
     noted = sum(bool(result.note) for result in results)
-    parts = [
+    return text.joined(
         f"{text.clock(audio_seconds)} of audio",
         f"({text.count(noted, 'file')} with a remark)" if noted else "",
         text.speed(audio_seconds, wall_seconds),
-    ]
-    return "  ".join(part for part in parts if part)
+    )

@@ -10,7 +10,7 @@ import typer
 from snaccli.batch import Job, Work
 from snaccli.cli import options, text
 from snaccli.cli.console import Console
-from snaccli.cli.convert import check_streams, convert
+from snaccli.cli.convert import Choices, check_streams, convert
 from snaccli.cli.plan import STREAM, find_sources, make_plan
 from snaccli.cli.progress import waiting
 from snaccli.cli.report import Report
@@ -36,14 +36,7 @@ Inputs = Annotated[
     ),
 ]
 Model = Annotated[
-    str,
-    typer.Option(
-        "-m",
-        "--model",
-        metavar="MODEL",
-        autocompletion=options.complete_model,
-        help="A model's name (see 'snac models list'), its folder, or owner/name on the Hub.",
-    ),
+    str, options.model("A model's name (see 'snac models list'), its folder, or owner/name on the Hub.")
 ]
 Channels = Annotated[
     options.ChannelChoice,
@@ -79,17 +72,8 @@ def encode(
         return lambda job, progress: encode_file(job.source, job.output, progress=progress, **how)
 
     report = Report(console, batch=plan.batch, verb="encoded", line=_line, total=_total)
-    return convert(
-        console,
-        plan,
-        report,
-        prepare,
-        _seconds,
-        force=force,
-        skip_existing=skip_existing,
-        jobs=jobs,
-        threads=threads,
-    )
+    choices = Choices(force, skip_existing, jobs, threads)
+    return convert(console, plan, report, prepare, _seconds, choices)
 
 
 def _is_audio(name: str) -> bool:
@@ -106,15 +90,14 @@ def _seconds(job: Job) -> float | None:
 
 
 def _line(result: EncodeResult) -> str:
-    parts = [
+    return text.joined(
         text.arrow(result.source, result.output),
         text.clock(result.duration_s),
         text.bitrate(result.bitrate_bps),
         text.size(result.bytes),
         f"({result.note})" if result.note else "",
         text.speed(result.duration_s, result.seconds),
-    ]
-    return "  ".join(part for part in parts if part)
+    )
 
 
 def _total(results: Sequence[EncodeResult], wall_seconds: float) -> str:
@@ -122,11 +105,10 @@ def _total(results: Sequence[EncodeResult], wall_seconds: float) -> str:
     size = sum(result.bytes for result in results)
     notes = {result.note for result in results if result.note}
     mixed = sum(bool(result.note) for result in results)
-    parts = [
+    return text.joined(
         f"{text.clock(audio_seconds)} of audio",
         text.bitrate(8 * size / audio_seconds) if audio_seconds else "",
         text.size(size),
         f"({notes.pop()}: {text.count(mixed, 'file')})" if len(notes) == 1 else "",
         text.speed(audio_seconds, wall_seconds),
-    ]
-    return "  ".join(part for part in parts if part)
+    )

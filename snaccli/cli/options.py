@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from enum import Enum
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -27,6 +27,7 @@ __all__ = [
     "Threads",
     "Verbose",
     "complete_model",
+    "model",
     "seconds",
 ]
 
@@ -57,6 +58,11 @@ class RateChoice(str, Enum):
 def complete_model(incomplete: str) -> list[tuple[str, str]]:
     """Offer the known models to the shell."""
     return [(model.name, model.description) for model in MODELS.values() if model.name.startswith(incomplete)]
+
+
+def model(explanation: str) -> Any:
+    """Return the option ``-m``, which does not mean quite the same to every command."""
+    return typer.Option("-m", "--model", metavar="MODEL", autocompletion=complete_model, help=explanation)
 
 
 _CLOCK = re.compile(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d*)?|\.\d+)", re.ASCII)

@@ -6,7 +6,7 @@ import os
 
 from snaccli.errors import SnacError
 
-__all__ = ["arrow", "bitrate", "clock", "count", "display", "explain", "size", "speed", "usage"]
+__all__ = ["arrow", "bitrate", "clock", "count", "display", "explain", "joined", "size", "speed", "usage"]
 
 
 def display(path: str | os.PathLike[str], *, stream: str = "standard input") -> str:
@@ -40,6 +40,11 @@ def _escape(character: str) -> str:
 def arrow(source: str, output: str) -> str:
     """Return ``song.wav -> song.snac``."""
     return f"{display(source)} -> {display(output, stream='standard output')}"
+
+
+def joined(*parts: str) -> str:
+    """Return what is told of a file or of a run, as one line; empty parts are left out."""
+    return "  ".join(part for part in parts if part)
 
 
 def explain(error: BaseException, subject: str | None = None) -> str:
