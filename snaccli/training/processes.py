@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import SnacError
+from .launched import process_count
 
 
 class Processes:
@@ -120,7 +121,7 @@ class SeveralProcesses(Processes):
 def this_process(
     device: str = "auto", unused_weights: bool = False, environ: Mapping[str, str] = os.environ
 ) -> Processes:
-    """What the environment says of this process: one of several where WORLD_SIZE is above 1.
+    """What the environment says of this process: alone, or one of several as a launcher starts them.
 
     Args:
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
@@ -136,6 +137,6 @@ def this_process(
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not there.get(device, True):
         raise SnacError(f"no {device} device here: use --device cpu")
-    if environ.get("WORLD_SIZE", "1") not in ("", "1"):
+    if process_count(environ) > 1:
         return SeveralProcesses(device, unused_weights)
     return Processes(device)

@@ -1,0 +1,68 @@
+"""What a launcher says of a process, and who of several tells why they end."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from snaccli.errors import UsageError
+from snaccli.training.launched import main_speaks, process_count
+
+MAIN = {"WORLD_SIZE": "2", "RANK": "0"}
+OTHER = {"WORLD_SIZE": "2", "RANK": "1"}
+
+
+class StoppedError(KeyboardInterrupt):
+    status = 143
+
+
+@pytest.mark.parametrize(
+    ("environ", "count"),
+    [
+        ({}, 1),
+        ({"WORLD_SIZE": ""}, 1),
+        ({"WORLD_SIZE": "1", "RANK": "0"}, 1),
+        (OTHER, 2),
+        ({"OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_RANK": "3"}, 4),
+        ({"PMI_SIZE": "3"}, 3),
+    ],
+)
+def test_launchers_are_understood(environ: dict[str, str], count: int) -> None:
+    assert process_count(environ) == count
+
+
+@pytest.fixture
+def waited(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    seconds: list[float] = []
+    monkeypatch.setattr(time, "sleep", seconds.append)
+    return seconds
+
+
+@pytest.mark.parametrize("environ", [{}, MAIN, {"PMI_SIZE": "2", "PMI_RANK": "0"}])
+def test_the_main_process_tells_at_once(environ: dict[str, str], waited: list[float]) -> None:
+    with pytest.raises(UsageError), main_speaks(environ):
+        raise UsageError("wrong")
+    with pytest.raises(StoppedError), main_speaks(environ):
+        raise StoppedError
+    assert waited == []
+
+
+def test_another_one_tells_what_ended_nobody_else(waited: list[float]) -> None:
+    with pytest.raises(UsageError), main_speaks(OTHER):
+        raise UsageError("wrong")
+    assert waited == [10]
+
+
+def test_another_one_ends_in_silence_when_it_is_asked_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SystemExit) as ended, main_speaks(OTHER):
+        raise StoppedError
+    assert ended.value.code == 143
+
+    def terminated(seconds: float) -> None:
+        raise StoppedError
+
+    monkeypatch.setattr(time, "sleep", terminated)
+    with pytest.raises(SystemExit) as ended, main_speaks(OTHER):
+        raise UsageError("wrong")
+    assert ended.value.code == 143
