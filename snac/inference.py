@@ -1,5 +1,8 @@
 """The inference form of the costly layers on a CPU: matrix products between the kernels of ``kernels.py``.
 
+The products are NumPy's: the OpenBLAS of its wheels takes 50 to 95 % of the time of torch's MKL on the shapes
+at hand (docs/speed.md).
+
 ``SNAC.fold`` attaches these to the layers they stand for; the layers use them on float32 tensors on the CPU
 where no gradients are asked for. Results are the layers' own within float rounding.
 """
@@ -15,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .layers import SNAKE_EPSILON, Decoder, DecoderBlock, Encoder, EncoderBlock, ResidualUnit
+from .layers import SNAKE_EPSILON, Decoder, DecoderBlock, Encoder, EncoderBlock, NoiseBlock, ResidualUnit
 
 
 def _kernels() -> ModuleType | None:
@@ -35,6 +38,8 @@ def fuse(encoder: Encoder, decoder: Decoder) -> None:
     for layer in [*encoder.modules(), *decoder.modules()]:
         if isinstance(layer, ResidualUnit) and _suits(kernels, layer.block[1]):
             layer.fused = FusedUnit(kernels, layer.block)
+        elif isinstance(layer, NoiseBlock):
+            layer.fused = FusedNoise(kernels, layer.linear)
         elif isinstance(layer, EncoderBlock):
             layer.fused = FusedDown(kernels, layer.block[-2], layer.block[-1])
         elif isinstance(layer, DecoderBlock):
@@ -69,24 +74,45 @@ class FusedUnit:
         self.snakes = _snake(first), _snake(second)
         self.weight, self.bias = _array(convolution.weight[:, 0]), _array(convolution.bias)
         self.dilation = int(convolution.dilation[0])
-        self.product = torch.from_numpy(_array(product.weight[:, :, 0]))
+        self.product = _array(product.weight[:, :, 0])
         self.shift = _array(product.bias)
 
     def __call__(self, x: Tensor) -> Tensor:
         """(B, C, T) to itself, overwritten."""
         for item in x:
-            out = torch.empty_like(item)
-            self.run(
+            signal, out, product = (
                 item.numpy(),
+                torch.empty_like(item).numpy(),
+                torch.empty_like(item).numpy(),
+            )
+            self.run(
+                signal,
                 self.shift,
                 self.snakes[0],
                 self.weight,
                 self.bias,
                 self.snakes[1],
                 self.dilation,
-                out.numpy(),
+                out,
             )
-            item.addmm_(self.product, out)
+            np.matmul(self.product, out, out=product)
+            signal += product
+        return x
+
+
+class FusedNoise:
+    """A noise block: one matrix product, scaled and added to the signal in place."""
+
+    def __init__(self, kernels: ModuleType, linear: Any) -> None:
+        self.add = kernels.add_scaled
+        self.linear = _array(linear.weight[:, :, 0])
+
+    def __call__(self, x: Tensor, noise: Tensor) -> Tensor:
+        """(B, C, T) and noise (B or 1, 1, T) to the signal with noise, which overwrites ``x``."""
+        for item, drawn in zip(x, noise.expand(x.shape[0], 1, -1), strict=True):
+            signal, product = item.numpy(), torch.empty_like(item).numpy()
+            np.matmul(self.linear, signal, out=product)
+            self.add(signal, product, drawn[0].numpy())
         return x
 
 
@@ -99,7 +125,7 @@ class FusedDown:
         self.stride, self.pad = int(down.stride[0]), int(down.padding[0])
         taps = down.weight.detach().permute(2, 0, 1)  # 2S C' C
         early, late = (half.permute(1, 0, 2).flatten(1) for half in taps.chunk(2))  # C' (S C)
-        self.products = torch.from_numpy(_array(torch.stack((early, early + late, late))))
+        self.products = _array(torch.stack((early, early + late, late)))
 
     def __call__(self, x: Tensor) -> Tensor:
         """(B, C, T) to (B, C', T / stride)."""
@@ -107,10 +133,11 @@ class FusedDown:
         frames = length // self.stride
         out = x.new_empty(batch, self.bias.shape[0], frames)
         sides = x.new_empty(3, self.stride, channels, (frames + 1) // 2)
+        products = x.new_empty(3, self.bias.shape[0], sides.shape[3]).numpy()
         for item, to in zip(x, out, strict=True):
             self.split(item.numpy(), self.snake, self.pad, sides.numpy())
-            products = torch.bmm(self.products, sides.flatten(1, 2))
-            self.join(products.numpy(), self.bias, to.numpy())
+            np.matmul(self.products, sides.flatten(1, 2).numpy(), out=products)
+            self.join(products, self.bias, to.numpy())
         return out
 
 
@@ -124,19 +151,19 @@ class FusedUp:
         taps = up.weight.detach().permute(2, 1, 0)  # 2S C' C
         early, late = (half.flatten(0, 1) for half in taps.chunk(2))  # (S C') C
         # A frame's samples come from itself and, their second half, from the frame before.
-        self.products = torch.from_numpy(_array(torch.stack((late, late + early, early))))
+        self.products = _array(torch.stack((late, late + early, early)))
 
     def __call__(self, x: Tensor) -> Tensor:
         """(B, C, T) to (B, C', T * stride)."""
         batch, channels, frames = x.shape
         out = x.new_empty(batch, self.bias.shape[0], frames * self.stride)
         pairs = frames // 2 + 1
-        sides = x.new_empty(3, channels, pairs)
+        sides = x.new_empty(3, channels, pairs).numpy()
+        products = x.new_empty(3, self.stride, self.bias.shape[0], pairs).numpy()
         for item, to in zip(x, out, strict=True):
-            self.split(item.numpy(), self.snake, sides.numpy())
-            products = torch.bmm(self.products, sides)
-            grid = products.view(3, self.stride, self.bias.shape[0], pairs)
-            self.join(grid.numpy(), self.bias, self.first, to.numpy())
+            self.split(item.numpy(), self.snake, sides)
+            np.matmul(self.products, sides, out=products.reshape(3, -1, pairs))
+            self.join(products, self.bias, self.first, to.numpy())
         return out
 
 

@@ -218,9 +218,19 @@ def _output(x: Any, snake: Any, weight: Any, bias: float, out: Any) -> None:
             out[t] += y + w4 * line[t + 4] + w5 * line[t + 5] + w6 * line[t + 6]
 
 
+def _add_scaled(x: Any, product: Any, factors: Any) -> None:
+    """x += product * factors, where ``x`` and ``product`` are (C, T), and ``factors`` (T)."""
+    channels, length = x.shape
+    for c in range(channels):
+        to, row = x[c], product[c]
+        for t in range(length):
+            to[t] += row[t] * factors[t]
+
+
 depthwise_unit = _compiled(_depthwise_unit)
 split_frames = _compiled(_split_frames)
 join_samples = _compiled(_join_samples)
 split_phases = _compiled(_split_phases)
 join_frames = _compiled(_join_frames)
 output = _compiled(_output)
+add_scaled = _compiled(_add_scaled)

@@ -172,7 +172,10 @@ class NoiseBlock(nn.Module):
     Attributes:
         layer: number of this block within its decoder.
         upsampling: samples of this block's signal a latent frame.
+        fused: the block's inference form on a CPU, once folded; it overwrites its input.
     """
+
+    fused: Callable[[Tensor, Tensor], Tensor] | None = None
 
     def __init__(self, dim: int, layer: int = 0, upsampling: int = 1) -> None:
         super().__init__()
@@ -186,6 +189,8 @@ class NoiseBlock(nn.Module):
             drawn = torch.randn((x.shape[0], 1, x.shape[2]), device=x.device, dtype=x.dtype)
         else:
             drawn = noise.draw(self.layer, self.upsampling, x.shape[2], like=x)
+        if self.fused is not None and plain_cpu(x):
+            return self.fused(x, drawn)
         return torch.addcmul(x, drawn, self.linear(x))
 
 

@@ -8,6 +8,7 @@ from contextlib import closing, contextmanager
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 
 from snac.hub import locate
 from snac.snac import SNAC
@@ -97,7 +98,7 @@ class Codec:
         tensors = (torch.from_numpy(np.ascontiguousarray(block.T)) for block in resampled)
         # Buffers that grow: small arrays kept between those of the tiles would fragment the heap.
         rows = [[bytearray() for _ in range(channels)] for _ in self.strides]
-        with _torch_at_one_thread(self.device):
+        with _at_one_thread_each(self.device):
             for codes in encode_tiles(self.model, tensors, channels, workers=self.threads):
                 for level, code in zip(rows, codes, strict=True):
                     for row, tokens in zip(level, code.numpy().astype(np.uint16), strict=True):
@@ -145,30 +146,32 @@ class Codec:
 
     def _blocks(self, codes: Codes, first: int, last: int, seed: int | None) -> Iterator[np.ndarray]:
         levels = [torch.from_numpy(level.astype(np.int32)) for level in codes.levels]
-        with _torch_at_one_thread(self.device):
+        with _at_one_thread_each(self.device):
             tiles = decode_tiles(self.model, levels, start=first, stop=last, seed=seed, workers=self.threads)
             for tile in tiles:
                 yield np.ascontiguousarray(tile.numpy().T)
 
 
-_computing = 0  # recordings under way, and torch's own threads before the first was begun
+_computing = 0  # recordings under way, and the threads of torch and NumPy before the first was begun
 _torch_threads = 1
+_product_threads: threadpool_limits | None = None
 _lock = threading.Lock()
 
 
 @contextmanager
-def _torch_at_one_thread(device: str) -> Iterator[None]:
-    """Let torch use one thread for each that computes tiles; at the end as many as before.
+def _at_one_thread_each(device: str) -> Iterator[None]:
+    """Let torch and NumPy use one thread for each that computes tiles; at the end as many as before.
 
-    The number belongs to the whole process, so the last recording under way puts it back.
+    The numbers belong to the whole process, so the last recording under way puts them back.
     """
-    global _computing, _torch_threads
+    global _computing, _torch_threads, _product_threads
     if device != "cpu":
         yield
         return
     with _lock:
         if not _computing:
             _torch_threads = torch.get_num_threads()
+            _product_threads = threadpool_limits(1, user_api="blas")
         _computing += 1
         torch.set_num_threads(1)  # every time: OpenMP keeps the number for each thread by itself
     try:
@@ -178,6 +181,8 @@ def _torch_at_one_thread(device: str) -> Iterator[None]:
             _computing -= 1
             if not _computing:
                 torch.set_num_threads(_torch_threads)
+                assert _product_threads is not None
+                _product_threads.restore_original_limits()
 
 
 def _device(wanted: str) -> str:
