@@ -245,14 +245,18 @@ def test_levels_are_measured_and_told(tiny_model_folder: Path, recording: Path, 
     assert bench.to_csv([result]).count("\n") == 1 + 4
 
 
-def test_a_thousand_recordings_make_a_small_page() -> None:
+def uniform(count: int) -> BenchResult:
+    """So many recordings that all fared alike."""
     values = dict.fromkeys(
         ("duration_s", "bitrate_kbps", "raw_bitrate_kbps", "bits_per_token", "snr_db", "si_sdr_db",
          "mel_distance", "lsd_db", "stoi", "pesq", "encode_x_realtime", "decode_x_realtime"), 12.345,
     )  # fmt: skip
-    files = tuple(FileResult(f"/some/folder/recording {n:04}.flac", **values) for n in range(1000))
-    results = [BenchResult(f"model {n}", "f", "cpu", 1, files) for n in range(2)]
-    page = bench.to_html(results, Gallery())
+    files = tuple(FileResult(f"/some/folder/recording {n:04}.flac", **values) for n in range(count))
+    return BenchResult("m", "f", "cpu", 1, files)
+
+
+def test_a_thousand_recordings_make_a_small_page() -> None:
+    page = bench.to_html([replace(uniform(1000), model=f"model {n}") for n in range(2)], Gallery())
     Page(page)
     # Beside it a full gallery: base64 makes four bytes of three.
     assert len(page) + gallery.MOST_BYTES * 4 / 3 < 50e6
@@ -345,6 +349,22 @@ def test_a_browser_needs_no_sideways_scrolling_of_the_page(
     browser.run("document.querySelector('.open').click()")
     assert browser.run("return document.documentElement.scrollWidth") <= width
     assert browser.run("return document.querySelector('.exhibit').getBoundingClientRect().width") <= width
+    browser.command("Emulation.clearDeviceMetricsOverride")
+
+
+@pytest.mark.parametrize("width", [390, 1300])
+def test_a_browser_keeps_the_headings_of_many_rows_in_sight(
+    browser: Browser, tmp_path: Path, width: int
+) -> None:
+    page = tmp_path / "page.html"
+    page.write_text(bench.to_html([uniform(100)]), encoding="utf-8")
+    size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 600}
+    browser.command("Emulation.setDeviceMetricsOverride", **size)
+    browser.open(page)
+    browser.run("document.getElementById('r80').scrollIntoView({behavior: 'instant', block: 'center'})")
+    top = "document.querySelector('{}').getBoundingClientRect().top"
+    heading, row = (browser.run("return " + top.format(which)) for which in (".files thead th", "#r80"))
+    assert 0 <= heading < row < 800
     browser.command("Emulation.clearDeviceMetricsOverride")
 
 
