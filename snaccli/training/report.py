@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..errors import OutputError
-from ..files import cause, shown
+from ..files import cause, open_output, shown
 
 LOG = "log.jsonl"
 
@@ -48,7 +48,7 @@ class JsonLog:
             raise OutputError(f"cannot write {shown(self._path)}: {cause(error)}") from None
 
     def forget_after(self, step: int) -> None:
-        """Drops the rows of later steps, which are about to be done again."""
+        """Drops the rows of later steps, which are about to be done again; see the class for errors."""
         if not self._path.exists():
             return
         kept = []
@@ -58,9 +58,8 @@ class JsonLog:
                     kept.append(line + "\n")
             except (ValueError, AttributeError):
                 continue  # cut off by a crash
-        partial = self._path.with_suffix(".part")
-        partial.write_text("".join(kept), encoding="utf-8")
-        partial.replace(self._path)
+        with open_output(self._path, overwrite=True) as out:
+            out.write("".join(kept).encode())
 
     def audio(self, step: int, name: str, samples: np.ndarray, rate: int) -> None:
         """Nothing: a log has no sound."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import SnacError
+from ..files import cause
 
 LAST = "last.pt"
 BEST = "best.pt"
@@ -34,13 +35,23 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
-    except (OSError, RuntimeError) as error:  # torch tells of a full disk by an error of its own
-        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+    except (OSError, RuntimeError) as error:
+        reason = _reason(error)
         stands = "; the former checkpoint stands" if path.exists() else ""
         raise TrainingError(f"{path}: the checkpoint cannot be written: {reason}{stands}") from error
     finally:
         with contextlib.suppress(OSError):
             partial.unlink()
+
+
+def _reason(error: BaseException) -> str:
+    """What the system said; torch covers it by an error of its own."""
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, OSError):
+            return cause(found)
+        found = found.__context__
+    return str(error).partition("\n")[0]
 
 
 def read_checkpoint(path: Path) -> dict[str, Any] | None:
