@@ -73,7 +73,7 @@ class Adversary:
             self.discriminators.requires_grad_(True)
 
     def step(self, rate_factor: float, base_rate: float) -> None:
-        """Applies the gradients gathered by :meth:`learn`."""
+        """Applies the gradients gathered by :meth:`learn`, at a learning rate of the product of the two."""
         for group in self.optimizer.param_groups:
             group["lr"] = base_rate * rate_factor
         torch.nn.utils.clip_grad_norm_(self.discriminators.parameters(), self._clip)

@@ -94,15 +94,16 @@ class Loader:
         sampler: where they come from.
         schedule: how long and how many the segments of a step are.
         workers: threads; 0 makes each batch when it is asked for.
-        first, count: the items of each batch that are wanted here, as shares of the batch.
+        index: of this process, from 0; it gets that part of each batch.
+        count: of processes, each with an equal part.
     """
 
     def __init__(
-        self, sampler: SegmentSampler, schedule: Schedule, workers: int, first: int, of: int
+        self, sampler: SegmentSampler, schedule: Schedule, workers: int, index: int, count: int
     ) -> None:
         self.sampler = sampler
         self.schedule = schedule
-        self._first, self._of = first, of
+        self._index, self._count = index, count
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="data") if workers else None
         self._coming: dict[int, list[Future[Item]]] = {}
 
@@ -117,15 +118,15 @@ class Loader:
         return np.stack([wave for wave, _ in items])[:, None, :]
 
     def names(self, step: int) -> list[str]:
-        """The recordings in this process's part of batch number ``step``."""
+        """The recordings in this process's part of batch number ``step``; they are read again for it."""
         return [
             name for item, length in self._items(step) for name in self.sampler.item(step, item, length)[1]
         ]
 
     def _items(self, step: int) -> list[tuple[int, int]]:
         part = self.schedule.at(step)
-        share = part.batch // self._of
-        return [(item, part.segment) for item in range(self._first * share, (self._first + 1) * share)]
+        share = part.batch // self._count
+        return [(item, part.segment) for item in range(self._index * share, (self._index + 1) * share)]
 
     def _begin(self, step: int) -> list[Future[Item]]:
         assert self._pool is not None

@@ -50,13 +50,13 @@ class Validation:
         """
         codec.eval()
         sums: dict[str, torch.Tensor] = {}
-        mine = self._processes
+        processes = self._processes
         total = self._count * len(self._sources)
-        first, end = (total * (mine.index + more) // mine.count for more in (0, 1))
+        first, end = (total * (processes.index + more) // processes.count for more in (0, 1))
         waves = itertools.islice(validation_segments(self._sources, segment, self._count), first, end)
         done = first
         while some := [torch.from_numpy(wave)[None] for wave in itertools.islice(waves, _AT_ONCE)]:
-            audio = torch.stack(some).to(mine.device)  # B 1 T
+            audio = torch.stack(some).to(processes.device)  # B 1 T
             losses, *_ = codec(audio, StepNoise(0, first_item=done), quantised)
             for name, loss in losses.items():
                 sums[name] = sums.get(name, torch.zeros(())) + len(audio) * loss.detach().cpu()
@@ -64,7 +64,9 @@ class Validation:
         codec.train()
         names = ["commitment", *(("codebook",) if quantised else ()), *RECONSTRUCTION]
         parts = [float(sums.get(name, torch.zeros(()))) for name in names]
-        values = mine.mean(torch.tensor([*parts, done - first], dtype=torch.float32, device=mine.device))
+        values = processes.mean(
+            torch.tensor([*parts, done - first], dtype=torch.float32, device=processes.device)
+        )
         means = (values[:-1] / values[-1]).tolist()
         metrics = dict(zip(names, means, strict=True))
         weighted = sum(getattr(self._weights, name) * metrics[name] for name in RECONSTRUCTION)
