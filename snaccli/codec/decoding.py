@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from snac.registry import MODELS
 
 from .. import container, entropy
 from ..audio import AudioWriter, resample, resample_start, resampled_length
-from ..codes import CodedStream
+from ..codes import CodedStream, Codes
 from ..errors import ContainerError, ModelError, ModelMismatchError, UsageError
 from ..files import check_output, open_input, shown
 from .encoding import beside
@@ -205,15 +205,8 @@ def start_decoding(coded: Coded, options: DecodeOptions, report: Report | None =
         codec = Codec.load(name, device=options.device, threads=options.threads)
     note = _check_weights(codec, header, options.any_weights)
     _check_length(codec, header)
-    codes = entropy.decode(
-        coded.streams,
-        strides=header.strides,
-        channels=header.channels,
-        frames=header.frames,
-        codebook_size=header.codebook_size,
-        codebooks=codec.codebooks,
-        progress=None if report is None else report.part(0.0, CODING_SHARE),
-    )
+    progress = None if report is None else report.part(0.0, CODING_SHARE)
+    codes = decode_streams(header, coded.streams, codec, progress)
     begin, skip = resample_start(coded.first, codec.rate, coded.rate)
     # The resampler reaches beyond the last wanted sample, too: 128 periods of the lower rate will do.
     beyond = 128 * max(1, -(-codec.rate // coded.rate))
@@ -222,6 +215,25 @@ def start_decoding(coded: Coded, options: DecodeOptions, report: Report | None =
     resampled = resample(decoded, codec.rate, coded.rate, header.channels)
     notes = "; ".join(text for text in (str(coded.damage or ""), note) if text)
     return Decoding(codec, notes, cut(resampled, skip, coded.samples, header.channels))
+
+
+def decode_streams(
+    header: container.Header, streams: Sequence[CodedStream], codec: Codec, progress: Progress | None
+) -> Codes:
+    """The tokens of a file, or of its coarsest levels.
+
+    Raises:
+        StreamInvalidError: a stream is none that an encoder wrote.
+    """
+    return entropy.decode(
+        streams,
+        strides=header.strides,
+        channels=header.channels,
+        frames=header.frames,
+        codebook_size=header.codebook_size,
+        codebooks=codec.codebooks,
+        progress=progress,
+    )
 
 
 def _levels(wanted: int | None, in_file: int, intact: int) -> int:

@@ -13,6 +13,7 @@ import numpy as np
 
 from .. import container, entropy
 from ..audio import downmix, open_audio
+from ..codes import Codes
 from ..files import check_output, is_stdio, open_output
 from .ahead import ahead
 from .model import Codec
@@ -95,6 +96,31 @@ def encode_file(
     )
 
 
+def header_of(codec: Codec, codes: Codes, rate: int, samples: int) -> container.Header:
+    """The header of a file.
+
+    Args:
+        codec: the model of the codes.
+        codes: what the file will hold.
+        rate: of the recording, Hz.
+        samples: of it, a channel.
+
+    Raises:
+        ValueError: a value is beyond what the format holds.
+    """
+    return container.Header(
+        model=codec.name,
+        fingerprint=bytes.fromhex(codec.fingerprint),
+        sample_rate=rate,
+        model_rate=codec.rate,
+        channels=codes.channels,
+        samples=samples,
+        frames=codes.frames,
+        codebook_size=codes.codebook_size,
+        strides=codes.strides,
+    )
+
+
 def encode_samples(
     codec: Codec, blocks: Iterable[np.ndarray], rate: int, channels: int, *, report: Report | None = None
 ) -> tuple[bytes, int]:
@@ -111,17 +137,7 @@ def encode_samples(
         the file, and the number of samples a channel that went in.
     """
     codes, samples = codec.encode(blocks, rate, channels)
-    header = container.Header(
-        model=codec.name,
-        fingerprint=bytes.fromhex(codec.fingerprint),
-        sample_rate=rate,
-        model_rate=codec.rate,
-        channels=channels,
-        samples=samples,
-        frames=codes.frames,
-        codebook_size=codes.codebook_size,
-        strides=codes.strides,
-    )
+    header = header_of(codec, codes, rate, samples)
     progress = None if report is None else report.part(1 - CODING_SHARE, 1.0)
     return container.pack(header, entropy.encode(codes, codec.codebooks, progress=progress)), samples
 

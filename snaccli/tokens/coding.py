@@ -12,8 +12,9 @@ from snaccli import container, entropy
 from snaccli.audio import AudioWriter, downmix, open_audio, resample
 from snaccli.audio import fit as fit_length
 from snaccli.codec import Codec
+from snaccli.codec.decoding import decode_streams
+from snaccli.codec.encoding import header_of
 from snaccli.codec.progress import CODING_SHARE, Progress, Report
-from snaccli.codes import Codes
 from snaccli.errors import ContainerError, ModelMismatchError, UsageError
 from snaccli.files import open_input, shown
 from snaccli.tokens.models import Models
@@ -58,15 +59,7 @@ def from_snac(
             f"the file was made with {header.model!r} of fingerprint {header.fingerprint.hex()}, the model "
             f"{codec.name!r} here has {codec.fingerprint}; name the right model with -m"
         )
-    codes = entropy.decode(
-        streams[: used * header.channels],
-        strides=header.strides,
-        channels=header.channels,
-        frames=header.frames,
-        codebook_size=header.codebook_size,
-        codebooks=codec.codebooks,
-        progress=progress,
-    )
+    codes = decode_streams(header, streams[: used * header.channels], codec, progress)
     return Recording(
         codes, codec.name, codec.fingerprint, codec.rate, header.sample_rate, header.samples, path
     )
@@ -117,19 +110,9 @@ def to_snac(recording: Recording, codec: Codec, *, progress: Progress | None = N
     Raises:
         ContainerError: a value is beyond what the format holds.
     """
-    codes: Codes = recording.codes
+    codes = recording.codes
     try:
-        header = container.Header(
-            model=recording.model,
-            fingerprint=bytes.fromhex(recording.fingerprint),
-            sample_rate=recording.rate,
-            model_rate=recording.model_rate,
-            channels=codes.channels,
-            samples=recording.samples,
-            frames=codes.frames,
-            codebook_size=codes.codebook_size,
-            strides=codes.strides,
-        )
+        header = header_of(codec, codes, recording.rate, recording.samples)
     except ValueError as problem:
         raise ContainerError(f"cannot be a .snac file: {problem}") from None
     return container.pack(header, entropy.encode(codes, codec.codebooks, progress=progress))
