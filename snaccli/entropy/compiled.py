@@ -14,19 +14,17 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from snaccli.codes import Tokens
-from snaccli.entropy import model
+from snaccli.entropy import model, state
 from snaccli.entropy.context import Context, Integers
 from snaccli.entropy.directions import LIMIT, Points
 from snaccli.entropy.plain import PlainCoder
 from snaccli.entropy.rangecoder import undecodable
-
-if TYPE_CHECKING:
-    from snaccli.entropy.kernel import Code, Constants, State
+from snaccli.entropy.state import Code
 
 IMPORTING = 4_000  # tokens of the plain coder that take as long as importing numba
 COMPILING = 60_000  # and as long as compiling
@@ -71,8 +69,8 @@ class CompiledCoder:
         if working is None:
             raise RuntimeError("numba cannot be used here")
         self._code = working
-        self._constants = _constants()
-        self._state = _state(context)
+        self._constants = state.constants()
+        self._state = state.beginning(context)
         self._payload = np.frombuffer(bytearray(payload.ljust(8, b"\0")), dtype=np.uint8)
         offset = int.from_bytes(self._payload[:8].tobytes(), "big")
         self._reader = np.array([(1 << 64) - 1, offset, 8], dtype=np.uint64)
@@ -140,10 +138,10 @@ def _module() -> ModuleType | None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            from snaccli.entropy import kernel
+            from snaccli.entropy import jit, kernel
         except Exception:  # numba refuses versions of numpy and Python that it does not know, in several ways
             return None
-    return None if kernel.interpreted() else kernel
+    return None if jit.interpreted() else kernel
 
 
 @cache
@@ -198,70 +196,3 @@ def _remove_cache() -> None:
     for path in _cache_files():
         with suppress(OSError):
             path.unlink()
-
-
-def _constants() -> Constants:
-    """Return the format's constants as they are now."""
-    from snaccli.entropy.kernel import Constants
-
-    return Constants(
-        wide_shift=model.KERNEL_SHIFTS[0],
-        narrow_shift=model.KERNEL_SHIFTS[1],
-        wide_spike=model.SPIKES[0],
-        narrow_spike=model.SPIKES[1],
-        kernel_bits=model.MASS_BITS + model.PEAK_BITS,
-        halve=model.HALVE,
-        weight_bits=model.WEIGHT_BITS,
-        heap_share=model.HEAP_SHARE,
-        tilt_share=model.TILT_SHARE,
-        base_bits=model.BASE_BITS,
-        step=model.STEP,
-        step_start=model.STEP_START,
-        step_cap=model.STEP_CAP,
-        error_bits=model.ERROR_BITS,
-        gradient_shift=model.GRADIENT_SHIFT,
-        tilt_shift=model.TILT_SHIFT,
-        tilt_limit=model.TILT_LIMIT,
-        score_shift=model.SCORE_SHIFT,
-        uniform=model.UNIFORM,
-        mix_bits=model.MIX_BITS,
-        cap=model.CAP,
-    )
-
-
-def _state(context: Context) -> State:
-    """Return the state of a stream's start."""
-    from snaccli.entropy.kernel import ABREAST, PIECE, State
-
-    size, dim = context.points.shape
-    padded = -(-dim // ABREAST) * ABREAST
-    points = np.zeros((padded, size), dtype=np.int16)
-    points[:dim] = context.points.T
-    features = np.zeros(context.size, dtype=np.int64)
-    features[-1] = model.BIAS
-    counts = np.full((model.HEAPS, size), (model.START << model.MASS_BITS) // size, dtype=np.int32)
-    kept = min(size, model.KERNELS // size)
-    start = np.array([[model.WEIGHT // 2], [model.WEIGHT // 4]], dtype=np.int64)
-    return State(
-        points=points,
-        wide_points=points.astype(np.int32),
-        squares=(context.points * context.points).sum(axis=1).astype(np.int32),
-        features=features,
-        maps=np.zeros((context.phases, context.size, dim), dtype=np.int64),
-        steps=np.zeros(context.phases, dtype=np.int64),
-        weights=np.repeat(start, context.phases, axis=1),
-        counts=counts,
-        wholes=counts.sum(axis=1, dtype=np.int64),
-        seen=np.zeros(2, dtype=np.int64),
-        kept=np.empty((kept + 1, model.HEAPS, size), dtype=np.uint16),
-        kept_sums=np.zeros((kept + 1, model.HEAPS), dtype=np.int64),
-        slots=np.zeros(size, dtype=np.int32),
-        gains=np.zeros(size, dtype=np.int32),
-        base=np.zeros(size),
-        tilted=np.zeros(size),
-        row=np.zeros(size, dtype=np.int32),
-        sums=np.zeros(-(-size // PIECE), dtype=np.int32),
-        tilt=np.zeros(padded, dtype=np.int32),
-        error=np.zeros(padded, dtype=np.int64),
-        gradient=np.zeros(padded, dtype=np.int64),
-    )

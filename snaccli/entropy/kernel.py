@@ -1,41 +1,29 @@
 """The adaptive coder compiled by numba: model.py and the range decoder for a block of tokens in one call.
 
-Importing this imports numba, which takes a while: see compiled.py for when that pays.
-
 Every machine must come to the same integers, so:
 
 - the constants of the format come in as :class:`Constants`. Were they compiled in, numba's cache, which
-  looks at this file alone, would outlive a change of them;
+  looks at this file alone, would outlive a change of them; nor can what is compiled lie in several files;
 - integers have a width throughout (numba widens by itself what is not cut back), and wrap around;
 - floats hold integers only: below 2^24 in float32, below 2^53 in float64, whole sums and products
   included, so the order of a sum and a multiplication fused with an addition change nothing. Their
   scaling by powers of two is exact, and what follows it is rounded down. :func:`_power` alone rounds; its
   result is proven over all its arguments by a test.
 
-The loops over codewords are written for the compiler to turn them into vector instructions: one simple
-thing at a time, over slices that start at 0.
+Loops over codewords are written for the compiler to vectorise: one thing at a time, over slices from 0.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, cast
 
-import numba
 import numpy as np
-import numpy.typing as npt
 
-Function = TypeVar("Function", bound=Callable[..., Any])
-Small = npt.NDArray[np.int16]
-Shorts = npt.NDArray[np.uint16]
-Words = npt.NDArray[np.int32]
-Longs = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
+from snaccli.entropy.jit import OPTIONS, F, I, L, S, U, V, compiled, inlined, jit
 
-F, S = np.float64, np.float32
-I, L = np.int32, np.int64  # noqa: E741
-U, V = np.uint32, np.uint64
+if TYPE_CHECKING:
+    from snaccli.entropy.state import Bytes, Code, Constants, Floats, Longs, Quad, Shorts, Small, State, Words
 
 PIECE = 256  # codewords whose frequencies are summed up together
 ABREAST = 8  # coordinates that are added up in one go; points have a multiple of these
@@ -49,93 +37,13 @@ P0, P1, P2, P3, P4 = (
 )  # fmt: skip
 
 
-class Constants(NamedTuple):
-    """Of docs/format.md, section 6.1; ``KERNEL_SHIFTS`` and ``SPIKES`` one by one."""
-
-    wide_shift: int
-    narrow_shift: int
-    wide_spike: int
-    narrow_spike: int
-    kernel_bits: int
-    halve: int
-    weight_bits: int
-    heap_share: int
-    tilt_share: int
-    base_bits: int
-    step: int
-    step_start: int
-    step_cap: int
-    error_bits: int
-    gradient_shift: int
-    tilt_shift: int
-    tilt_limit: int
-    score_shift: int
-    uniform: int
-    mix_bits: int
-    cap: int
-
-
-class State(NamedTuple):
-    """A model, the features of the next token, and room for what is computed for each token.
-
-    K is the number of codewords, D their dimension, D8 that up to a multiple of ``ABREAST``.
-    """
-
-    points: Small  # (D8, K)
-    wide_points: Words  # the same
-    squares: Words  # (K,) of the points' lengths
-    features: Longs  # (features,)
-    maps: Longs  # (phases, features, D)
-    steps: Longs  # (phases,) tokens of each phase
-    weights: Longs  # (2, phases) of the wide heap, of the mixture that is not tilted
-    counts: Words  # (2, K)
-    wholes: Longs  # (2,) sums of the counts
-    seen: Longs  # (2,) tokens counted, kernels kept
-    kept: Shorts  # (kernels + 1, 2, K) of tokens that have come; the first is that of any other
-    kept_sums: Longs  # (kernels + 1, 2)
-    slots: Words  # (K,) where a token's kernels are kept, 0 if they are not
-    gains: Words  # (K,)
-    base: Floats  # (K,)
-    tilted: Floats  # (K,)
-    row: Words  # (K,) frequencies less ``extra``
-    sums: Words  # (pieces,) of ``row``
-    tilt: Words  # (D8,)
-    error: Longs  # (D8,)
-    gradient: Longs  # (D8,)
-
-
-Code = Callable[
-    [State, Constants, int, Longs, Shorts, Longs, npt.NDArray[np.uint8],
-     npt.NDArray[np.uint64], bool],
-    int,
-]  # fmt: skip
-
-_jit: Any = numba.njit  # numba's types, where it has some, do not cover its options
-OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": {"reassoc", "contract"}}
-
-
 def build(*, cached: bool) -> Code:
     """Return :func:`_code` as a function that is compiled, or taken from numba's cache, when it is called.
 
     Raises:
         RuntimeError: numba finds no folder for its cache.
     """
-    return cast(Code, _jit(cache=cached, **OPTIONS)(_code))
-
-
-def interpreted() -> bool:
-    """Whether numba has been told not to compile."""
-    return bool(getattr(numba.config, "DISABLE_JIT", False))
-
-
-def compiled(function: Function) -> Function:
-    """Compile a function as a part of others, without what Python calls it by: that takes long."""
-    return cast(Function, _jit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **OPTIONS)(function))
-
-
-def inlined(function: Function) -> Function:
-    """Put a function's text where it is called."""
-    return cast(Function, _jit(inline="always")(function))
+    return cast("Code", jit(cache=cached, **OPTIONS)(_code))
 
 
 @inlined
@@ -424,8 +332,7 @@ def _learn(
     """Learn from the token that came under the last prediction."""
     base_whole, tilted_whole, wide_gained, narrow_gained = sums
     one, dim = L(1) << constants.weight_bits, state.maps.shape[2]
-    first = (L(state.counts[0, token]), narrow_gained)
-    second = (L(state.counts[1, token]), wide_gained)
+    first, second = (L(state.counts[0, token]), narrow_gained), (L(state.counts[1, token]), wide_gained)
     weights = state.weights
     weights[0, phase] = _fixed_share(weights[0, phase], one, first, second, constants.heap_share)
     first, second = (L(state.base[token]), tilted_whole), (L(state.tilted[token]), base_whole)
@@ -479,7 +386,7 @@ def _find(state: State, quantile: int, extra: int) -> tuple[int, int]:
 
 
 @compiled
-def _read(state: State, extra: int, payload: npt.NDArray[np.uint8], reader: npt.NDArray[np.uint64]) -> int:
+def _read(state: State, extra: int, payload: Bytes, reader: Quad) -> int:
     """Decode a token: docs/format.md, section 5. Returns -1 if no encoder wrote these bytes."""
     scale = reader[0] >> V(PRECISION)
     quantile = reader[1] // scale
@@ -503,8 +410,8 @@ def _code(
     above: Longs,
     tokens: Shorts,
     intervals: Longs,
-    payload: npt.NDArray[np.uint8],
-    reader: npt.NDArray[np.uint64],
+    payload: Bytes,
+    reader: Quad,
     reading: bool,
 ) -> int:
     """Code the next tokens: one function for both ways, since it takes seconds to compile.
