@@ -34,13 +34,7 @@ Inputs = Annotated[
 ]
 Models = Annotated[
     list[str] | None,
-    typer.Option(
-        "-m",
-        "--model",
-        metavar="MODEL",
-        autocompletion=options.complete_model,
-        help="A model to measure; give it several times to compare. [default: mini]",
-    ),
+    options.model("A model to measure; give it several times to compare. [default: mini]"),
 ]
 Against = Annotated[
     list[str] | None,
