@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from .config import ATTENTION_HEAD
+
 
 class LocalMHA(nn.Module):
     """Multi-head attention within windows of ``window_size`` frames that do not overlap, with a residual.
@@ -19,7 +21,7 @@ class LocalMHA(nn.Module):
         dim_head: channels a head.
     """
 
-    def __init__(self, dim: int = 1024, window_size: int = 32, dim_head: int = 64) -> None:
+    def __init__(self, dim: int = 1024, window_size: int = 32, dim_head: int = ATTENTION_HEAD) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(dim)
         self.heads = dim // dim_head

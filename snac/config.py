@@ -13,6 +13,9 @@ from typing import Any
 
 from .errors import ModelError
 
+ATTENTION_HEAD = 64
+"""Channels a head of the attention."""
+
 # Bounds on what a configuration may ask for: far above every published model, far below what would
 # exhaust a machine when a hostile config.json is loaded.
 _MAX_CHANNELS = 16384
@@ -83,6 +86,12 @@ class ModelConfig:
                 f"model configuration: decoder_dim {self.decoder_dim} cannot be halved "
                 f"{len(self.decoder_rates)} times"
             )
+        for name in ("latent_dim", "decoder_dim"):
+            if self.attn_window_size and getattr(self, name) % ATTENTION_HEAD:
+                raise ModelError(
+                    f"model configuration: {name} {getattr(self, name)} must be a multiple of "
+                    f"{ATTENTION_HEAD} where there is attention (attn_window_size)"
+                )
         if any(self.vq_strides[0] % stride for stride in self.vq_strides):
             raise ModelError(
                 f"model configuration: vq_strides {list(self.vq_strides)} must all divide the first one"

@@ -190,6 +190,7 @@ def test_noise_follows_its_place_within_a_frame_too() -> None:
         ({"encoder_rates": [2, 4, 8]}, "different products"),
         ({"latent_dim": 100}, "latent_dim 100"),
         ({"vq_strides": [4, 3]}, "must all divide"),
+        ({"decoder_dim": 1040, "attn_window_size": 32}, "decoder_dim 1040 must be a multiple of 64"),
         ({"codebook_size": 10**9}, "codebook_size"),
         ({"encoder_dim": "48"}, "encoder_dim"),
         ({"encoder_dim": 10**6}, "encoder_dim"),
