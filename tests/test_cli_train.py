@@ -6,12 +6,14 @@ import io
 import json
 import os
 import runpy
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -22,6 +24,7 @@ from snaccli.cli.console import Console
 from snaccli.errors import SnacError
 from snaccli.training import processes
 
+from . import published
 from .training_runs import pack, recordings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -95,6 +98,42 @@ def test_a_run_is_limited_and_resumed(config: Path, tmp_path: Path) -> None:
     assert value["validation"][0]["seconds"] == 0.128
     one, other = (torch.load(run / "last.pt", weights_only=True)["model"] for run in (whole, pieces))
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.fixture(scope="module")
+def published_package() -> ModuleType:
+    """The package of PyPI that has our name, installed once, beside ours in the environment of the tests."""
+    folder = Path(sys.prefix) / f"published-snac-{published.VERSION}"
+    published.install(folder)
+    return published.load(folder)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [(), ("half=true", "model.attn_window_size=4", "model.encoder_dim=16", "model.decoder_dim=64")],
+    ids=["plain", "attention in 16 bits"],
+)
+def test_the_exported_model_works_in_the_published_package(
+    config: Path, tmp_path: Path, published_package: ModuleType, changes: tuple[str, ...]
+) -> None:
+    arguments = [word for change in changes for word in ("--set", change)]
+    status, _, err = call(config, *arguments, "-o", tmp_path / "run")
+    assert status == 0, err
+    folder = tmp_path / "as published"
+    folder.mkdir()
+    for name in ("config.json", "pytorch_model.bin"):
+        shutil.copy(tmp_path / "run" / "model" / name, folder)
+    theirs = published_package.SNAC.from_pretrained(str(folder))
+    ours = SNAC.from_pretrained(tmp_path / "run" / "model").eval()
+    audio = published.test_signal(5100, ours.sampling_rate, 0)
+    with torch.no_grad(), published.silent_noise():
+        codes = theirs.encode(audio)
+        decoded = theirs.decode(codes)
+    assert [code.shape[-1] for code in codes] == [160, 320]
+    assert all(len(code.unique()) > 4 for code in codes)
+    assert all(torch.equal(a, b) for a, b in zip(ours.encode(audio), codes, strict=True))
+    assert decoded.abs().max() > 1e-3
+    torch.testing.assert_close(ours.decode(codes, seed=None), decoded, atol=1e-5, rtol=0)
 
 
 def test_an_exported_model_can_be_trained_on(config: Path, tmp_path: Path) -> None:
@@ -191,10 +230,7 @@ def test_ctrl_c_writes_a_checkpoint_and_stops(config: Path, tmp_path: Path) -> N
     config.write_text(CONFIG.format(steps=100_000))
     command = [sys.executable, "-m", "snaccli", "train", config, "-o", tmp_path / "run"]
     with subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, text=True) as process:
-        log = tmp_path / "run" / "log.jsonl"
-        deadline = time.monotonic() + 120
-        while not (log.exists() and '"step": 10,' in log.read_text()) and time.monotonic() < deadline:
-            time.sleep(0.1)
+        wait_for_steps(tmp_path / "run")
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
@@ -205,11 +241,128 @@ def test_ctrl_c_writes_a_checkpoint_and_stops(config: Path, tmp_path: Path) -> N
     assert f"after step {step} of" in stopped
 
 
+DISASTER = """
+import os, signal, sys
+import torch
+from snaccli.__main__ import main
+
+def killed(state, file):
+    file.write(b"half of it")
+    file.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def on_full_disk(state, file):
+    import resource
+    former = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, former[1]))
+    try:
+        save(state, file)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, former)
+
+def save_or_not(state, file):
+    second = state.get("step") == 8 and "optimizer" in state
+    (disaster if second else save)(state, file)
+
+save, disaster = torch.save, globals()[sys.argv.pop(1)]
+torch.save = save_or_not
+main()
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="SIGKILL and limits on the size of files: not on Windows")
+@pytest.mark.parametrize("disaster", ["killed", "on_full_disk"])
+def test_what_strikes_while_a_checkpoint_is_written_costs_nothing_but_the_steps_since_the_last(
+    config: Path, tmp_path: Path, disaster: str
+) -> None:
+    config.write_text(CONFIG.format(steps=12))
+    one_thread = ("--set", "threads=1")
+    command = [sys.executable, "-c", DISASTER, disaster, "train", config, *one_thread, "-o", tmp_path / "cut"]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300)
+    if disaster == "killed":
+        assert done.returncode == -signal.SIGKILL, done.stderr
+    else:
+        assert done.returncode == 1, done.stderr
+        last = done.stderr.splitlines()[-1]
+        assert last.startswith(f"snac: {tmp_path / 'cut' / 'last.pt'}: the checkpoint cannot be written: ")
+        assert last.endswith("; the former checkpoint stands")
+        assert done.stderr.count("snac: ") == 1
+    threads = torch.get_num_threads()
+    try:
+        status, _, err = call(config, *one_thread, "-o", tmp_path / "cut", "--resume")
+        assert status == 0, err
+        assert "resumed after step 4 of 12" in err
+        assert call(config, *one_thread, "-o", tmp_path / "whole")[0] == 0
+    finally:
+        torch.set_num_threads(threads)
+    assert_same_run(tmp_path / "whole", tmp_path / "cut")
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """The same weights, to the bit, and the same log but for the clock."""
+    for name in ("last.pt", "best.pt"):
+        states = [torch.load(folder / name, weights_only=True) for folder in (one, other)]
+        assert states[0]["step"] == states[1]["step"]
+        for key, weight in states[0]["model"].items():
+            assert torch.equal(weight, states[1]["model"][key]), (name, key)
+    models = [(folder / "model" / "model.safetensors").read_bytes() for folder in (one, other)]
+    assert models[0] == models[1]
+    logs = [
+        [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+        for folder in (one, other)
+    ]
+    for rows in logs:
+        for row in rows:
+            row.pop("seconds_a_step", None)
+    assert logs[0] == logs[1]
+    assert {path.name for path in one.iterdir()} == {path.name for path in other.iterdir()}
+
+
 def test_several_processes_need_accelerate(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "accelerate", None)
     assert processes.this_process("cpu", environ={}).count == 1
-    with pytest.raises(SnacError, match=r"pip install 'snaccli\[train\]'"):
-        processes.this_process("cpu", environ={"WORLD_SIZE": "2"})
+    for name in ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE"):
+        with pytest.raises(SnacError, match=r"pip install 'snaccli\[train\]'"):
+            processes.this_process("cpu", environ={name: "2"})
+
+
+def launched(*arguments: str | Path) -> subprocess.Popen[str]:
+    """`snac train` as two processes, by the launcher that accelerate uses."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*launcher, "-m", "snaccli", "train", *map(str, arguments), "--device", "cpu"]
+    return subprocess.Popen(
+        command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def test_two_processes_complain_once(config: Path, tmp_path: Path) -> None:
+    with launched(config, "-o", tmp_path / "run", "--set", "revive_evry=1") as launcher:
+        _, err = launcher.communicate(timeout=300)
+    assert launcher.returncode != 0
+    told = [line for line in err.splitlines() if line.startswith("snac: ")]
+    assert len(told) == 1, err
+    assert "did you mean 'revive_every'" in told[0]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="ctrl-C from another process: Windows has no such signal")
+def test_ctrl_c_stops_two_processes_with_a_checkpoint(config: Path, tmp_path: Path) -> None:
+    config.write_text(CONFIG.format(steps=100_000))
+    with launched(config, "-o", tmp_path / "run") as launcher:
+        wait_for_steps(tmp_path / "run")
+        launcher.send_signal(signal.SIGINT)
+        _, err = launcher.communicate(timeout=300)
+    told = [line for line in err.splitlines() if line.startswith("snac: ")]
+    assert len(told) == 1, err
+    step = torch.load(tmp_path / "run" / "last.pt", weights_only=True)["step"]
+    assert f"stopped after step {step} of" in told[0]
+
+
+def wait_for_steps(run: Path) -> None:
+    """Until a run has logged ten of them."""
+    log = run / "log.jsonl"
+    deadline = time.monotonic() + 240
+    while not (log.exists() and '"step": 10,' in log.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.1)
 
 
 def test_two_processes_equal_one(config: Path, tmp_path: Path) -> None:
@@ -222,7 +375,7 @@ def test_two_processes_equal_one(config: Path, tmp_path: Path) -> None:
         "accumulate=2",
         "weights.adversarial=1",
         "weights.feature=1",
-        "threads=1",  # as the two have: sums in another order would make other clusters of the first codebooks
+        "threads=1",  # as the two have: sums in another order would make other clusters of first codebooks
     ]
     changes += ["adversarial.channels=1", "adversarial.windows=[128]"]
     arguments = ["--device", "cpu", *(word for change in changes for word in ("--set", change))]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
-from snac.checkpoint import save_checkpoint
+from torch import Tensor
+
+from snac.checkpoint import load_state_dict, save_checkpoint
 from snac.fingerprint import fingerprint
+from snac.registry import WEIGHTS_FILES
 
 from ..errors import OutputError
 from ..files import open_output
@@ -28,30 +32,28 @@ def export(trainer: Trainer, folder: str | Path) -> Path:
         TrainingError: the best checkpoint is damaged.
     """
     folder = Path(folder)
-    weights, step = trainer.model.state_dict(), trainer.step
-    if trainer.average is not None:
-        weights = trainer.average.weights
-    best = (
-        read_checkpoint(trainer.folder / BEST)
-        if trainer.adversary is None and trainer.progress.last
-        else None
-    )
-    if best is not None:
-        try:
-            weights, step = best["model"], int(best["step"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise TrainingError(f"{trainer.folder / BEST}: is no checkpoint of a run") from error
+    weights, step = _chosen(trainer)
     save_checkpoint(folder, trainer.model.config, weights, half=trainer.config.half)
-    stored = {name: tensor.float() for name, tensor in weights.items()}
-    if trainer.config.half:
-        from snac.checkpoint import load_state_dict
-
-        stored = load_state_dict(folder / "model.safetensors")
-    print_of_weights = fingerprint(trainer.model.config, stored).hex()
-    text = model_card(trainer, step, print_of_weights)
+    stored = load_state_dict(folder / WEIGHTS_FILES[0])  # as rounded to 16 bits, where that is asked for
+    text = model_card(trainer, step, fingerprint(trainer.model.config, stored).hex())
     try:
         with open_output(folder / CARD, overwrite=True) as out:
             out.write(text.encode())
     except OutputError as error:
         raise TrainingError(str(error)) from error
     return folder
+
+
+def _chosen(trainer: Trainer) -> tuple[Mapping[str, Tensor], int]:
+    """The weights to export, and the step they are from."""
+    best = None
+    if trainer.adversary is None and trainer.progress.last:
+        best = read_checkpoint(trainer.folder / BEST)
+    if best is not None:
+        try:
+            return best["model"], int(best["step"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise TrainingError(f"{trainer.folder / BEST}: is no checkpoint of a run") from error
+    if trainer.average is not None:
+        return trainer.average.weights, trainer.step
+    return trainer.model.state_dict(), trainer.step

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from snac.layers import SNAKE_EPSILON, ResidualUnit, Snake1d
 
+from ..errors import UsageError
+
 
 def _snake(x: Tensor, alpha: Tensor) -> Tensor:
     return x + (alpha + SNAKE_EPSILON).reciprocal() * torch.sin(alpha * x).square()
@@ -29,14 +31,22 @@ def _depthwise_unit(x: Tensor, alpha1: Tensor, weight: Tensor, bias: Tensor, dil
     return out
 
 
-def fuse_layers(model: nn.Module) -> None:
+def fuse_layers(model: nn.Module, device: str | torch.device = "cpu") -> None:
     """Replaces the forward pass of the snakes and the depthwise residual units by compiled ones.
 
     The results are the same but for rounding. Compiling takes a minute or two at the first step.
+
+    Args:
+        model: changed in place.
+        device: where it will be trained.
+
+    Raises:
+        UsageError: torch.compile does not work there.
     """
     torch._dynamo.config.recompile_limit = 256
     activation: Any = torch.compile(_snake, dynamic=False)
     depthwise: Any = torch.compile(_depthwise_unit, dynamic=False)
+    _try(activation, device)
     for layer in model.modules():
         if isinstance(layer, ResidualUnit):
             forward: Any = types.MethodType(_fused_unit(activation, depthwise), layer)
@@ -45,6 +55,18 @@ def fuse_layers(model: nn.Module) -> None:
         else:
             continue
         setattr(layer, "forward", forward)  # noqa: B010
+
+
+def _try(activation: Any, device: str | torch.device) -> None:
+    """Compiles something small, to learn now rather than at the first step whether there is a compiler."""
+    try:
+        activation(torch.zeros(1, 1, 8, device=device), torch.ones(1, 1, 1, device=device))
+    except Exception as error:  # each backend fails by errors of its own
+        reason = " ".join(str(error).split())[:120]
+        raise UsageError(
+            f"compile = true: torch.compile does not work here ({reason}): "
+            "install a C++ compiler (g++, clang or MSVC), or set compile=false"
+        ) from error
 
 
 def _fused_snake(activation: Any, layer: Snake1d, x: Tensor) -> Tensor:
