@@ -216,7 +216,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(
     with torch.no_grad():
         trainer.model.decoder.model[-2].bias.fill_(float("nan"))
     trainer.progress.baseline = {"1024": {"loss": 1.0}}
-    with pytest.raises(TrainingError, match=r"not finite at step 0: loss, .*mel, in a batch of \d"):
+    with pytest.raises(TrainingError, match=r"not finite at step 0: loss, .*mel, .*in a batch of \d"):
         trainer.run()
     assert (tmp_path / "run" / LAST).read_bytes() == kept
 

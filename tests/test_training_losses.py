@@ -133,7 +133,7 @@ def test_discriminators_learn_to_tell_noise_from_tones() -> None:
     with torch.no_grad():
         assert float(adversarial_loss(judges(noise))) > 4 * float(adversarial_loss(judges(tones)))
     assert feature_loss(judges(tones), judges(tones)).item() == 0
-    assert float(feature_loss(judges(tones), judges(noise))) > 0
+    assert feature_loss(judges(tones), judges(noise)).item() > 0
 
 
 def test_noise_of_a_batch_does_not_depend_on_how_it_is_divided() -> None:
@@ -177,8 +177,32 @@ def test_quantising_for_training_equals_the_model(model: SNAC) -> None:
 def test_fitted_codebooks_quantise_better_than_drawn_ones(model: SNAC) -> None:
     latents = [torch.randn(4, LATENT, 32) for _ in range(4)]
     before = quantise(model.quantizer, latents[0]).commitment
-    assert fit_codebooks(model.quantizer, latents, generator(0)) == [256, 512]
+    assert fit_codebooks(model.quantizer, latents, generator(0), unit=True) == [256, 512]
     assert quantise(model.quantizer, latents[0]).commitment < 0.7 * before
+
+
+def test_refitted_codebooks_keep_the_lengths_of_latents(model: SNAC) -> None:
+    latents = [5 * torch.randn(4, LATENT, 32) for _ in range(4)]
+    level = next(iter(model.quantizer.levels()))
+    lengths = level.project(latents[0]).norm(dim=1).mean()
+    fit_codebooks(model.quantizer, latents, generator(0), unit=False)
+    # Each word is the mean of points of several directions: somewhat shorter than they are.
+    assert 0.6 * lengths < level.codebook.weight.norm(dim=1).mean() < lengths
+
+
+def test_frozen_codebooks_are_neither_fitted_nor_revived(model: SNAC) -> None:
+    coarse, fine = model.quantizer.levels()
+    fine.requires_grad_(False)
+    before = coarse.codebook.weight.clone(), fine.codebook.weight.clone()
+    latents = [torch.randn(4, LATENT, 32)]
+    fit_codebooks(model.quantizer, latents, generator(0), unit=True)
+    assert not torch.equal(coarse.codebook.weight, before[0])
+    usage = CodebookUsage(model.quantizer, horizon=1.0)
+    for _ in range(20):
+        result = quantise(model.quantizer, torch.zeros(1, LATENT, 32))
+        usage.update(result.indices, result.projected)
+    assert usage.revive(generator(0)) == [31, 0]
+    assert torch.equal(fine.codebook.weight, before[1])
 
 
 def test_idle_codewords_move_and_busy_ones_stay(model: SNAC) -> None:

@@ -153,6 +153,7 @@ class TrainConfig:
         freeze: parts that keep their weights: ``encoder``, ``quantizer``, ``decoder``, or parts of these.
         weights, spectra, adversarial, augmentation: see there.
         unquantised_steps: first steps, in which noise stands in for the codebooks; they are then fitted.
+        refit: with ``init``, fit the codebooks anew before the first step, but for frozen ones.
         fit_seconds: audio that the codebooks are fitted to.
         learning_rate, warmup_steps, decay: linear rise, constant, linear fall to zero over the last ``decay``
             of all steps, a share.
@@ -179,6 +180,7 @@ class TrainConfig:
     adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     unquantised_steps: int = 0
+    refit: bool = False
     fit_seconds: float = 1600.0
     learning_rate: float = 6e-4
     warmup_steps: int = 50

@@ -89,7 +89,7 @@ class Trainer:
         self.validation = Validation(config, self.rate, self.processes)
         self.progress = Progress(self.rate)
         if config.compile:
-            fuse_layers(self.model)
+            fuse_layers(self.model, self.processes.device)
         self.codec = TrainedCodec(self.model, config.spectra, config.precision == "bf16")
         self._trained = self.processes.wrap(self.codec)
         self._parameters = [weight for weight in self.model.parameters() if weight.requires_grad]
@@ -102,7 +102,8 @@ class Trainer:
         self.adversary = Adversary(config, self.processes) if Adversary.wanted(config) else None
         self.average = AveragedWeights(self.model, config.ema) if config.ema else None
         self.usage = CodebookUsage(self.model.quantizer)
-        self._codebooks_learn = all(weight.requires_grad for weight in self.model.quantizer.parameters())
+        codebooks = (level.codebook.weight for level in self.model.quantizer.levels())
+        self._codebooks_learn = any(weight.requires_grad for weight in codebooks)
         self.step = 0
         self._stop = StopRequest()
         make_folder(self.folder)
@@ -129,7 +130,7 @@ class Trainer:
             if not self.progress.baseline:
                 self._measure_baseline()
             while self.step < end:
-                if self.step == config.unquantised_steps and (self.step or not config.init):
+                if self._codebooks_due():
                     self._fit_codebooks()
                 losses, stopped = self._train_step(loader)
                 self.step += 1
@@ -235,6 +236,11 @@ class Trainer:
             row["revived"] = self.usage.revive(generator(self.config.seed, self.step, _REVIVE))
         self._log(row)
 
+    def _codebooks_due(self) -> bool:
+        """Whether codebooks are wanted now that stand for nothing yet, or no longer for what they should."""
+        wanted = self.step == self.config.unquantised_steps
+        return wanted and bool(self.step or not self.config.init or self.config.refit)
+
     @torch.no_grad()
     def _fit_codebooks(self) -> None:
         if not self._codebooks_learn:
@@ -246,7 +252,8 @@ class Trainer:
         batches = (torch.from_numpy(self.sampler.batch(n, part.segment, part.batch)) for n in numbers)
         latents = (self.codec.encode(audio.to(self.processes.device)) for audio in batches)
         drawn = generator(self.config.seed, self.step, _FIT)
-        fitted = fit_codebooks(self.model.quantizer, latents, drawn)
+        trained = self.step == 0 and bool(self.config.init)
+        fitted = fit_codebooks(self.model.quantizer, latents, drawn, unit=not trained)
         for level in self.model.quantizer.levels():
             self.processes.copy_from_main(level.codebook.weight)
         self.usage = CodebookUsage(self.model.quantizer)

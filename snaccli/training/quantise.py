@@ -115,9 +115,15 @@ class CodebookUsage:
 
     @torch.no_grad()
     def revive(self, generator: torch.Generator) -> list[int]:
-        """Replaces idle codewords by vectors that ``generator`` draws; returns how many a level."""
+        """Replaces idle codewords by vectors that ``generator`` draws; returns how many a level.
+
+        Frozen codebooks stay as they are.
+        """
         revived = []
         for level, counts, recent in zip(self.quantizer.levels(), self.counts, self.recent, strict=True):
+            if not level.codebook.weight.requires_grad:
+                revived.append(0)
+                continue
             idle = (counts * counts.numel() < self.threshold).nonzero().flatten()
             idle = idle[torch.randperm(len(idle), generator=generator)[: len(recent)]]
             if len(idle):
@@ -135,17 +141,16 @@ class CodebookUsage:
 
 @torch.no_grad()
 def fit_codebooks(
-    quantizer: ResidualVectorQuantize, latents: Iterable[Tensor], generator: torch.Generator, rounds: int = 8
+    quantizer: ResidualVectorQuantize, latents: Iterable[Tensor], generator: torch.Generator, unit: bool
 ) -> list[int]:
-    """Spherical k-means of each level's projected residuals, coarse to fine: the codebooks' start.
-
-    The points are put on the unit sphere first, where :func:`soften` left them.
+    """Spherical k-means of each level's projected residuals, coarse to fine; frozen codebooks stay.
 
     Args:
         quantizer: its codebooks are overwritten.
         latents: encoder outputs, each (B, C, T); held in memory together.
         generator: draws the first centres; of the CPU.
-        rounds: of Lloyd's algorithm.
+        unit: put the points on the unit sphere first, where :func:`soften` left them; a decoder trained with
+            codebooks knows them by their lengths, too.
 
     Returns:
         the number of vectors each level was fitted to.
@@ -155,8 +160,9 @@ def fit_codebooks(
     for level in quantizer.levels():
         projected = [level.project(z) for z in residuals]
         points = torch.cat([z_e.transpose(1, 2).reshape(-1, z_e.shape[1]) for z_e in projected])
-        points = F.normalize(points)
-        level.codebook.weight.copy_(spherical_kmeans(points, level.codebook_size, generator, rounds))
+        if level.codebook.weight.requires_grad:
+            points = F.normalize(points) if unit else points
+            level.codebook.weight.copy_(spherical_kmeans(points, level.codebook_size, generator))
         residuals = [
             z - level.expand(level.decode_latents(z_e)[0])
             for z, z_e in zip(residuals, projected, strict=True)
