@@ -209,16 +209,24 @@ def test_the_recipe_of_mini_works(tmp_path: Path) -> None:
     script["main"](
         str(tmp_path / "run" / "model"), str(tmp_path / "low-band"), [f"{tmp_path}/speech_train.npy=1"]
     )
-    text = (ROOT / "examples" / "train" / "mini-low-band.toml").read_text().replace("../../corpus/", "")
-    (tmp_path / "second.toml").write_text(text)
-    arguments = [word for change in SHORT for word in ("--set", change)]
-    init = ("--init", tmp_path / "low-band")
-    status, _, err = call(tmp_path / "second.toml", *arguments, *init, "-o", tmp_path / "second")
-    assert status == 0, err
-    first, second = (SNAC.from_pretrained(tmp_path / name) for name in ("low-band", "second/model"))
-    held = [each.quantizer.quantizers[-1].codebook.weight for each in (first, second)]
-    torch.testing.assert_close(*held, atol=1e-2, rtol=1e-3)  # 16 bits
-    assert second.codebook_dim == 24
+    arguments = [word for change in [*SHORT, "fit_seconds=0.1"] for word in ("--set", change)]
+    first, second = tmp_path / "low-band", tmp_path / "mini-low-band" / "model"
+    for name, start in (("mini-low-band", first), ("mini-refit", second)):
+        text = (ROOT / "examples" / "train" / f"{name}.toml").read_text().replace("../../corpus/", "")
+        (tmp_path / f"{name}.toml").write_text(text)
+        status, _, err = call(tmp_path / f"{name}.toml", *arguments, "--init", start, "-o", tmp_path / name)
+        assert status == 0, err
+        assert ("codebooks fitted to" in err) == (name == "mini-refit")
+        shutil.copy(first / "low_band.json", second)
+    third = tmp_path / "mini-refit" / "model"
+    models = [SNAC.from_pretrained(folder) for folder in (first, second, third)]
+    coarse, fine = (
+        [model.quantizer.quantizers[level].codebook.weight for model in models] for level in (0, -1)
+    )
+    for weight in fine[1:]:
+        torch.testing.assert_close(fine[0], weight, atol=1e-2, rtol=1e-3)  # 16 bits
+    assert not torch.allclose(coarse[1], coarse[2], atol=1e-2)
+    assert models[2].codebook_dim == 24
 
 
 def environment(**more: str) -> dict[str, str]:

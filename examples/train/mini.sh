@@ -4,7 +4,7 @@
 #   bash examples/train/mini.sh [--speech DIR]      (see examples/corpus/README.md)
 #
 # Needs a Debian machine with the package installed (examples/quickstart.sh does that), about 3 GB of disk and,
-# on two cores, three hours. The model lands in runs/mini/model; use it with `-m runs/mini/model`.
+# on two cores, four hours. The model lands in runs/mini/model; use it with `-m runs/mini/model`.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 cd "$root"
@@ -19,4 +19,7 @@ if [ ! -e "$spectra/low-band/low_band.json" ]; then
     python examples/train/low_band.py "$spectra/model" "$spectra/low-band" \
         corpus/speech_train.npy=0.55 corpus/music_train.npy=0.45
 fi
-python -m snaccli train examples/train/mini-low-band.toml -o runs/mini --resume
+second=runs/mini-low-band
+python -m snaccli train examples/train/mini-low-band.toml -o "$second" --resume
+cp "$spectra/low-band/low_band.json" "$second/model"
+python -m snaccli train examples/train/mini-refit.toml -o runs/mini --resume
