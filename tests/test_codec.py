@@ -265,8 +265,21 @@ def test_read_and_write_like_soundfile(tmp_path: Path, codec: Codec) -> None:
 
 
 def test_a_device_that_is_not_there(tiny_model_folder: Path) -> None:
-    with pytest.raises(UsageError, match="not available"):
-        Codec.load(str(tiny_model_folder), device="abacus")
+    for name in ("abacus", "abacus-half"):
+        with pytest.raises(UsageError, match=f"'{name}' is not available"):
+            Codec.load(str(tiny_model_folder), device=name)
+
+
+def test_half_precision_is_near_and_keeps_the_fingerprint(tmp_path: Path, tiny_model_folder: Path) -> None:
+    save(tmp_path / "in.wav", 0.5, 16000)
+    whole, half = (Codec.load(str(tiny_model_folder), device=device) for device in ("cpu", "cpu-half"))
+    assert half.fingerprint == whole.fingerprint
+    assert next(half.model.decoder.parameters()).dtype == torch.bfloat16
+    encode_file(tmp_path / "in.wav", tmp_path / "x.snac", model=whole)
+    (expected, _), (samples, _) = (snaccli.read(tmp_path / "x.snac", model=codec) for codec in (whole, half))
+    assert 0 < np.linalg.norm(samples - expected) < 0.05 * np.linalg.norm(expected)
+    encode_file(tmp_path / "in.wav", tmp_path / "y.snac", model=half)
+    assert snaccli.read(tmp_path / "y.snac", model=whole)[0].shape == expected.shape
 
 
 def test_standard_streams(tmp_path: Path, codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:

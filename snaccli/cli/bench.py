@@ -84,7 +84,7 @@ def bench(
     clip: Clip = 5.0,
     force: options.Force = False,
     csv: Csv = False,
-    device: options.Device = options.DeviceChoice.auto,
+    device: options.Device = options.CodingDevice.auto,
     threads: options.Threads = None,
 ) -> ExitStatus:
     """Measure bit rate, quality and speed on recordings, also beside other codecs."""

@@ -98,7 +98,7 @@ def decode(
     seed: Seed = 0,
     no_noise: NoNoise = False,
     jobs: options.Jobs = None,
-    device: options.Device = options.DeviceChoice.auto,
+    device: options.Device = options.CodingDevice.auto,
     threads: options.Threads = None,
 ) -> ExitStatus:
     """Turn .snac files back into audio."""

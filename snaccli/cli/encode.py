@@ -53,7 +53,7 @@ def encode(
     skip_existing: options.SkipExisting = False,
     channels: Channels = options.ChannelChoice.mono,
     jobs: options.Jobs = None,
-    device: options.Device = options.DeviceChoice.auto,
+    device: options.Device = options.CodingDevice.auto,
     threads: options.Threads = None,
 ) -> ExitStatus:
     """Turn audio into .snac files."""

@@ -100,7 +100,7 @@ class Export:
     levels: int | None
     channels: options.ChannelChoice
     model: str | None
-    device: options.DeviceChoice
+    device: options.CodingDevice
 
 
 def export(
@@ -118,7 +118,7 @@ def export(
     force: options.Force = False,
     skip_existing: options.SkipExisting = False,
     jobs: options.Jobs = None,
-    device: options.Device = options.DeviceChoice.auto,
+    device: options.Device = options.CodingDevice.auto,
     threads: options.Threads = None,
 ) -> ExitStatus:
     """Write the codes of recordings as tokens for language models.

@@ -56,7 +56,7 @@ def import_tokens(
     force: options.Force = False,
     skip_existing: options.SkipExisting = False,
     jobs: options.Jobs = None,
-    device: options.Device = options.DeviceChoice.auto,
+    device: options.Device = options.CodingDevice.auto,
     threads: options.Threads = None,
 ) -> ExitStatus:
     """Turn tokens back into .snac files, or into audio.

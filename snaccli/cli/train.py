@@ -79,7 +79,7 @@ def train(
     resume: Resume = False,
     limit: Limit = None,
     changes: Changes = None,
-    device: options.Device = options.DeviceChoice.auto,
+    device: options.TrainingDevice = options.DeviceChoice.auto,
     threads: options.Threads = None,
 ) -> ExitStatus:
     """Train a model, or fine-tune one, on folders made by 'snac prepare'.

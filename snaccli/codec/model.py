@@ -36,7 +36,7 @@ class Codec:
         hop_length: samples a latent frame.
         strides: latent frames a token of each level, coarse to fine.
         codebook_size: codewords a level.
-        device: where it computes, ``cpu``, ``cuda`` or ``mps``.
+        device: where it computes, ``cpu``, ``cuda`` or ``mps``; with ``-half`` behind, in 16 bits.
         threads: that compute side by side for each recording, on the CPU.
     """
 
@@ -53,7 +53,11 @@ class Codec:
         self.codebooks = [
             level.codebook.weight.detach().cpu().numpy().copy() for level in model.quantizer.levels()
         ]
-        self.model = model.fold().to(device)
+        place, half = _place(device)
+        self.model = model.fold().to(place)
+        if half:
+            # Processors that multiply 16 bits do so in bfloat16; GPUs all know float16, which is finer.
+            self.model.lower_precision(torch.bfloat16 if place == "cpu" else torch.float16)
         self._untidy_s = 0.0  # of audio coded since the heap was trimmed
 
     @classmethod
@@ -62,7 +66,8 @@ class Codec:
 
         Args:
             model: which one.
-            device: ``auto`` takes CUDA, else MPS, else the CPU.
+            device: ``auto`` takes CUDA, else MPS, else the CPU; ``cuda-half``, ``mps-half`` and ``cpu-half``
+                compute in 16 bits, with which codes and samples differ a little.
             threads: for each recording, on the CPU; None for one a processor, at most 8.
 
         Raises:
@@ -165,7 +170,7 @@ def _at_one_thread_each(device: str) -> Iterator[None]:
     The numbers belong to the whole process, so the last recording under way puts them back.
     """
     global _computing, _torch_threads, _product_threads
-    if device != "cpu":
+    if _place(device)[0] != "cpu":
         yield
         return
     with _lock:
@@ -185,11 +190,17 @@ def _at_one_thread_each(device: str) -> Iterator[None]:
                 _product_threads.restore_original_limits()
 
 
+def _place(device: str) -> tuple[str, bool]:
+    """Where torch computes, and whether in 16 bits."""
+    place, _, precision = device.partition("-")
+    return place, precision == "half"
+
+
 def _device(wanted: str) -> str:
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if wanted == "auto":
         return next(name for name, present in available.items() if present)
-    if wanted not in available or not available[wanted]:
+    if not available.get(_place(wanted)[0]):
         raise UsageError(f"device {wanted!r} is not available here; use cpu or auto")
     return wanted
 
