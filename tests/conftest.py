@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -20,6 +21,9 @@ def cores() -> int:
 
 # Before torch is imported anywhere: more threads than cores make small tensors many times slower.
 os.environ.setdefault("OMP_NUM_THREADS", str(cores()))
+# On a busy machine an example may take any time.
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
 # No test may reach for the network by mistake.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
