@@ -51,7 +51,7 @@ def encode_tiles(
         blocks: float tensors (channels, n) at the model's rate; each channel is coded by itself.
         channels: of every block.
         frames: latent frames a tile, a multiple of ``frame_alignment``; by default ``tile_frames``.
-        workers: threads that compute tiles side by side; best with those of torch and NumPy set to one.
+        workers: threads that compute tiles side by side; best within ``snac.threads.one_thread_each``.
 
     Yields:
         for each tile one int64 tensor (channels, tokens) a level, coarse to fine; joined in time they are
@@ -102,7 +102,7 @@ def decode_tiles(
         stop: latent frame to stop before; by default the end.
         frames: latent frames a tile, a multiple of ``frame_alignment``; by default ``tile_frames``.
         seed: of the noise, as for ``SNAC.decode``.
-        workers: threads that compute tiles side by side; best with those of torch and NumPy set to one.
+        workers: threads that compute tiles side by side; best within ``snac.threads.one_thread_each``.
 
     Yields:
         float32 tensors (channels, samples) in -1 to 1; joined they are the frames ``start`` to ``stop`` of

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, nullcontext
 
 import numpy as np
 import torch
-from threadpoolctl import threadpool_limits
 
 from snac.hub import locate
 from snac.snac import SNAC
+from snac.threads import one_thread_each
 from snac.tiles import decode_tiles, encode_tiles
 
 from .. import heap
@@ -103,7 +102,7 @@ class Codec:
         tensors = (torch.from_numpy(np.ascontiguousarray(block.T)) for block in resampled)
         # Buffers that grow: small arrays kept between those of the tiles would fragment the heap.
         rows = [[bytearray() for _ in range(channels)] for _ in self.strides]
-        with _at_one_thread_each(self.device):
+        with self._threads():
             for codes in encode_tiles(self.model, tensors, channels, workers=self.threads):
                 for level, code in zip(rows, codes, strict=True):
                     for row, tokens in zip(level, code.numpy().astype(np.uint16), strict=True):
@@ -149,45 +148,16 @@ class Codec:
             self._untidy_s = 0.0
             heap.trim()
 
+    def _threads(self) -> AbstractContextManager[None]:
+        """On the CPU the threads that compute pieces are those of ``share``, not the libraries' own."""
+        return one_thread_each() if _place(self.device)[0] == "cpu" else nullcontext()
+
     def _blocks(self, codes: Codes, first: int, last: int, seed: int | None) -> Iterator[np.ndarray]:
         levels = [torch.from_numpy(level.astype(np.int32)) for level in codes.levels]
-        with _at_one_thread_each(self.device):
+        with self._threads():
             tiles = decode_tiles(self.model, levels, start=first, stop=last, seed=seed, workers=self.threads)
             for tile in tiles:
                 yield np.ascontiguousarray(tile.numpy().T)
-
-
-_computing = 0  # recordings under way, and the threads of torch and NumPy before the first was begun
-_torch_threads = 1
-_product_threads: threadpool_limits | None = None
-_lock = threading.Lock()
-
-
-@contextmanager
-def _at_one_thread_each(device: str) -> Iterator[None]:
-    """Let torch and NumPy use one thread for each that computes tiles; at the end as many as before.
-
-    The numbers belong to the whole process, so the last recording under way puts them back.
-    """
-    global _computing, _torch_threads, _product_threads
-    if _place(device)[0] != "cpu":
-        yield
-        return
-    with _lock:
-        if not _computing:
-            _torch_threads = torch.get_num_threads()
-            _product_threads = threadpool_limits(1, user_api="blas")
-        _computing += 1
-        torch.set_num_threads(1)  # every time: OpenMP keeps the number for each thread by itself
-    try:
-        yield
-    finally:
-        with _lock:
-            _computing -= 1
-            if not _computing:
-                torch.set_num_threads(_torch_threads)
-                assert _product_threads is not None
-                _product_threads.restore_original_limits()
 
 
 def _place(device: str) -> tuple[str, bool]:

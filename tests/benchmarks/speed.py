@@ -15,7 +15,7 @@ import contextlib
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -27,6 +27,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from snac.snac import SNAC
+from snac.threads import one_thread_each
 from snac.tiles import decode_tiles, encode_tiles
 from snaccli.codec import Codec, decode_file, encode_file
 from snaccli.processors import available
@@ -44,21 +45,11 @@ class Setting(NamedTuple):
     threads: int
 
 
-@contextlib.contextmanager
-def torch_threads(count: int) -> Iterator[None]:
-    """Torch's own threads within the block."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def matrix_peak(size: int = 1024, repeats: int = 8) -> float:
-    """Floating-point operations a second of a float32 matrix product, the best of some."""
+    """Floating-point operations a second of a float32 matrix product, the best of torch's and NumPy's."""
     a, b = torch.randn(size, size), torch.randn(size, size)
-    return 2 * size**3 / min(seconds_of(lambda: a @ b) for _ in range(repeats))
+    products: list[Work] = [lambda: a @ b, lambda: a.numpy() @ b.numpy()]
+    return 2 * size**3 / min(seconds_of(product) for product in products for _ in range(repeats))
 
 
 def seconds_of(work: Work) -> float:
@@ -103,11 +94,11 @@ def compare_models(name: str, config: dict[str, Any], published: ModuleType, set
     codes = theirs.encode(audio)
 
     def our_encoding() -> None:
-        with torch_threads(1):
+        with one_thread_each():
             list(encode_tiles(ours, [audio[0]], 1, workers=setting.threads))
 
     def our_decoding() -> None:
-        with torch_threads(1):
+        with one_thread_each():
             list(decode_tiles(ours, codes, workers=setting.threads))
 
     tasks: list[tuple[str, Work, Work]] = [
