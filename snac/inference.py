@@ -59,7 +59,8 @@ def _snake(snake: Any) -> np.ndarray:
 
 
 def _array(values: Tensor) -> np.ndarray:
-    array: np.ndarray = values.detach().to("cpu", torch.float32).contiguous().numpy().copy()
+    """The weights' own memory where their layout allows it: a folded model is not for training."""
+    array: np.ndarray = values.detach().to("cpu", torch.float32).contiguous().numpy()
     return array
 
 
