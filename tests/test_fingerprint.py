@@ -14,9 +14,9 @@ from snac.fingerprint import fingerprint
 
 CONFIG = ModelConfig(
     sampling_rate=16000,
-    encoder_dim=8,
+    encoder_dim=16,
     encoder_rates=(2, 3),
-    decoder_dim=16,
+    decoder_dim=64,
     decoder_rates=(3, 2),
     attn_window_size=None,
     codebook_size=16,
