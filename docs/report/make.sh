@@ -19,7 +19,7 @@ for browser in chromium google-chrome; do
     trap 'rm -rf "$profile"' EXIT
     "$browser" --headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking \
         --disable-component-update --disable-sync --hide-scrollbars --user-data-dir="$profile" \
-        --window-size=1200,3150 --screenshot="$here/mini.png" "file://$here/mini.html#r1" 2>/dev/null
+        --window-size=1200,3300 --screenshot="$here/mini.png" "file://$here/mini.html#r1" 2>/dev/null
     exit
 done
 echo "no Chromium here: docs/report/mini.png stays as it was" >&2
