@@ -161,7 +161,7 @@ def test_the_stand_in_for_codebooks_is_noise_of_the_size_of_their_error(model: S
     unit = torch.nn.functional.normalize(level.project(z), dim=1)
     even = 32 ** (-1 / 3)
     moved = torch.nn.functional.normalize(unit + even / 2 * torch.randn_like(unit), dim=1)
-    assert 0.5 * even < float((moved - unit).norm(dim=1).mean()) < 1.5 * even
+    assert 0.5 * even < (moved - unit).norm(dim=1).mean().item() < 1.5 * even
 
 
 def test_quantising_for_training_equals_the_model(model: SNAC) -> None:
