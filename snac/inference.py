@@ -81,11 +81,8 @@ class FusedUnit:
     def __call__(self, x: Tensor) -> Tensor:
         """(B, C, T) to itself, overwritten."""
         for item in x:
-            signal, out, product = (
-                item.numpy(),
-                torch.empty_like(item).numpy(),
-                torch.empty_like(item).numpy(),
-            )
+            signal = item.numpy()
+            out, product = item.new_empty(2, *item.shape).numpy()
             self.run(
                 signal,
                 self.shift,

@@ -265,7 +265,7 @@ def test_read_and_write_like_soundfile(tmp_path: Path, codec: Codec) -> None:
 
 
 def test_a_device_that_is_not_there(tiny_model_folder: Path) -> None:
-    for name in ("abacus", "abacus-half"):
+    for name in ("abacus", "abacus-half", "cpu-quarter"):
         with pytest.raises(UsageError, match=f"'{name}' is not available"):
             Codec.load(str(tiny_model_folder), device=name)
 

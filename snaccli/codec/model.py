@@ -52,11 +52,12 @@ class Codec:
         self.codebooks = [
             level.codebook.weight.detach().cpu().numpy().copy() for level in model.quantizer.levels()
         ]
-        place, half = _place(device)
+        place, _, precision = device.partition("-")
+        self._on_cpu = place == "cpu"
         self.model = model.fold().to(place)
-        if half:
+        if precision:
             # Processors that multiply 16 bits do so in bfloat16; GPUs all know float16, which is finer.
-            self.model.lower_precision(torch.bfloat16 if place == "cpu" else torch.float16)
+            self.model.lower_precision(torch.bfloat16 if self._on_cpu else torch.float16)
         self._untidy_s = 0.0  # of audio coded since the heap was trimmed
 
     @classmethod
@@ -150,7 +151,7 @@ class Codec:
 
     def _threads(self) -> AbstractContextManager[None]:
         """On the CPU the threads that compute pieces are those of ``share``, not the libraries' own."""
-        return one_thread_each() if _place(self.device)[0] == "cpu" else nullcontext()
+        return one_thread_each() if self._on_cpu else nullcontext()
 
     def _blocks(self, codes: Codes, first: int, last: int, seed: int | None) -> Iterator[np.ndarray]:
         levels = [torch.from_numpy(level.astype(np.int32)) for level in codes.levels]
@@ -160,17 +161,11 @@ class Codec:
                 yield np.ascontiguousarray(tile.numpy().T)
 
 
-def _place(device: str) -> tuple[str, bool]:
-    """Where torch computes, and whether in 16 bits."""
-    place, _, precision = device.partition("-")
-    return place, precision == "half"
-
-
 def _device(wanted: str) -> str:
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if wanted == "auto":
         return next(name for name, present in available.items() if present)
-    if not available.get(_place(wanted)[0]):
+    if not available.get(wanted.removesuffix("-half")):
         raise UsageError(f"device {wanted!r} is not available here; use cpu or auto")
     return wanted
 

@@ -237,9 +237,12 @@ class Trainer:
         self._log(row)
 
     def _codebooks_due(self) -> bool:
-        """Whether codebooks are wanted now that stand for nothing yet, or no longer for what they should."""
-        wanted = self.step == self.config.unquantised_steps
-        return wanted and bool(self.step or not self.config.init or self.config.refit)
+        due = self.step == self.config.unquantised_steps
+        return due and (self.config.refit or not self._decoder_knows_codebooks())
+
+    def _decoder_knows_codebooks(self) -> bool:
+        """Whether there are codebooks already that the decoder was trained with: those of ``init``."""
+        return self.step == 0 and bool(self.config.init)
 
     @torch.no_grad()
     def _fit_codebooks(self) -> None:
@@ -252,8 +255,7 @@ class Trainer:
         batches = (torch.from_numpy(self.sampler.batch(n, part.segment, part.batch)) for n in numbers)
         latents = (self.codec.encode(audio.to(self.processes.device)) for audio in batches)
         drawn = generator(self.config.seed, self.step, _FIT)
-        trained = self.step == 0 and bool(self.config.init)
-        fitted = fit_codebooks(self.model.quantizer, latents, drawn, unit=not trained)
+        fitted = fit_codebooks(self.model.quantizer, latents, drawn, unit=not self._decoder_knows_codebooks())
         for level in self.model.quantizer.levels():
             self.processes.copy_from_main(level.codebook.weight)
         self.usage = CodebookUsage(self.model.quantizer)
