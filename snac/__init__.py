@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .errors import ModelError, ModelNotFoundError, SnacError
+from snac.errors import ModelError, ModelNotFoundError, SnacError
 
 if TYPE_CHECKING:
-    from .snac import SNAC
+    from snac.nn.model import SNAC
 
 __version__ = "0.1.0"
 __all__ = ["SNAC", "ModelError", "ModelNotFoundError", "SnacError", "__version__"]
@@ -20,7 +20,7 @@ __all__ = ["SNAC", "ModelError", "ModelNotFoundError", "SnacError", "__version__
 
 def __getattr__(name: str) -> Any:
     if name == "SNAC":
-        from .snac import SNAC
+        from snac.nn.model import SNAC
 
         return SNAC
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

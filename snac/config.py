@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .errors import ModelError
+from snac.errors import ModelError
 
 ATTENTION_HEAD = 64
 """Channels a head of the attention."""

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .snac import SNAC
-from .stages import Stage, inputs_reaching
-from .tiles import decoder_stages, tile_frames
+from snac.engine.stages import Stage, inputs_reaching
+from snac.engine.tiles import decoder_stages, tile_frames
+from snac.nn.model import SNAC
 
 
 class StreamingDecoder:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .errors import SnacError
+from snaccli.errors import SnacError
 
 if TYPE_CHECKING:
-    from .codec import Codec, DecodeResult, EncodeResult, decode_file, encode_file, read, write
+    from snaccli.codec import Codec, DecodeResult, EncodeResult, decode_file, encode_file, read, write
 
 __all__ = [
     "Codec",
@@ -27,7 +27,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        from . import codec
+        from snaccli import codec
 
         return getattr(codec, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -33,8 +33,8 @@ def tiny_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a SNAC model of random weights: 16 kHz, hop 32, strides 8 4 2 1, 256 codewords."""
     import torch
 
-    from snac.checkpoint import save_checkpoint
-    from snac.snac import SNAC
+    from snac.hub.checkpoint import save_checkpoint
+    from snac.nn.model import SNAC
 
     with torch.random.fork_rng():
         torch.manual_seed(0)

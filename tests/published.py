@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from snac.snac import SNAC
+from snac.nn.model import SNAC
 
 VERSION = "1.2.1"
 GOLDEN = Path(__file__).parent / "golden" / "model.npz"

@@ -20,9 +20,9 @@ import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from snaccli import files
 from snaccli.audio import AudioWriter, formats, open_audio, output_format, writable_formats
 from snaccli.errors import OutputError
+from snaccli.io import files
 
 RATE = 24000
 EXACT = ("wav", "flac", "aiff", "aif", "caf", "au", "w64", "rf64")
@@ -218,7 +218,7 @@ class TestWholeOrNothing:
     def test_full_disk(
         self, tmp_path: Path, ending: str, room: int, monkeypatch: pytest.MonkeyPatch, capfd: Any
     ) -> None:
-        from snaccli.files import OutputFile
+        from snaccli.io.files import OutputFile
 
         left = [room]
         real = OutputFile.write

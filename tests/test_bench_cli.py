@@ -10,7 +10,7 @@ import pytest
 
 from snaccli import bench
 from snaccli.cli.app import run
-from snaccli.cli.console import Console
+from snaccli.cli.ui.console import Console
 from tests.pcm_codec import install, tone, write
 
 

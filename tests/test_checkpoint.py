@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from snac import checkpoint
-from snac.checkpoint import check_state_dict, load_state_dict, save_checkpoint
 from snac.config import ModelConfig
 from snac.errors import ModelError
+from snac.hub import checkpoint
+from snac.hub.checkpoint import check_state_dict, load_state_dict, save_checkpoint
 
 CONFIG = ModelConfig(
     sampling_rate=16000,

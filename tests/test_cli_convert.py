@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from snaccli.cli.app import run
-from snaccli.cli.console import Console
+from snaccli.cli.ui.console import Console
 from snaccli.errors import AudioError, ModelNotFoundError
 from snaccli.processors import available
 
@@ -93,8 +93,8 @@ def call(*arguments, stdout=None, stderr=None):
 @pytest.fixture(autouse=True)
 def lengths(monkeypatch):
     """What the files hold here is no audio that could be looked into."""
-    monkeypatch.setattr("snaccli.cli.encode._seconds", lambda job: 205.0)
-    monkeypatch.setattr("snaccli.cli.decode._seconds", lambda job, **_: 205.0)
+    monkeypatch.setattr("snaccli.cli.commands.encode._seconds", lambda job: 205.0)
+    monkeypatch.setattr("snaccli.cli.commands.decode._seconds", lambda job, **_: 205.0)
 
 
 def write(*names, text="mono"):
@@ -172,7 +172,7 @@ def test_a_lone_file_that_cannot_be_read_is_told_of_before_a_model_is_loaded(cod
         raise AudioError("not audio")
 
     write("a.wav", "b.wav")
-    monkeypatch.setattr("snaccli.cli.encode._seconds", unreadable)
+    monkeypatch.setattr("snaccli.cli.commands.encode._seconds", unreadable)
     assert call("encode", "a.wav") == (1, "", "snac: a.wav: not audio\n")
     assert codec.loaded == []
 

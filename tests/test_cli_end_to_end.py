@@ -16,7 +16,7 @@ import pytest
 import soundfile
 
 from snaccli.cli.app import run
-from snaccli.cli.console import Console
+from snaccli.cli.ui.console import Console
 
 RATE = 16000
 
@@ -198,8 +198,8 @@ def test_a_part_that_is_not_there_is_wrong_usage(coded, model):
 def other_weights(model, folder):
     import torch
 
-    from snac.checkpoint import load_state_dict, save_checkpoint
     from snac.config import ModelConfig
+    from snac.hub.checkpoint import load_state_dict, save_checkpoint
 
     weights = load_state_dict(next(Path(model).glob("*.safetensors")))
     changed = {

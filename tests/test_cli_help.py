@@ -11,8 +11,8 @@ import pytest
 import typer.main
 
 from snaccli.cli.app import app, run
-from snaccli.cli.console import Console
 from snaccli.cli.options import complete_model, seconds
+from snaccli.cli.ui.console import Console
 
 
 def call(*arguments: str):

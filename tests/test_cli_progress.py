@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from snaccli.batch import Job
-from snaccli.cli.progress import weights
+from snaccli.cli.ui.progress import weights
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import json
 
 import pytest
 
-from snaccli.cli import text
-from snaccli.cli.console import Console
+from snaccli.cli.ui import text
+from snaccli.cli.ui.console import Console
 from snaccli.errors import AudioError, ExitStatus, UsageError
 
 

@@ -14,7 +14,7 @@ import soundfile
 import typer.main
 
 from snaccli.cli.app import app, run
-from snaccli.cli.console import Console
+from snaccli.cli.ui.console import Console
 
 RATE = 16000
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "tokens.md"
@@ -189,7 +189,7 @@ def test_an_interrupt_leaves_whole_lines_to_go_on_from(folder, model, monkeypatc
 
 
 def test_a_full_disk_leaves_no_half_shard(folder, model, monkeypatch):
-    from snaccli.files import OutputFile
+    from snaccli.io.files import OutputFile
 
     real, written = OutputFile.write, []
 

@@ -18,9 +18,9 @@ from types import ModuleType
 import pytest
 import torch
 
-from snac.snac import SNAC
+from snac.nn.model import SNAC
 from snaccli.cli.app import run
-from snaccli.cli.console import Console
+from snaccli.cli.ui.console import Console
 from snaccli.errors import SnacError
 from snaccli.training import processes
 

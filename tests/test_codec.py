@@ -16,7 +16,7 @@ import torch
 
 import snaccli
 from snac import SNAC
-from snac.tiles import decode_tiles, tile_frames
+from snac.engine.tiles import decode_tiles, tile_frames
 from snaccli import container
 from snaccli.codec import Codec, decode_file, encode_file
 from snaccli.codes import Codes

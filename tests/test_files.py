@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
-from snaccli import files
 from snaccli.errors import AudioError, OutputError, SnacError
-from snaccli.files import (
+from snaccli.io import files
+from snaccli.io.files import (
     OutputFile,
     cause,
     check_output,
@@ -104,7 +104,7 @@ class TestWriting:
         program = textwrap.dedent(
             """
             import sys, time
-            from snaccli.files import open_output
+            from snaccli.io.files import open_output
             with open_output(sys.argv[1]) as out:
                 out.write(b"half")
                 out.flush()
@@ -126,7 +126,7 @@ class TestWriting:
         program = textwrap.dedent(
             """
             import sys, time
-            from snaccli.files import open_output
+            from snaccli.io.files import open_output
             with open_output(sys.argv[1]) as out:
                 print("ready", flush=True)
                 time.sleep(60)
@@ -255,7 +255,7 @@ class TestFullDisk:
         program = textwrap.dedent(
             """
             import resource, sys
-            from snaccli.files import open_output
+            from snaccli.io.files import open_output
             from snaccli.errors import OutputError
             resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
             try:
@@ -419,7 +419,7 @@ class TestStandardOutput:
         program = textwrap.dedent(
             """
             import sys
-            from snaccli.files import open_output
+            from snaccli.io.files import open_output
             from snaccli.errors import OutputError
             sys.stdin.read()  # until the reader of our output has gone
             try:

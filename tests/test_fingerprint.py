@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from snac.config import ModelConfig
-from snac.fingerprint import fingerprint
+from snac.hub.fingerprint import fingerprint
 
 CONFIG = ModelConfig(
     sampling_rate=16000,
@@ -117,7 +117,7 @@ def test_folded_and_whole_number_weights_are_refused():
 
 
 def test_the_description_names_every_key_of_the_geometry():
-    from snac import fingerprint as module
+    from snac.hub import fingerprint as module
 
     described = json.loads("".join(module.__doc__.split("::")[1].split("(broken")[0].split()))
     assert tuple(described) == tuple(sorted(described)) == module._GEOMETRY

@@ -11,7 +11,7 @@ import soundfile
 
 from snaccli import heap
 from snaccli.cli.app import run
-from snaccli.cli.console import Console
+from snaccli.cli.ui.console import Console
 from snaccli.codec import Codec, encode_file, model
 from tests import pcm_codec
 

@@ -19,10 +19,11 @@ import huggingface_hub
 import pytest
 from huggingface_hub import constants
 
-from snac import hub, record, registry
 from snac.errors import ModelError, ModelNotFoundError
-from snac.hub import ModelFiles, cached, locate, pull, recorded_fingerprint, remember
-from snac.registry import KnownFile, KnownModel
+from snac.hub import locate as hub
+from snac.hub import record, registry
+from snac.hub.locate import ModelFiles, cached, locate, pull, recorded_fingerprint, remember
+from snac.hub.registry import KnownFile, KnownModel
 
 from .hub_standin import Repository, StandIn
 

@@ -12,7 +12,7 @@ import torch
 
 from snac import SNAC, ModelError
 from snac.config import ModelConfig
-from snac.layers import Snake1d
+from snac.nn.layers import Snake1d
 from snac.noise import NoiseSource, gaussian
 
 from .published import FULL, GOLDEN, SMALL, test_signal

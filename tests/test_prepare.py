@@ -15,11 +15,11 @@ import pytest
 import soundfile
 
 from snaccli.cli.app import run
-from snaccli.cli.console import Console
-from snaccli.data import MANIFEST, Row, Settings, prepare, read_rows
-from snaccli.data import convert as convert_module
-from snaccli.data.manifest import DatasetError, Manifest, parse_row
+from snaccli.cli.ui.console import Console
 from snaccli.errors import OutputError, UsageError
+from snaccli.training.data import MANIFEST, Row, Settings, prepare, read_rows
+from snaccli.training.data import convert as convert_module
+from snaccli.training.data.manifest import DatasetError, Manifest, parse_row
 
 RATE = 8000
 SETTINGS = Settings(rate=RATE, min_seconds=0.5)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from snac import registry
 from snac.errors import ModelNotFoundError
-from snac.registry import DEFAULT_MODEL, MODELS, KnownModel, is_repository, resolve
+from snac.hub import registry
+from snac.hub.registry import DEFAULT_MODEL, MODELS, KnownModel, is_repository, resolve
 
 
 def test_the_default_model_is_shipped():
@@ -166,11 +166,11 @@ def test_what_is_no_repository_name(text):
 
 def test_neither_torch_nor_the_client_of_the_hub_is_imported():
     code = (
-        "import sys, snac.registry, snac.hub\n"
-        "snac.registry.resolve('24khz@main')\n"
+        "import sys, snac.hub.registry, snac.hub.locate\n"
+        "snac.hub.registry.resolve('24khz@main')\n"
         "assert 'torch' not in sys.modules, 'torch'\n"
         "assert 'huggingface_hub' not in sys.modules, 'huggingface_hub'\n"
-        "assert snac.hub.cached('24khz', cache_dir='nowhere') is None\n"
+        "assert snac.hub.locate.cached('24khz', cache_dir='nowhere') is None\n"
         "assert 'torch' not in sys.modules, 'torch'\n"
         "assert 'huggingface_hub.file_download' not in sys.modules, 'file_download'\n"
     )

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from snac.registry import MODELS
-from snac.snac import SNAC
+from snac.engine.tiles import decode_tiles
+from snac.hub.registry import MODELS
+from snac.nn.model import SNAC
 from snac.streaming import StreamingDecoder
-from snac.tiles import decode_tiles
 
 from .published import SMALL, randomise
 

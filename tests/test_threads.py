@@ -10,7 +10,7 @@ import pytest
 import torch
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from snac.threads import one_thread_each
+from snac.engine.threads import one_thread_each
 
 
 def of_blas() -> set[int]:

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from snac.snac import SNAC
-from snac.stages import inputs_reaching
-from snac.tiles import decode_tiles, decoder_reach, encode_tiles, tile_frames
+from snac.engine.stages import inputs_reaching
+from snac.engine.tiles import decode_tiles, decoder_reach, encode_tiles, tile_frames
+from snac.nn.model import SNAC
 
 from .published import FULL, SMALL, randomise, test_signal
 

@@ -466,8 +466,8 @@ def test_archives_of_others_are_read(tmp_path: Path, codec: Codec) -> None:
 
 
 def test_attention_takes_whole_windows(tmp_path: Path) -> None:
-    from snac.checkpoint import save_checkpoint
-    from snac.snac import SNAC
+    from snac.hub.checkpoint import save_checkpoint
+    from snac.nn.model import SNAC
 
     from .published import SMALL
 

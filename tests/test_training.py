@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from snac.snac import SNAC
+from snac.nn.model import SNAC
 from snaccli.errors import ModelError, UsageError
 from snaccli.training.config import TrainConfig
 from snaccli.training.export import export

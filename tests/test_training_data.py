@@ -11,14 +11,14 @@ import pytest
 import soundfile
 
 from snac.errors import ModelError
-from snaccli.data import Settings, prepare
-from snaccli.data.manifest import DatasetError
 from snaccli.errors import AudioError, UsageError
 from snaccli.training import augmentation
 from snaccli.training.config import AugmentationConfig, Stage, TrainConfig
-from snaccli.training.data import Loader, SegmentSampler, validation_segments
+from snaccli.training.data import Settings, prepare
+from snaccli.training.data.loader import Loader, SegmentSampler, validation_segments
+from snaccli.training.data.manifest import DatasetError
+from snaccli.training.data.sources import FolderAudio, PackedAudio, open_source
 from snaccli.training.schedule import Schedule
-from snaccli.training.sources import FolderAudio, PackedAudio, open_source
 
 if sys.version_info >= (3, 11):
     import tomllib

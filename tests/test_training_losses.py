@@ -12,7 +12,7 @@ import torch
 from pystoi import stoi
 
 from snac.config import ModelConfig
-from snac.snac import SNAC
+from snac.nn.model import SNAC
 from snaccli.training.discriminators import (
     Discriminators,
     PeriodDiscriminator,

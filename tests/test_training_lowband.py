@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from snac.snac import SNAC
+from snac.nn.model import SNAC
 from snaccli.errors import UsageError
 from snaccli.training.losses import LowBandLoss
 from snaccli.training.lowband import LowBandPath, bands_below, lapped_transform, with_codebook_dim

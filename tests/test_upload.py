@@ -12,10 +12,10 @@ import pytest
 from huggingface_hub import constants
 
 from snac.errors import ModelError
-from snac.hub import locate
-from snac.upload import push
+from snac.hub.locate import locate
+from snac.hub.upload import push
 from snaccli.cli.app import run
-from snaccli.cli.console import Console
+from snaccli.cli.ui.console import Console
 
 from .hub_standin import StandIn
 

@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from snac.snac import SNAC
+from snac.nn.model import SNAC
 from snaccli.training.config import AugmentationConfig
-from snaccli.training.data import SegmentSampler
+from snaccli.training.data.loader import SegmentSampler
 from snaccli.training.losses import LowBandLoss
 from snaccli.training.lowband import LowBandPath, with_codebook_dim
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from snaccli.audio.sndfile import REMEDY
 from snaccli.errors import AudioError
-from snaccli.files import shown
+from snaccli.io.files import shown
 
 __all__ = ["FfmpegDecoder", "find_program"]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import soundfile
 
 from snaccli.errors import OutputError
-from snaccli.files import is_stdio, shown
+from snaccli.io.files import is_stdio, shown
 
 __all__ = ["AudioFormat", "named_format", "output_format", "writable_formats"]
 

@@ -19,7 +19,7 @@ from snaccli.audio.ffmpeg import FfmpegDecoder, find_program
 from snaccli.audio.ogg import scan_ogg
 from snaccli.audio.sndfile import REMEDY, NotForLibsndfileError, SndfileDecoder
 from snaccli.errors import AudioError
-from snaccli.files import is_stdio, open_input, shown
+from snaccli.io.files import is_stdio, open_input, shown
 
 __all__ = ["BLOCK_FRAMES", "MAX_CHANNELS", "MAX_RATE", "AudioInfo", "AudioReader", "open_audio", "probe"]
 

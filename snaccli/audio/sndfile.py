@@ -13,7 +13,7 @@ import soundfile
 from snaccli.audio.mpeg import MpegScan, scan_mpeg
 from snaccli.audio.quiet import quiet_mpg123
 from snaccli.errors import AudioError
-from snaccli.files import cause
+from snaccli.io.files import cause
 
 __all__ = ["REMEDY", "NotForLibsndfileError", "SndfileDecoder"]
 

@@ -16,7 +16,7 @@ import soundfile
 
 from snaccli.audio.formats import output_format
 from snaccli.errors import OutputError
-from snaccli.files import OutputFile, open_output
+from snaccli.io.files import OutputFile, open_output
 
 __all__ = ["AudioWriter"]
 
@@ -47,7 +47,7 @@ class AudioWriter:
 
     Raises:
         OutputError: by the constructor where the format cannot be written or cannot hold `rate` and
-            `channels`; on entering as `snaccli.files.open_output`; in between and at the end where the
+            `channels`; on entering as `snaccli.io.files.open_output`; in between and at the end where the
             system refuses to write.
     """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from snaccli import files
+from snaccli.io import files
 
 __all__ = ["short_names"]
 

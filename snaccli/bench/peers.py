@@ -14,7 +14,7 @@ from pathlib import Path
 
 from snaccli.audio.ffmpeg import find_program
 from snaccli.errors import SnacError, UsageError
-from snaccli.files import shown
+from snaccli.io.files import shown
 
 __all__ = ["KINDS", "Peer", "PeerError", "parse_peers"]
 

@@ -8,9 +8,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from snaccli import files
 from snaccli.bench.figures import FIGURES
 from snaccli.bench.results import BenchResult, flat
+from snaccli.io import files
 
 __all__ = ["to_csv", "to_json"]
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from snaccli.bench.figures import MEASURES
 from snaccli.bench.statistics import Interval, interval
-from snaccli.files import shown
+from snaccli.io.files import shown
 
 __all__ = ["BenchResult", "FileResult", "flat", "ratio"]
 

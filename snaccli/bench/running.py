@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from snaccli import audio, files
+from snaccli import audio
 from snaccli.bench.gallery import Gallery
 from snaccli.bench.peers import Peer
 from snaccli.bench.perceptual import Perceptual
@@ -21,6 +21,7 @@ from snaccli.bench.results import BenchResult, FileResult, ratio
 from snaccli.bench.steps import Progress, Steps
 from snaccli.bench.subjects import Encoded, ModelSubject, PeerSubject, Subject
 from snaccli.errors import AudioError, SnacError, UsageError
+from snaccli.io import files
 from snaccli.measures import Comparison
 
 __all__ = ["Progress", "run"]

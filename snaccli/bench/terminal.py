@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from snaccli import files
 from snaccli.bench.figures import FIGURES, Figure
 from snaccli.bench.names import short_names
 from snaccli.bench.results import BenchResult, flat
 from snaccli.bench.statistics import ranking
+from snaccli.io import files
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType, RenderResult

@@ -9,21 +9,21 @@ from typing import Annotated, Any
 
 import typer
 
-from snaccli.cli import (
+from snaccli.cli import options
+from snaccli.cli.commands import (
     bench,
     decode,
     encode,
     info,
     models,
-    options,
     prepare,
-    text,
     tokens_export,
     tokens_import,
     train,
     verify,
 )
-from snaccli.cli.console import Console
+from snaccli.cli.ui import text
+from snaccli.cli.ui.console import Console
 from snaccli.errors import ExitStatus
 
 __all__ = ["app", "run"]

@@ -11,11 +11,11 @@ from typing import TypeVar
 
 from snaccli import batch, heap, processors
 from snaccli.batch import Job, Outcome
-from snaccli.cli.console import Console
 from snaccli.cli.plan import STREAM, Plan
-from snaccli.cli.progress import Bars, Length
-from snaccli.cli.report import Coded, Report
-from snaccli.cli.text import count, display
+from snaccli.cli.ui.console import Console
+from snaccli.cli.ui.progress import Bars, Length
+from snaccli.cli.ui.report import Coded, Report
+from snaccli.cli.ui.text import count, display
 from snaccli.errors import ExitStatus, OutputError, SnacError, UsageError
 
 __all__ = ["Choices", "check_streams", "convert"]
@@ -143,7 +143,7 @@ class _Folders:
                 missing.append(path)
                 path = os.path.dirname(path)
             if missing:
-                from snaccli.files import make_folder
+                from snaccli.io.files import make_folder
 
                 make_folder(folder)
             self._made += reversed(missing)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from snac.registry import DEFAULT_MODEL, MODELS
+from snac.hub.registry import DEFAULT_MODEL, MODELS
 
 __all__ = [
     "DEFAULT_MODEL",

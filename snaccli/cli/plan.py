@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from snaccli.batch import Job
-from snaccli.cli.text import display
+from snaccli.cli.ui.text import display
 from snaccli.errors import SnacError, UsageError
 
 __all__ = ["OutputClashError", "Plan", "Sources", "expand", "find_sources", "is_snac", "make_plan"]

@@ -7,10 +7,10 @@ and the same way back. The recording is never held as a whole; its codes, two by
 
 from __future__ import annotations
 
-from .decoding import DecodeResult, decode_file
-from .encoding import EncodeResult, encode_file, encode_samples
-from .model import Codec
-from .samples import read, write
+from snaccli.codec.decoding import DecodeResult, decode_file
+from snaccli.codec.encoding import EncodeResult, encode_file, encode_samples
+from snaccli.codec.model import Codec
+from snaccli.codec.samples import read, write
 
 __all__ = [
     "Codec",

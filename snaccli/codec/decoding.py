@@ -12,16 +12,15 @@ from typing import Literal
 
 import numpy as np
 
-from snac.registry import MODELS
-
-from .. import container, entropy
-from ..audio import AudioWriter, resample, resample_start, resampled_length
-from ..codes import CodedStream, Codes
-from ..errors import ContainerError, ModelError, ModelMismatchError, UsageError
-from ..files import check_output, open_input, shown
-from .encoding import beside
-from .model import Codec, cut
-from .progress import CODING_SHARE, Progress, Report
+from snac.hub.registry import MODELS
+from snaccli import container, entropy
+from snaccli.audio import AudioWriter, resample, resample_start, resampled_length
+from snaccli.codec.encoding import beside
+from snaccli.codec.model import Codec, cut
+from snaccli.codec.progress import CODING_SHARE, Progress, Report
+from snaccli.codes import CodedStream, Codes
+from snaccli.errors import ContainerError, ModelError, ModelMismatchError, UsageError
+from snaccli.io.files import check_output, open_input, shown
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,13 @@ from typing import Literal
 
 import numpy as np
 
-from .. import container, entropy
-from ..audio import downmix, open_audio
-from ..codes import Codes
-from ..files import check_output, is_stdio, open_output
-from .ahead import ahead
-from .model import Codec
-from .progress import CODING_SHARE, Progress, Report
+from snaccli import container, entropy
+from snaccli.audio import downmix, open_audio
+from snaccli.codec.ahead import ahead
+from snaccli.codec.model import Codec
+from snaccli.codec.progress import CODING_SHARE, Progress, Report
+from snaccli.codes import Codes
+from snaccli.io.files import check_output, is_stdio, open_output
 
 
 @dataclass(frozen=True)

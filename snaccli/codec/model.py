@@ -8,17 +8,16 @@ from contextlib import AbstractContextManager, closing, nullcontext
 import numpy as np
 import torch
 
-from snac.hub import locate
-from snac.snac import SNAC
-from snac.threads import one_thread_each
-from snac.tiles import decode_tiles, encode_tiles
-
-from .. import heap
-from ..audio import fit, resample
-from ..codes import Codes
-from ..errors import ModelMismatchError, UsageError
-from ..processors import share
-from .ahead import ahead
+from snac.engine.threads import one_thread_each
+from snac.engine.tiles import decode_tiles, encode_tiles
+from snac.hub.locate import locate
+from snac.nn.model import SNAC
+from snaccli import heap
+from snaccli.audio import fit, resample
+from snaccli.codec.ahead import ahead
+from snaccli.codes import Codes
+from snaccli.errors import ModelMismatchError, UsageError
+from snaccli.processors import share
 
 _TIDY_S = 60.0  # of audio coded between two trims of the heap
 

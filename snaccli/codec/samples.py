@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ..audio import MAX_CHANNELS, MAX_RATE
-from ..errors import AudioError
-from ..files import open_output
-from .decoding import DecodeOptions, read_coded, start_decoding
-from .encoding import encode_samples
-from .model import Codec
+from snaccli.audio import MAX_CHANNELS, MAX_RATE
+from snaccli.codec.decoding import DecodeOptions, read_coded, start_decoding
+from snaccli.codec.encoding import encode_samples
+from snaccli.codec.model import Codec
+from snaccli.errors import AudioError
+from snaccli.io.files import open_output
 
 
 def read(path: str | Path, *, model: str | Codec | None = None) -> tuple[npt.NDArray[np.float32], int]:

@@ -13,14 +13,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from snaccli.codes import CodedStream
-from snaccli.container.header import (
-    CODER_NAMES,
-    Header,
-    Layout,
-    StreamEntry,
-    pack_header,
-    read_layout,
-)
+from snaccli.container.header import CODER_NAMES, Header, Layout, StreamEntry, pack_header, read_layout
 from snaccli.errors import ContainerError, StreamDamagedError, TrailingDataError, TruncatedError
 
 __all__ = [

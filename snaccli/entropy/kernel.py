@@ -23,7 +23,18 @@ import numpy as np
 from snaccli.entropy.jit import OPTIONS, F, I, L, S, U, V, compiled, inlined, jit
 
 if TYPE_CHECKING:
-    from snaccli.entropy.state import Bytes, Code, Constants, Floats, Longs, Quad, Shorts, Small, State, Words
+    from snaccli.entropy.state import (
+        Bytes,
+        Code,
+        Constants,
+        Floats,
+        Longs,
+        Quad,
+        Shorts,
+        Small,
+        State,
+        Words,
+    )
 
 PIECE = 256  # codewords whose frequencies are summed up together
 ABREAST = 8  # coordinates that are added up in one go; points have a multiple of these

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .errors import RaggedLevelsError, TokenError, TokenFileError, TokenRangeError
-from .interleaving import Interleaving, flatten, unflatten
-from .recording import Form, Recording
+from snaccli.tokens.errors import RaggedLevelsError, TokenError, TokenFileError, TokenRangeError
+from snaccli.tokens.interleaving import Interleaving, flatten, unflatten
+from snaccli.tokens.recording import Form, Recording
 
 if TYPE_CHECKING:
-    from .transfer import ExportResult, ImportResult, export_file, import_file
+    from snaccli.tokens.transfer import ExportResult, ImportResult, export_file, import_file
 
 __all__ = [
     "ExportResult",
@@ -35,7 +35,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        from . import transfer
+        from snaccli.tokens import transfer
 
         return getattr(transfer, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

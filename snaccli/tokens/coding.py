@@ -16,7 +16,7 @@ from snaccli.codec.decoding import decode_streams
 from snaccli.codec.encoding import header_of
 from snaccli.codec.progress import CODING_SHARE, Progress, Report
 from snaccli.errors import ContainerError, ModelMismatchError, UsageError
-from snaccli.files import open_input, shown
+from snaccli.io.files import open_input, shown
 from snaccli.tokens.models import Models
 from snaccli.tokens.recording import Recording
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from snac.registry import DEFAULT_MODEL, MODELS
+from snac.hub.registry import DEFAULT_MODEL, MODELS
 from snaccli.codec import Codec
 from snaccli.errors import ModelError
 

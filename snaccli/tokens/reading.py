@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from snaccli.files import open_input
+from snaccli.io.files import open_input
 from snaccli.tokens.errors import TokenFileError, TokenRangeError
 from snaccli.tokens.recording import MAX_CHANNELS, MAX_LEVELS, MAX_TOKENS, Draft, Ids, checked_facts
 

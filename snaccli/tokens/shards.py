@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any
 
 from snaccli.errors import OutputError
-from snaccli.files import OutputFile, open_output, shown
+from snaccli.io.files import OutputFile, open_output, shown
 from snaccli.tokens.errors import TokenFileError
 from snaccli.tokens.reading import MAX_JSON_BYTES, lines
 

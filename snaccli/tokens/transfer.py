@@ -11,7 +11,7 @@ from typing import Literal
 from snaccli.codec import Codec
 from snaccli.codec.progress import Progress, Report
 from snaccli.errors import OutputError
-from snaccli.files import check_output, is_stdio, open_output, shown
+from snaccli.io.files import check_output, is_stdio, open_output, shown
 from snaccli.tokens.coding import from_audio, from_snac, is_snac, to_audio, to_snac
 from snaccli.tokens.models import Models
 from snaccli.tokens.reading import Line, read, read_line

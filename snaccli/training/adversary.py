@@ -7,9 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .config import TrainConfig
-from .discriminators import Discriminators, adversarial_loss, discriminator_loss, feature_loss
-from .processes import Processes
+from snaccli.training.config import TrainConfig
+from snaccli.training.discriminators import (
+    Discriminators,
+    adversarial_loss,
+    discriminator_loss,
+    feature_loss,
+)
+from snaccli.training.processes import Processes
 
 
 class Adversary:

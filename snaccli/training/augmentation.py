@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import soxr
 
-from .config import AugmentationConfig
+from snaccli.training.config import AugmentationConfig
 
 SPEEDS = (0.8, 1.25)
 _MIX_DB = (-20.0, 0.0)

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from snac.config import ModelConfig
-
-from .codec import RECONSTRUCTION
-from .loop import Trainer
+from snaccli.training.codec import RECONSTRUCTION
+from snaccli.training.loop import Trainer
 
 CARD = "README.md"
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from snac.nn.model import SNAC
 from snac.noise import NoiseSource
-from snac.snac import SNAC
-
-from .config import SpectraConfig
-from .losses import IntelligibilityLoss, LowBandLoss, SpectralLoss
-from .quantise import quantise, soften
+from snaccli.training.config import SpectraConfig
+from snaccli.training.losses import IntelligibilityLoss, LowBandLoss, SpectralLoss
+from snaccli.training.quantise import quantise, soften
 
 RECONSTRUCTION = ("waveform", "low_band", "stft", "mel", "intelligibility")
 """The losses that compare decoded audio with the recording: what validation adds up."""

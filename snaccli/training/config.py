@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from snac.config import ModelConfig
-
-from ..errors import UsageError
-from .values import build, check_range, check_share, set_value
+from snaccli.errors import UsageError
+from snaccli.training.values import build, check_range, check_share, set_value
 
 if sys.version_info >= (3, 11):
     import tomllib

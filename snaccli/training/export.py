@@ -7,15 +7,14 @@ from pathlib import Path
 
 from torch import Tensor
 
-from snac.checkpoint import load_state_dict, save_checkpoint
-from snac.fingerprint import fingerprint
-from snac.registry import WEIGHTS_FILES
-
-from ..errors import OutputError
-from ..files import open_output
-from .card import CARD, model_card
-from .loop import Trainer
-from .state import BEST, TrainingError, read_checkpoint
+from snac.hub.checkpoint import load_state_dict, save_checkpoint
+from snac.hub.fingerprint import fingerprint
+from snac.hub.registry import WEIGHTS_FILES
+from snaccli.errors import OutputError
+from snaccli.io.files import open_output
+from snaccli.training.card import CARD, model_card
+from snaccli.training.loop import Trainer
+from snaccli.training.state import BEST, TrainingError, read_checkpoint
 
 
 def export(trainer: Trainer, folder: str | Path) -> Path:

@@ -10,9 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from snac.layers import SNAKE_EPSILON, ResidualUnit, Snake1d
-
-from ..errors import UsageError
+from snac.nn.layers import SNAKE_EPSILON, ResidualUnit, Snake1d
+from snaccli.errors import UsageError
 
 
 def _snake(x: Tensor, alpha: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 
-from ..errors import ExitStatus
+from snaccli.errors import ExitStatus
 
 _COUNTS = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 _RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")

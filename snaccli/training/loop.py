@@ -15,21 +15,29 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..files import make_folder
-from .adversary import Adversary
-from .codec import TrainedCodec
-from .config import TrainConfig
-from .data import Loader, SegmentSampler
-from .fused import fuse_layers
-from .interrupts import StopRequest
-from .noise import StepNoise, generator
-from .processes import Processes
-from .quantise import CodebookUsage, fit_codebooks
-from .report import Report, Row
-from .schedule import Schedule
-from .starting import initial_model
-from .state import BEST, LAST, AveragedWeights, TrainingError, cpu_copy, read_checkpoint, write_checkpoint
-from .validation import Progress, Validation
+from snaccli.io.files import make_folder
+from snaccli.training.adversary import Adversary
+from snaccli.training.codec import TrainedCodec
+from snaccli.training.config import TrainConfig
+from snaccli.training.data.loader import Loader, SegmentSampler
+from snaccli.training.fused import fuse_layers
+from snaccli.training.interrupts import StopRequest
+from snaccli.training.noise import StepNoise, generator
+from snaccli.training.processes import Processes
+from snaccli.training.quantise import CodebookUsage, fit_codebooks
+from snaccli.training.report import Report, Row
+from snaccli.training.schedule import Schedule
+from snaccli.training.starting import initial_model
+from snaccli.training.state import (
+    BEST,
+    LAST,
+    AveragedWeights,
+    TrainingError,
+    cpu_copy,
+    read_checkpoint,
+    write_checkpoint,
+)
+from snaccli.training.validation import Progress, Validation
 
 _LOG_EVERY = 10
 _REVIVE, _FIT = 1, 2  # places of their own in the run's randomness

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..measures import mel_filters
+from snaccli.measures import mel_filters
 
 WINDOWS = (128, 256, 512, 1024, 2048)
 

@@ -19,11 +19,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from snac.layers import EncoderBlock, NoiseBlock
-from snac.snac import SNAC
-
-from ..errors import UsageError
-from .quantise import spherical_kmeans
+from snac.nn.layers import EncoderBlock, NoiseBlock
+from snac.nn.model import SNAC
+from snaccli.errors import UsageError
+from snaccli.training.quantise import spherical_kmeans
 
 CHANNELS = "low_band.json"
 """Where a model folder keeps the channels of its path."""

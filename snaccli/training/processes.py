@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import SnacError
-from .launched import process_count
+from snaccli.errors import SnacError
+from snaccli.training.launched import process_count
 
 
 class Processes:

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from snac.nn.vq import ResidualVectorQuantize
 from snac.noise import NoiseSource
-from snac.vq import ResidualVectorQuantize
 
 _NOISE_LAYER = 1000  # numbers of noise sources that no block of a decoder has
 

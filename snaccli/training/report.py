@@ -8,8 +8,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..errors import OutputError
-from ..files import cause, open_output, shown
+from snaccli.errors import OutputError
+from snaccli.io.files import cause, open_output, shown
 
 LOG = "log.jsonl"
 

@@ -7,8 +7,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..errors import UsageError
-from .config import Stage
+from snaccli.errors import UsageError
+from snaccli.training.config import Stage
 
 
 @dataclass(frozen=True)

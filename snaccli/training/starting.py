@@ -7,11 +7,10 @@ from pathlib import Path
 
 import torch
 
-from snac.snac import SNAC
-
-from ..errors import UsageError
-from .config import TrainConfig
-from .lowband import CHANNELS, LowBandPath
+from snac.nn.model import SNAC
+from snaccli.errors import UsageError
+from snaccli.training.config import TrainConfig
+from snaccli.training.lowband import CHANNELS, LowBandPath
 
 
 def initial_model(config: TrainConfig) -> SNAC:

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import SnacError
-from ..files import cause
+from snaccli.errors import SnacError
+from snaccli.io.files import cause
 
 LAST = "last.pt"
 BEST = "best.pt"

@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 
-from ..files import open_output
-from .codec import RECONSTRUCTION, TrainedCodec
-from .config import LossWeights, TrainConfig
-from .data import validation_segments
-from .noise import StepNoise
-from .processes import Processes
-from .sources import open_source
+from snaccli.io.files import open_output
+from snaccli.training.codec import RECONSTRUCTION, TrainedCodec
+from snaccli.training.config import LossWeights, TrainConfig
+from snaccli.training.data.loader import validation_segments
+from snaccli.training.data.sources import open_source
+from snaccli.training.noise import StepNoise
+from snaccli.training.processes import Processes
 
 BASELINE = "baseline_metrics.json"
 _AT_ONCE = 8  # segments

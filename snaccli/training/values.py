@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from ..errors import UsageError
+from snaccli.errors import UsageError
 
 if sys.version_info >= (3, 11):
     import tomllib

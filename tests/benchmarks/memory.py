@@ -22,8 +22,8 @@ from typing import NamedTuple
 import numpy as np
 import soundfile
 
-from snac.registry import MODELS
-from snac.snac import SNAC
+from snac.hub.registry import MODELS
+from snac.nn.model import SNAC
 
 RECORDINGS = sorted((Path(__file__).parents[2] / "examples" / "audio").glob("*.flac"))
 

@@ -26,9 +26,9 @@ import soxr
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from snac.snac import SNAC
-from snac.threads import one_thread_each
-from snac.tiles import decode_tiles, encode_tiles
+from snac.engine.threads import one_thread_each
+from snac.engine.tiles import decode_tiles, encode_tiles
+from snac.nn.model import SNAC
 from snaccli.codec import Codec, decode_file, encode_file
 from snaccli.processors import available
 from tests.published import FULL, VERSION, install, load, test_signal

@@ -19,7 +19,7 @@ from snaccli.bench.names import short_names
 from snaccli.bench.perceptual import remark
 from snaccli.bench.results import BenchResult, flat
 from snaccli.bench.statistics import RESAMPLES, ranking
-from snaccli.files import shown
+from snaccli.io.files import shown
 
 __all__ = ["to_html"]
 

@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from snac import __version__
-from snaccli.files import shown
+from snaccli.io.files import shown
 
 __all__ = ["machine_rows"]
 

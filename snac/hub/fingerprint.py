@@ -1,0 +1,76 @@
+"""A fingerprint of a model: eight bytes that differ when decoding would.
+
+A ``.snac`` file carries the fingerprint of the model that made it, so any implementation must be able to
+compute it. It is the BLAKE2b hash (RFC 7693; no key, digest of 8 bytes) of these bytes, one after the other:
+
+1. The twelve ASCII characters ``snac-model-1`` and a line feed (0x0A).
+2. What decoding needs to know and the tensors do not tell, as JSON in ASCII without any space, keys in this
+   order, whole numbers in decimal, then a line feed::
+
+       {"attn_window_size":32,"decoder_rates":[8,8,3,2],"encoder_rates":[2,3,8,8],
+        "sampling_rate":32000,"vq_strides":[8,4,2,1]}
+
+   (broken here to fit the page). ``attn_window_size`` is ``null`` for a model without attention.
+3. For each tensor of the state dict in the published form (weight norm as
+   ``parametrizations.weight.original0`` and ``original1``, never folded; persistent buffers such as
+   ``rel_pos.inv_freq`` included), in ascending order of the bytes of its name in UTF-8:
+
+   - the length of the name in bytes, as 32-bit unsigned integer, and the name in UTF-8;
+   - the number of dimensions, as 32-bit unsigned integer, and each dimension, as 64-bit unsigned integer;
+   - the values in row-major order as IEEE 754 binary32.
+
+   All integers and values are little-endian. Values of 16 bits are widened to 32, which is exact; values of
+   64 bits are rounded to nearest. The bits are hashed as they are: 0.0 and -0.0 differ.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from snac.config import ModelConfig
+
+FINGERPRINT_BYTES = 8
+_PREFIX = b"snac-model-1\n"
+_GEOMETRY = ("attn_window_size", "decoder_rates", "encoder_rates", "sampling_rate", "vq_strides")
+
+
+def fingerprint(config: ModelConfig, state_dict: Mapping[str, Tensor]) -> bytes:
+    """The 8-byte fingerprint of a model, as the text of this module defines it.
+
+    It does not depend on the order of the keys, the device, the memory layout, or on whether exactly
+    representable values are stored in 16 or 32 bits.
+
+    Args:
+        config: the model's configuration.
+        state_dict: its weights in the published form, that is before ``SNAC.fold``.
+
+    Raises:
+        ValueError: a tensor is not of floating point, or the state dict is that of a folded model.
+    """
+    digest = hashlib.blake2b(_PREFIX, digest_size=FINGERPRINT_BYTES)
+    values = config.to_dict()
+    geometry = {key: values[key] for key in _GEOMETRY}
+    digest.update(json.dumps(geometry, separators=(",", ":")).encode("ascii") + b"\n")
+    if not any(name.endswith(".parametrizations.weight.original0") for name in state_dict):
+        raise ValueError("the fingerprint is that of the published form: take it before the model is folded")
+    for encoded, name in sorted((name.encode("utf-8"), name) for name in state_dict):
+        tensor = state_dict[name]
+        if not tensor.is_floating_point():
+            raise ValueError(f"{name} is of {tensor.dtype}, not of floating point")
+        digest.update(struct.pack("<I", len(encoded)) + encoded)
+        digest.update(struct.pack(f"<I{tensor.ndim}Q", tensor.ndim, *tensor.shape))
+        digest.update(_bytes(tensor))
+    return digest.digest()
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    array = tensor.detach().to(device="cpu", dtype=torch.float32).contiguous().numpy()
+    little: np.ndarray = array.astype("<f4", copy=False)  # a copy on big-endian machines only
+    return little.reshape(-1).view(np.uint8).data

@@ -1,0 +1,317 @@
+"""``snac tokens export``: the codes of recordings as tokens for language models."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from snaccli.batch import Job, Work
+from snaccli.cli import options
+from snaccli.cli.commands import tokens
+from snaccli.cli.convert import Choices, check_streams, convert
+from snaccli.cli.plan import STREAM, OutputClashError, Plan, Sources, find_sources, is_snac, make_plan
+from snaccli.cli.ui import text
+from snaccli.cli.ui.console import Console
+from snaccli.cli.ui.progress import waiting
+from snaccli.cli.ui.report import Report
+from snaccli.errors import ExitStatus, OutputError, UsageError
+
+if TYPE_CHECKING:
+    from snaccli.tokens.transfer import Exporter, ExportResult
+
+EXAMPLES = """
+snac tokens export talk.wav                    writes talk.json: a list a level
+snac tokens export talk.snac -o talk.npz       from codes there are, as arrays
+snac tokens export recordings -o tokens        JSONL in shards, a line a recording
+snac tokens export talk.wav -m 24khz --layout interleaved --offsets --start-id 128266
+"""
+
+
+class LayoutChoice(str, Enum):
+    """How the tokens of a recording are laid out."""
+
+    nested = "nested"
+    interleaved = "interleaved"
+
+
+class FormatChoice(str, Enum):
+    """Of files of tokens."""
+
+    json = "json"
+    jsonl = "jsonl"
+    npz = "npz"
+
+
+Inputs = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="INPUT",
+        help="Audio or .snac files; folders, of which all such files are taken; or - for a .snac file on "
+        "standard input.",
+    ),
+]
+Output = Annotated[
+    str | None,
+    typer.Option(
+        "-o",
+        "--output",
+        metavar="PATH",
+        help="Write to this file, to this folder when there are several inputs, or to standard output "
+        "(-). Without it the output of a single input stands beside it.",
+    ),
+]
+FileFormat = Annotated[
+    FormatChoice | None,
+    typer.Option(
+        "--format",
+        metavar="FORMAT",
+        help="json, npz, or jsonl. By default by the ending of -o, else json for one file and jsonl, in "
+        "shards, for several.",
+    ),
+]
+Layout = Annotated[
+    LayoutChoice,
+    typer.Option("--layout", help="A list for each level, or one sequence in depth-first order."),
+]
+Levels = Annotated[
+    int | None,
+    typer.Option("--levels", min=1, metavar="N", help="The N coarsest levels only; all by default."),
+]
+Channels = Annotated[
+    options.ChannelChoice,
+    typer.Option("--channels", help="Of audio: mix all down to mono, or keep and code each by itself."),
+]
+ShardSize = Annotated[
+    int,
+    typer.Option("--shard-size", min=1, max=100_000, metavar="N", help="Recordings in a shard of JSONL."),
+]
+
+
+@dataclass(frozen=True)
+class Export:
+    """How the recordings of a run become tokens: see the options of these names."""
+
+    interleaved: bool
+    offsets: bool
+    start_id: int
+    levels: int | None
+    channels: options.ChannelChoice
+    model: str | None
+    device: options.CodingDevice
+
+
+def export(
+    context: typer.Context,
+    inputs: Inputs,
+    model: tokens.Model = None,
+    output: Output = None,
+    file_format: FileFormat = None,
+    layout: Layout = LayoutChoice.nested,
+    offsets: tokens.Offsets = False,
+    start_id: tokens.StartId = 0,
+    levels: Levels = None,
+    channels: Channels = options.ChannelChoice.mono,
+    shard_size: ShardSize = 1000,
+    force: options.Force = False,
+    skip_existing: options.SkipExisting = False,
+    jobs: options.Jobs = None,
+    device: options.Device = options.CodingDevice.auto,
+    threads: options.Threads = None,
+) -> ExitStatus:
+    """Write the codes of recordings as tokens for language models.
+
+    From .snac files, or straight from audio. docs/tokens.md describes the files, the order and the ids.
+    """
+    console: Console = context.obj
+    if layout is LayoutChoice.nested and (offsets or start_id):
+        raise UsageError("--offsets and --start-id are for one sequence: add --layout interleaved")
+    sources = _without_originals(find_sources(inputs, wanted=_is_recording, kind="audio or .snac file"))
+    form = _form(output, file_format, sources.batch)
+    interleaved = layout is LayoutChoice.interleaved
+    how = Export(interleaved, offsets, start_id, levels, channels, model, device)
+    choices = Choices(force, skip_existing, jobs, threads)
+    if form == "jsonl" and sources.batch:
+        return _export_shards(console, sources, output, shard_size, how, choices)
+    return _export_files(console, sources, make_plan(sources, output, ending=f".{form}"), how, choices)
+
+
+def _form(output: str | None, wanted: FormatChoice | None, batch: bool) -> str:
+    """The format of the output: json, jsonl or npz."""
+    ending = os.path.splitext(output or "")[1].lower().lstrip(".")
+    if wanted is not None:
+        return wanted.value
+    if batch:
+        return "jsonl"
+    if output in (None, STREAM) or os.path.isdir(str(output)) or str(output).endswith(("/", os.sep)):
+        return "json"
+    if ending not in FormatChoice.__members__:
+        raise UsageError(
+            f"{text.display(str(output))}: tokens are written as .json, .jsonl or .npz, by the ending"
+        )
+    return ending
+
+
+def _export_files(
+    console: Console, sources: Sources, plan: Plan, how: Export, choices: Choices
+) -> ExitStatus:
+    """Export each recording to a file of its own."""
+    check_streams(console, plan)
+    below = dict(sources.files)
+
+    def prepare(jobs: Sequence[Job], each: int) -> Work[ExportResult]:
+        exporter = _exporter(console, how, jobs, each)
+        return lambda job, progress: exporter.to_file(
+            job.source,
+            job.output,
+            path=_portable(below[job.source]),
+            overwrite=choices.force,
+            progress=progress,
+        )
+
+    report = Report(console, batch=plan.batch, verb="exported", line=tokens.line, total=tokens.total)
+    return convert(console, plan, report, prepare, _seconds, choices)
+
+
+def _export_shards(
+    console: Console,
+    sources: Sources,
+    folder: str | None,
+    shard_size: int,
+    how: Export,
+    choices: Choices,
+) -> ExitStatus:
+    """Export to JSONL shards in `folder`; recordings that are in its shards already are passed over."""
+    from snaccli.tokens.shards import ShardWriter
+
+    if folder is None or folder == STREAM or os.path.splitext(folder)[1].lower() == ".jsonl":
+        raise UsageError("several recordings are written as JSONL in shards; give -o a folder for them")
+    if os.path.lexists(folder) and not os.path.isdir(folder):
+        raise UsageError(f"{text.display(folder)} is a file; for several inputs -o names a folder")
+    paths = _distinct_paths(sources)
+    done = _done(folder, how, sources, choices)
+    jobs = [Job(source, os.path.join(folder, "")) for source, path in paths.items() if path not in done]
+    if len(jobs) < len(paths):
+        console.note(f"{len(paths) - len(jobs)} of {text.count(len(paths), 'recording')} are there already")
+    plan = Plan(jobs, True, sources.problems, sources.remarks)
+    report = Report(console, batch=True, verb="exported", line=tokens.line, total=tokens.total)
+    with ShardWriter(folder, shard_size, fresh=choices.force) as shards:
+
+        def prepare(jobs: Sequence[Job], each: int) -> Work[ExportResult]:
+            return _line_writer(_exporter(console, how, jobs, each), paths, shards.write)
+
+        return convert(console, plan, report, prepare, _seconds, choices)
+
+
+def _line_writer(
+    exporter: Exporter, paths: dict[str, str], write: Callable[[bytes], str]
+) -> Work[ExportResult]:
+    import time
+
+    from snaccli.tokens.writing import to_json
+
+    def work(job: Job, progress: Callable[[float], None]) -> ExportResult:
+        started = time.perf_counter()
+        recording = exporter.recording(job.source, paths[job.source], progress)
+        line = to_json(recording, exporter.form)
+        return exporter.result(recording, job.source, write(line), len(line), started)
+
+    return work
+
+
+def _distinct_paths(sources: Sources) -> dict[str, str]:
+    """The name of each recording within the shards."""
+    paths: dict[str, str] = {}
+    owners: dict[str, str] = {}
+    for source, below in sources.files:
+        path = _portable(below)
+        if owners.setdefault(path, source) != source:
+            raise OutputClashError(
+                f"{text.display(owners[path])} and {text.display(source)} would both be called "
+                f"{text.display(path)}; name the folder that holds both, or give each a folder of shards"
+            )
+        paths[source] = path
+    return paths
+
+
+def _done(folder: str, how: Export, sources: Sources, choices: Choices) -> set[str]:
+    """The paths of recordings that need not be exported again.
+
+    Raises:
+        OutputError: there are shards, and neither resuming nor overwriting was asked for.
+        TokenFileError: they hold tokens of another kind.
+    """
+    from snac.hub.registry import DEFAULT_MODEL, resolve
+    from snaccli.tokens.shards import existing, paths_done
+
+    if choices.force or not existing(folder):
+        return set()
+    if not choices.skip_existing:
+        raise OutputError(
+            f"{text.display(folder)} holds shards already: --skip-existing goes on with them, -f replaces "
+            "them"
+        )
+    facts: dict[str, Any] = {"layout": "interleaved" if how.interleaved else "nested"}
+    if how.interleaved:
+        facts |= {"offsets": how.offsets, "start_id": how.start_id}
+    if how.model is not None or not any(is_snac(source) for source, _ in sources.files):
+        facts["model"] = resolve(how.model or DEFAULT_MODEL).name
+    return paths_done(folder, facts)
+
+
+def _exporter(console: Console, how: Export, jobs: Sequence[Job], threads: int) -> Exporter:
+    """What exports recordings, its model loaded where it is known before the first file is read."""
+    with waiting(console, "loading the model"):
+        from snaccli.tokens.models import Models
+        from snaccli.tokens.recording import Form
+        from snaccli.tokens.transfer import Exporter
+
+        models = Models(how.model, device=how.device.value, threads=threads)
+        if how.model is not None or any(not is_snac(job.source) for job in jobs if job.source != STREAM):
+            codec = models.for_audio()
+            console.detail(f"model {codec.name}, fingerprint {codec.fingerprint}, on {codec.device}")
+    form = Form(how.interleaved, how.offsets, how.start_id)
+    return Exporter(models, form, how.levels, how.channels.value)
+
+
+def _is_recording(name: str) -> bool:
+    from snaccli.audio import is_audio_name
+
+    return is_snac(name) or is_audio_name(name)
+
+
+def _without_originals(sources: Sources) -> Sources:
+    """Of a recording and the .snac file made of it, both there, only the latter: its codes are the same."""
+    coded = {os.path.splitext(source)[0] for source, _ in sources.files if is_snac(source)}
+    kept = [
+        (source, below)
+        for source, below in sources.files
+        if is_snac(source) or os.path.splitext(source)[0] not in coded
+    ]
+    if left := len(sources.files) - len(kept):
+        verb = "is" if left == 1 else "are"
+        sources.remarks.append(f"{text.count(left, 'audio file')} {verb} left out, whose .snac file is taken")
+    sources.files = kept
+    return sources
+
+
+def _portable(path: str) -> str:
+    return path.replace(os.sep, "/")
+
+
+def _seconds(job: Job) -> float | None:
+    if job.source == STREAM:
+        return None
+    if is_snac(job.source):
+        from snaccli.container import read_header
+
+        with open(job.source, "rb") as file:
+            header = read_header(file).header
+        return header.samples / header.sample_rate
+    from snaccli.audio import probe
+
+    return probe(job.source).duration_s

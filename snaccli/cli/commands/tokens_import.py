@@ -1,0 +1,130 @@
+"""``snac tokens import``: tokens of language models back into ``.snac`` files or audio."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from snaccli.batch import Job, Work
+from snaccli.cli import options
+from snaccli.cli.commands import tokens
+from snaccli.cli.convert import Choices, check_streams, convert
+from snaccli.cli.plan import Sources, find_sources, make_plan
+from snaccli.cli.ui.console import Console
+from snaccli.cli.ui.report import Report
+from snaccli.errors import ExitStatus, SnacError, UsageError
+
+if TYPE_CHECKING:
+    from snaccli.tokens.reading import Line
+    from snaccli.tokens.transfer import Importer, ImportResult
+
+EXAMPLES = """
+snac tokens import talk.json                   writes talk.snac
+snac tokens import talk.npz -o talk.wav        or audio, by the ending
+snac tokens import tokens -o coded             every recording of JSONL shards
+snac tokens import ids.json -m 24khz --offsets --start-id 128266 -o said.wav
+"""
+
+Inputs = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="INPUT",
+        help="Files of tokens, .npz, .json or .jsonl; folders, of which all such files are taken; or - "
+        "for standard input.",
+    ),
+]
+AudioFormat = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        metavar="ENDING",
+        help="snac, or wav, flac, opus, ... for outputs whose names you do not give; snac by default.",
+    ),
+]
+
+
+def import_tokens(
+    context: typer.Context,
+    inputs: Inputs,
+    model: tokens.Model = None,
+    output: options.Output = None,
+    audio_format: AudioFormat = None,
+    offsets: tokens.Offsets = False,
+    start_id: tokens.StartId = 0,
+    force: options.Force = False,
+    skip_existing: options.SkipExisting = False,
+    jobs: options.Jobs = None,
+    device: options.Device = options.CodingDevice.auto,
+    threads: options.Threads = None,
+) -> ExitStatus:
+    """Turn tokens back into .snac files, or into audio.
+
+    What a file says of itself counts; --offsets and --start-id are for files that say nothing, such as a bare
+    list of the ids that a language model generated.
+    """
+    console: Console = context.obj
+    sources = find_sources(inputs, wanted=_is_tokens, kind=".npz, .json or .jsonl file")
+    lines = _lines(sources)
+    if lines and output is None:
+        raise UsageError("the recordings of a JSONL file need a folder: give it with -o")
+    ending = "." + (audio_format or "snac").lower().lstrip(".")
+    plan = make_plan(sources, output, ending=ending)
+    check_streams(console, plan)
+
+    def prepare(_: Sequence[Job], each: int) -> Work[ImportResult]:
+        from snaccli.tokens.models import Models
+        from snaccli.tokens.recording import Form
+        from snaccli.tokens.transfer import Importer
+
+        models = Models(model, device=device.value, threads=each)
+        return _work(Importer(models, Form(True, offsets, start_id), audio_format, force), lines)
+
+    report = Report(console, batch=plan.batch, verb="imported", line=tokens.line, total=tokens.total)
+    choices = Choices(force, skip_existing, jobs, threads)
+    return convert(console, plan, report, prepare, lambda job: None, choices)
+
+
+def _work(importer: Importer, lines: dict[str, tuple[str, Line]]) -> Work[ImportResult]:
+    """What imports a file, or one of the lines that stand for recordings of a file."""
+
+    def work(job: Job, progress: Callable[[float], None]) -> ImportResult:
+        if job.source in lines:
+            path, line = lines[job.source]
+            return importer.from_line(path, line, job.output, progress=progress)
+        return importer.from_file(job.source, job.output, progress=progress)
+
+    return work
+
+
+def _is_tokens(name: str) -> bool:
+    return name.lower().endswith((".npz", ".json", ".jsonl"))
+
+
+def _lines(sources: Sources) -> dict[str, tuple[str, Line]]:
+    """Put the recordings of JSONL files in the place of these, each by the name ``FILE:LINE``."""
+    from snaccli.tokens.reading import lines, safe_path
+
+    found: dict[str, tuple[str, Line]] = {}
+    files: list[tuple[str, str]] = []
+    for source, below in sources.files:
+        if not source.lower().endswith(".jsonl"):
+            files.append((source, below))
+            continue
+        sources.batch = True
+        try:
+            for line in lines(source):
+                name = f"{source}:{line.number}"
+                try:
+                    path = safe_path(line.path) or f"{os.path.splitext(below)[0]}-{line.number:06d}.json"
+                except SnacError as error:
+                    sources.problems.append((name, error))
+                    continue
+                files.append((name, path))
+                found[name] = source, line
+        except SnacError as error:
+            sources.problems.append((source, error))
+    sources.files = files
+    return found

@@ -1,0 +1,156 @@
+"""The streams of one run of the command line, and what may be written to each of them.
+
+Results go to standard output, everything else to standard error. The streams are handed in, so that a
+test can call the command line as a function.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, TextIO
+
+from snaccli.cli.ui.text import explain
+from snaccli.errors import ExitStatus, UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console as RichConsole
+    from rich.console import RenderableType
+
+__all__ = ["Console"]
+
+
+class Console:
+    """Standard output and error of one run, with the flags that say how much to write to them."""
+
+    def __init__(
+        self,
+        stdout: TextIO | None = None,
+        stderr: TextIO | None = None,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        self.stdout: TextIO = stdout or sys.stdout or io.StringIO()  # sys.stdout is None after >&-
+        self.stderr: TextIO = stderr or sys.stderr or io.StringIO()
+        self.environ = os.environ if environ is None else environ
+        self.quiet = False
+        self.verbose = False
+        self.json = False
+        self.debug = False
+        self._live: tuple[RichConsole, AbstractContextManager[object]] | None = None
+
+    @property
+    def interactive(self) -> bool:
+        """Whether standard error is a terminal on which a bar can be redrawn."""
+        return self.stderr.isatty() and self.environ.get("TERM", "") not in ("dumb", "unknown")
+
+    def note(self, text: str) -> None:
+        """Tell how the work goes: to standard error, unless quiet."""
+        if not self.quiet:
+            self._write_error(text)
+
+    def detail(self, text: str) -> None:
+        """Tell what only ``--verbose`` asks for."""
+        if self.verbose:
+            self.note(text)
+
+    def error(self, error: BaseException, subject: str | None = None) -> None:
+        """Tell of an error on one line; with ``--debug`` after its traceback."""
+        if self.debug:
+            self._write_error("".join(traceback.format_exception(error)).rstrip())
+        self.complain(explain(error, subject))
+
+    def complain(self, text: str) -> None:
+        """Tell of an error on one line, quiet or not."""
+        self._write_error(f"snac: {text}")
+
+    def result(self, text: str) -> None:
+        """Write a line of the result to standard output; nothing with ``--json``."""
+        if not self.json:
+            self.print(text)
+
+    def print(self, text: str) -> None:
+        """Write `text` and a line end to standard output."""
+        _write(self.stdout, text)
+
+    def emit(self, value: Any) -> None:
+        """Write `value` as JSON to standard output; nothing without ``--json``."""
+        if self.json:
+            self.print(json.dumps(value, indent=2))
+
+    def table(self, table: RenderableType) -> None:
+        """Write a rich table to standard output; nothing with ``--json``."""
+        if not self.json:
+            self.rich(self.stdout).print(table)
+
+    def rich(self, stream: TextIO, *, terminal: bool | None = None) -> RichConsole:
+        """Return a rich console on `stream`; imported here, because most runs do without."""
+        from rich.console import Console as RichConsole
+
+        width = None if stream.isatty() else _columns(self.environ)
+        return RichConsole(
+            file=stream,
+            force_terminal=terminal,
+            width=width,
+            markup=False,
+            highlight=False,
+            emoji=False,
+            _environ=self.environ,
+        )
+
+    @contextlib.contextmanager
+    def live(self, rich: RichConsole, lock: AbstractContextManager[object]) -> Iterator[None]:
+        """Write notes and errors above the bars that are drawn on `rich`, always holding `lock`."""
+        self._live = rich, lock
+        try:
+            yield
+        finally:
+            self._live = None
+
+    def _write_error(self, text: str) -> None:
+        if self._live is not None:
+            rich, lock = self._live
+            with lock:
+                rich.print(text, soft_wrap=True)
+        else:
+            # A broken standard error must not end the work: there is nobody left to tell.
+            with contextlib.suppress(OSError, ValueError):
+                _write(self.stderr, text)
+
+    @contextlib.contextmanager
+    def as_standard_streams(self) -> Iterator[None]:
+        """Let what is printed in the usual way go to the streams of this console."""
+        with contextlib.redirect_stdout(self.stdout), contextlib.redirect_stderr(self.stderr):
+            yield
+
+    def attempt(self, work: Callable[[], int]) -> int:
+        """Return the exit status of `work`; whatever ends it early is told of on one line."""
+        try:
+            status = work()
+            self.stdout.flush()
+            return status
+        except KeyboardInterrupt as interrupt:
+            self.complain(str(interrupt) or "interrupted")
+            return getattr(interrupt, "status", ExitStatus.INTERRUPTED)
+        except BrokenPipeError:  # the reader has gone away, as head does: its choice, not an error
+            return ExitStatus.FAILED
+        except Exception as error:
+            self.error(error)
+            return ExitStatus.USAGE if isinstance(error, UsageError) else ExitStatus.FAILED
+
+
+def _columns(environ: Mapping[str, str]) -> int:
+    # Tables that go to a file or a pipe are not folded to a width that nobody sees.
+    columns = environ.get("COLUMNS", "")
+    return int(columns) if columns.isdigit() and int(columns) > 0 else 160
+
+
+def _write(stream: TextIO, text: str) -> None:
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+    stream.flush()

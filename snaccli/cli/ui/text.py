@@ -1,0 +1,140 @@
+"""How names, errors and quantities are worded on one line of a terminal."""
+
+from __future__ import annotations
+
+import os
+
+from snaccli.errors import SnacError
+
+__all__ = ["arrow", "bitrate", "clock", "count", "display", "explain", "joined", "size", "speed", "usage"]
+
+
+def display(path: str | os.PathLike[str], *, stream: str = "standard input") -> str:
+    """Return a file name that is safe to print: one line, no control codes, no bytes that are not text.
+
+    ``-`` is shown as `stream`.
+
+    >>> display("two\\nlines")
+    'two\\\\nlines'
+    """
+    text = os.fspath(path)
+    if text == "-":
+        return stream
+    return _printable(text)
+
+
+def _printable(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(_escape(character) for character in text)
+
+
+def _escape(character: str) -> str:
+    if character.isprintable():
+        return character
+    if 0xDC80 <= ord(character) <= 0xDCFF:  # a byte of the name that is not UTF-8, as Python smuggles it
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def arrow(source: str, output: str) -> str:
+    """Return ``song.wav -> song.snac``."""
+    return f"{display(source)} -> {display(output, stream='standard output')}"
+
+
+def joined(*parts: str) -> str:
+    """Return what is told of a file or of a run, as one line; empty parts are left out."""
+    return "  ".join(part for part in parts if part)
+
+
+def explain(error: BaseException, subject: str | None = None) -> str:
+    """Return the one line that tells the user of `error`.
+
+    It is led by `subject`, the name of the file at fault, unless the error begins with it already.
+    """
+    text = _printable(" ".join(_words(error).split()))
+    if subject is None:
+        return text
+    from snaccli.io.files import shown
+
+    name = display(subject)
+    for own in (name, shown(subject)):
+        text = text.removeprefix(f"{own}: ").replace(f"cannot read {own}: ", "cannot be read: ", 1)
+        if text.startswith(f"{own} "):
+            return text
+    return f"{name}: {text}"
+
+
+def _words(error: BaseException) -> str:
+    if isinstance(error, SnacError):
+        return str(error)
+    if isinstance(error, OSError):
+        from snaccli.io.files import cause
+
+        named = error.filename is not None
+        return f"{display(os.fsdecode(error.filename))}: {cause(error)}" if named else cause(error)
+    if isinstance(error, MemoryError):
+        return "not enough memory: close other programs, or use fewer --jobs"
+    what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return f"this is a defect of snac: {what}: run again with --debug and report the traceback"
+
+
+def usage(message: str) -> str:
+    """Return what the parser of the command line complains of, as one line in the manner of the others."""
+    text = _printable(" ".join(message.split())).rstrip(".")
+    return text[:1].lower() + text[1:]
+
+
+def clock(seconds: float) -> str:
+    """Return a length of time: ``4.2 s`` below a minute, ``3:25`` or ``1:02:03`` above.
+
+    >>> clock(4.2), clock(59.97), clock(205), clock(3723.4)
+    ('4.2 s', '1:00', '3:25', '1:02:03')
+    """
+    if round(seconds, 1) < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def size(amount: int) -> str:
+    """Return a number of bytes in decimal units: ``812 B``, ``36.4 kB``, ``1.2 MB``.
+
+    >>> size(812), size(36_400), size(999_950), size(1_234_567_890)
+    ('812 B', '36.4 kB', '1.0 MB', '1.2 GB')
+    """
+    if amount < 1000:
+        return f"{amount} B"
+    scaled = float(amount)
+    for unit in ("kB", "MB", "GB"):
+        scaled /= 1000
+        if round(scaled, 1) < 1000:
+            return f"{scaled:.1f} {unit}"
+    return f"{scaled / 1000:.1f} TB"
+
+
+def bitrate(bits_per_second: float) -> str:
+    """Return a bit rate in kbit/s with three figures.
+
+    >>> bitrate(1423), bitrate(984), bitrate(64_000)
+    ('1.42 kbit/s', '0.98 kbit/s', '64.00 kbit/s')
+    """
+    return f"{bits_per_second / 1000:.2f} kbit/s"
+
+
+def speed(audio_seconds: float, wall_seconds: float) -> str:
+    """Return how many times faster than playing it the work was.
+
+    >>> speed(36, 2), speed(1, 2), speed(1, 0)
+    ('18x real time', '0.5x real time', '')
+    """
+    if wall_seconds <= 0 or audio_seconds <= 0:
+        return ""
+    factor = audio_seconds / wall_seconds
+    return f"{factor:.0f}x real time" if factor >= 9.95 else f"{factor:.1f}x real time"
+
+
+def count(number: int, noun: str) -> str:
+    """Return ``1 file`` or ``3 files``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,9 +1,0 @@
-"""Data sets for training: folders of recordings in, train/ and val/ with a manifest out. Knows no torch."""
-
-from __future__ import annotations
-
-from snaccli.data.manifest import MANIFEST, SPLITS, Row, read_rows
-from snaccli.data.prepare import Settings, prepare
-from snaccli.data.summary import Summary
-
-__all__ = ["MANIFEST", "SPLITS", "Row", "Settings", "Summary", "prepare", "read_rows"]

@@ -1,0 +1,301 @@
+"""Making a data set: every recording checked, put on its side, linked or converted, and written down."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import shutil
+import threading
+from array import array
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as NotYet
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from snaccli.errors import UsageError
+from snaccli.io.files import make_folder, open_output, shown
+from snaccli.training.data.convert import Cancelled, Converter
+from snaccli.training.data.manifest import (
+    MANIFEST,
+    SPLITS,
+    DatasetError,
+    Manifest,
+    Row,
+    identity,
+    read_rows,
+)
+from snaccli.training.data.summary import Summary
+from snaccli.training.data.walking import Found, check_inputs, walk
+
+__all__ = ["Settings", "prepare"]
+
+SETTINGS = "dataset.json"
+_WORK = ".work"
+_AHEAD = 8  # recordings a worker that may wait for their turn in the manifest
+
+Progress = Callable[[int, int, "Row | None"], None]
+Remark = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a data set is made; kept in it, since its recordings must all be made alike.
+
+    Attributes:
+        rate: Hz of what training reads.
+        val_percent: share of the recordings that go to val/.
+        split_by: ``recording``, or ``folder`` to keep each folder on one side.
+        link: link every recording that can be read as it is, instead of converting it.
+        min_seconds: shorter recordings are refused.
+        max_clipping: share of clipped samples above which a recording is refused.
+    """
+
+    rate: int = 24000
+    val_percent: float = 5.0
+    split_by: str = "recording"
+    link: bool = False
+    min_seconds: float = 0.5
+    max_clipping: float = 0.01
+
+
+def prepare(
+    inputs: Sequence[str],
+    output: str | Path,
+    settings: Settings,
+    *,
+    workers: int = 1,
+    progress: Progress = lambda done, total, row: None,
+    remark: Remark = lambda text: None,
+) -> Summary:
+    """Makes a data set of the recordings below `inputs`, or brings it up to date.
+
+    The manifest grows by a line a recording, so what was interrupted goes on where it stopped. Recordings
+    that have changed since are made again; those that are gone from an input named again leave the data
+    set. Memory: eight bytes a recording, whatever its length.
+
+    Args:
+        inputs: folders, or files. A folder with train/ and val/ in it keeps that split.
+        output: folder of the data set; made if missing.
+        settings: as they were, where the data set exists.
+        workers: recordings at a time.
+        progress: called with the recordings done, those in all, and the row that was just written.
+        remark: told of folders and links that were left out.
+
+    Raises:
+        UsageError: the inputs and the output do not fit together, or the settings are not as they were.
+        DatasetError: no recording can be used, or the manifest is damaged.
+        OutputError: the disk refuses to write.
+    """
+    folder = Path(output)
+    check_inputs(inputs, str(folder))
+    _check_settings(folder, settings)
+    shutil.rmtree(folder / _WORK, ignore_errors=True)  # what a killed run has left
+    manifest = Manifest(folder / MANIFEST)
+    try:
+        known = _Known(folder / MANIFEST)
+        _add_rows(inputs, folder, settings, manifest, known, workers, progress, remark)
+        _settle(inputs, folder, manifest, known)
+    finally:
+        manifest.close()
+        shutil.rmtree(folder / _WORK, ignore_errors=True)
+    summary = Summary.of((row for _, row in read_rows(folder / MANIFEST)), settings.rate)
+    summary.write(folder)
+    if not summary.recordings["train"]:
+        raise DatasetError(_nothing(summary, folder))
+    return summary
+
+
+def _nothing(summary: Summary, folder: Path) -> str:
+    refused = sum(summary.refused.values())
+    if not refused:
+        return "no audio files there: nothing to train on"
+    source, problem = summary.examples[0]
+    return f"nothing to train on: all {refused} recordings were refused, {shown(source)} as {problem}"
+
+
+def _check_settings(folder: Path, settings: Settings) -> None:
+    """Writes the settings of a new data set; compares those of one that is there."""
+    path = folder / SETTINGS
+    try:
+        former = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        if folder.is_dir() and any(folder.iterdir()):
+            raise UsageError(f"{shown(folder)} holds other files: choose a new folder with -o") from None
+        make_folder(folder)
+        with open_output(path) as out:
+            out.write((json.dumps(dataclasses.asdict(settings), indent=2) + "\n").encode())
+        return
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"{shown(path)} cannot be read ({error}): choose a new folder with -o") from None
+    for name, value in dataclasses.asdict(settings).items():
+        before = former.get(name) if isinstance(former, dict) else None
+        if before != value:
+            raise UsageError(
+                f"{shown(folder)} was prepared with {name} {before}, not {value}: give the same, or a new -o"
+            )
+
+
+class _Known:
+    """Which recordings the manifest has already: eight bytes each, and one bit whether it was met again."""
+
+    def __init__(self, path: Path) -> None:
+        found = array("Q", (row.identity for _, row in read_rows(path)))
+        identities = np.frombuffer(found, dtype=np.uint64) if found else np.empty(0, np.uint64)
+        self._order = np.argsort(identities, kind="stable")
+        self._sorted = identities[self._order]
+        self.met = np.zeros(len(identities), dtype=bool)
+
+    def meet(self, wanted: int) -> bool:
+        """Whether the recording is known as it is; notes that it is there still."""
+        place = int(np.searchsorted(self._sorted, np.uint64(wanted)))
+        if place == len(self._sorted) or int(self._sorted[place]) != wanted:
+            return False
+        self.met[self._order[place]] = True
+        return True
+
+
+def _add_rows(
+    inputs: Sequence[str],
+    folder: Path,
+    settings: Settings,
+    manifest: Manifest,
+    known: _Known,
+    workers: int,
+    progress: Progress,
+    remark: Remark,
+) -> None:
+    total = sum(1 for _ in walk(inputs, str(folder)))
+    progress(0, total, None)
+    stop = threading.Event()
+    convert = Converter(folder, folder / _WORK, settings.rate, settings.link, stop)
+
+    def work(found: Found) -> Row | None:
+        try:
+            status = os.stat(found.path)
+            size, modified = status.st_size, status.st_mtime_ns
+        except OSError:
+            size, modified = 0, 0  # the reader says why
+        if known.meet(identity(found.path, size, modified)):
+            return None
+        return _row(found, size, modified, settings, convert)
+
+    with _stopping(stop):
+        rows = _in_order(work, walk(inputs, str(folder), remark), workers, stop)
+        for done, row in enumerate(rows, 1):
+            if row is not None:
+                manifest.append(row)
+            progress(done, total, row)
+
+
+def _row(found: Found, size: int, modified: int, settings: Settings, convert: Converter) -> Row:
+    def decide(digest: str) -> tuple[str, str]:
+        key = digest if settings.split_by == "recording" else _hash(found.folder)
+        below = int(key, 16) < settings.val_percent / 100 * 2**64
+        return key, found.split or ("val" if below else "train")
+
+    row = Row(found.path, size, modified)
+    return convert(row, decide, min_seconds=settings.min_seconds, max_clipping=settings.max_clipping)
+
+
+def _hash(text: str) -> str:
+    return f"{identity(text, 0, 0):016x}"
+
+
+@contextlib.contextmanager
+def _stopping(stop: threading.Event) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        stop.set()
+
+
+def _in_order(
+    work: Callable[[Found], Row | None], items: Iterator[Found], workers: int, stop: threading.Event
+) -> Iterator[Row | None]:
+    """What `work` makes of each item, in their order, some ahead of time; takes items as it goes."""
+    waiting: deque[Future[Row | None]] = deque()
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="prepare")
+    try:
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) >= _AHEAD * workers:
+                yield _result(waiting.popleft())
+        while waiting:
+            yield _result(waiting.popleft())
+    finally:
+        stop.set()
+        with contextlib.suppress(Cancelled):
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _result(future: Future[Row | None]) -> Row | None:
+    while True:  # a wait without a limit cannot be interrupted from the keyboard on Windows
+        try:
+            return future.result(timeout=0.2)
+        except NotYet:
+            if future.done():
+                return future.result()
+
+
+def _settle(inputs: Sequence[str], folder: Path, manifest: Manifest, known: _Known) -> None:
+    """Drops what is gone or has changed, and sees to it that there is something to validate on."""
+    roots = [os.path.abspath(name) for name in inputs]
+    gone = ~known.met
+    for index, (_, row) in enumerate(read_rows(manifest.path)):
+        if index >= len(gone):
+            break
+        gone[index] &= any(row.source == root or row.source.startswith(root + os.sep) for root in roots)
+    moved = _key_for_validation(_kept(manifest.path, gone))
+    if not gone.any() and moved is None:
+        return
+
+    def rows() -> Iterator[Row]:
+        for index, (_, row) in enumerate(read_rows(manifest.path)):
+            if index < len(gone) and gone[index]:
+                dropped.append(row.file)
+            elif row.split == "train" and row.key == moved:
+                yield _moved(row, folder)
+            else:
+                yield row
+
+    dropped: list[str | None] = []
+    manifest.rewrite(rows())
+    for file in dropped:
+        if file is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(folder / file)
+
+
+def _kept(path: Path, gone: np.ndarray) -> Iterator[Row]:
+    for index, (_, row) in enumerate(read_rows(path)):
+        if index >= len(gone) or not gone[index]:
+            yield row
+
+
+def _key_for_validation(rows: Iterator[Row]) -> str | None:
+    """The key that moves to val/ where the hash has put none there and there are several to choose from."""
+    lowest: str | None = None
+    several = False
+    for row in rows:
+        if row.split == "val":
+            return None
+        if row.split == "train":
+            several = several or (lowest is not None and row.key != lowest)
+            lowest = row.key if lowest is None else min(lowest, row.key)
+    return lowest if several else None
+
+
+def _moved(row: Row, folder: Path) -> Row:
+    assert row.file is not None
+    file = SPLITS[1] + row.file.removeprefix(SPLITS[0])
+    make_folder((folder / file).parent)
+    # A rewrite that was interrupted may have moved it already.
+    with contextlib.suppress(FileNotFoundError):
+        os.replace(folder / row.file, folder / file)
+    return dataclasses.replace(row, split=SPLITS[1], file=file)
