@@ -167,6 +167,66 @@ def test_a_run_goes_on_where_it_was(folder, model):
     assert shards() == {"tokens-00000.jsonl": 6}
 
 
+@pytest.fixture(scope="module")
+def other_weights(tmp_path_factory):
+    """A model of the same name and shape as the tiny one, with other weights."""
+    import torch
+
+    from snac.hub.checkpoint import save_checkpoint
+    from snac.nn.model import SNAC
+
+    torch.manual_seed(1)
+    shape = {"encoder_rates": (4, 8), "decoder_rates": (8, 4), "vq_strides": (8, 4, 2, 1)}
+    model = SNAC(16000, 8, decoder_dim=32, attn_window_size=None, codebook_size=256, **shape)
+    return save_checkpoint(tmp_path_factory.mktemp("other") / "tiny", model.config, model.state_dict())
+
+
+def test_no_run_goes_on_with_tokens_of_another_kind(model, other_weights):
+    for n in range(3):
+        write(f"in/{n}.wav", channels=1 + n % 2, seed=n)
+    export = ["tokens", "export", "in", "-m", model]
+    assert call(*export, "-o", "out", "-q") == (0, "", "")
+    assert call(*export, "-o", "kept", "--channels", "keep", "-q") == (0, "", "")
+    assert {path: record.get("mixed_from") for path, record in records().items()} == {
+        "0.wav": None,
+        "1.wav": 2,
+        "2.wav": None,
+    }
+    write("in/new.wav", seed=9)
+    before = sorted(os.walk("."))
+    for folder, change, told in (
+        ("out", ["-m", str(other_weights)], "fingerprint"),
+        ("out", ["--levels", "2"], "strides [8, 4, 2, 1], not [8, 4]"),
+        ("out", ["--channels", "keep"], "mixed_from 2, not None"),
+        ("kept", [], "channels 2, not 1"),
+    ):
+        status, out, err = call(*export, "-o", folder, "--skip-existing", *change)
+        assert (status, out, err.count("\n")) == (1, "", 1), err
+        assert told in err
+        assert "choose another folder, or the same options" in err
+        assert sorted(os.walk(".")) == before
+    assert call(*export, "-o", "out", "-q", "--skip-existing") == (0, "", "")
+    assert call(*export, "-o", "kept", "-q", "--skip-existing", "--channels", "keep") == (0, "", "")
+    assert len(records()) == len(records("kept")) == 4
+
+
+def test_coded_files_go_on_by_what_their_headers_say(model, other_weights):
+    write("in/0.wav")
+    write("in/1.wav", seed=1)
+    assert call("encode", "in/0.wav", "-m", model, "-q", "-o", "coded/0.snac") == (0, "", "")
+    assert call("encode", "in/1.wav", "-m", str(other_weights), "-q", "-o", "coded/1.snac") == (0, "", "")
+    export = ["tokens", "export", "coded", "-o", "out", "-m", model, "--skip-existing"]
+    assert call(*export)[0] == 1  # the second is of other weights
+    assert len(records()) == 1
+    assert call("encode", "in/1.wav", "-m", model, "-q", "-o", "coded/1.snac", "-f") == (0, "", "")
+    assert call(*export, "-q") == (0, "", "")
+    assert len(records()) == 2
+    assert call("encode", "in/0.wav", "-m", str(other_weights), "-q", "-o", "coded/0.snac", "-f")[0] == 0
+    status, _, err = call(*export)
+    assert (status, err.count("\n")) == (1, 1)
+    assert "holds tokens of fingerprint" in err
+
+
 def test_an_interrupt_leaves_whole_lines_to_go_on_from(folder, model, monkeypatch):
     from snaccli.tokens import transfer
 

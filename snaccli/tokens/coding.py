@@ -92,7 +92,14 @@ def from_audio(
             downmix(blocks) if mono else blocks, reader.rate, 1 if mono else reader.channels
         )
     return Recording(
-        codes.coarsest(used), codec.name, codec.fingerprint, codec.rate, reader.rate, samples, path
+        codes.coarsest(used),
+        codec.name,
+        codec.fingerprint,
+        codec.rate,
+        reader.rate,
+        samples,
+        path,
+        reader.channels if mono else None,
     )
 
 

@@ -17,7 +17,17 @@ from snaccli.io.files import open_input
 from snaccli.tokens.errors import TokenFileError, TokenRangeError
 from snaccli.tokens.recording import MAX_CHANNELS, MAX_LEVELS, MAX_TOKENS, Draft, Ids, checked_facts
 
-__all__ = ["MAX_JSON_BYTES", "MAX_LINES", "Line", "lines", "parse", "read", "read_line", "safe_path"]
+__all__ = [
+    "HEAD_BYTES",
+    "MAX_JSON_BYTES",
+    "MAX_LINES",
+    "Line",
+    "lines",
+    "parse",
+    "read",
+    "read_line",
+    "safe_path",
+]
 
 MAX_JSON_BYTES = 32 << 20  # reading takes up to fifteen times as much memory
 MAX_LINES = 100_000  # of a JSONL file: each becomes a job
@@ -69,7 +79,7 @@ def lines(source: str | Path) -> Iterator[Line]:
     """
     with open_input(source, error=TokenFileError) as file:
         number = offset = 0
-        while start := file.readline(_HEAD_BYTES):
+        while start := file.readline(HEAD_BYTES):
             number, size, piece = number + 1, len(start), start
             while piece and not piece.endswith(b"\n"):
                 piece = file.readline(1 << 20)
@@ -81,7 +91,7 @@ def lines(source: str | Path) -> Iterator[Line]:
             offset += size
 
 
-_HEAD_BYTES = 32 << 10  # more than a path of 4,096 characters takes
+HEAD_BYTES = 32 << 10  # more than a path of 4,096 characters takes
 
 
 def _path(start: bytes, number: int) -> str:

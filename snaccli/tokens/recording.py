@@ -39,6 +39,7 @@ class Recording:
         rate: of the recording, Hz.
         samples: of it, a channel.
         path: what the recording is called: a relative path with ``/``, or a file's name.
+        mixed_from: channels of the audio that were mixed down to one; None where none were.
     """
 
     codes: Codes
@@ -48,6 +49,7 @@ class Recording:
     rate: int
     samples: int
     path: str = ""
+    mixed_from: int | None = None
 
     @property
     def duration_s(self) -> float:

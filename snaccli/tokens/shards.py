@@ -10,16 +10,17 @@ import json
 import os
 import re
 import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
 
 from snaccli.errors import OutputError
-from snaccli.io.files import OutputFile, open_output, shown
+from snaccli.io.files import OutputFile, open_input, open_output, shown
 from snaccli.tokens.errors import TokenFileError
-from snaccli.tokens.reading import MAX_JSON_BYTES, lines
+from snaccli.tokens.reading import HEAD_BYTES, lines
 
-__all__ = ["ShardWriter", "existing", "paths_done"]
+__all__ = ["Facts", "ShardWriter", "existing", "heads", "paths_done"]
 
 _NAME = re.compile(r"tokens-(\d{5,9})\.jsonl", re.ASCII)
 
@@ -35,40 +36,64 @@ def existing(folder: str) -> list[str]:
     return [os.path.join(folder, name) for _, name in names]
 
 
-def paths_done(folder: str, facts: dict[str, Any]) -> set[str]:
+Facts = dict[str, Any]
+
+
+def paths_done(folder: str, expected: Callable[[str], Sequence[Facts]]) -> set[str]:
     """The paths of all recordings in a folder's shards.
 
     Args:
         folder: where the shards are.
-        facts: what each shard's first recording must say too, for a run to go on with them.
+        expected: gives what the record of a path may say, as one or several sets of facts: the record must
+            agree with every fact of one of them.
 
     Raises:
-        TokenFileError: a shard is none, or holds tokens of another kind.
+        TokenFileError: a shard is none, or a record is of another kind: of other weights, levels, channels
+            or ids than this run would write.
     """
     done: set[str] = set()
     for shard in existing(folder):
-        for number, line in enumerate(lines(shard)):
-            if number == 0:
-                _check_kind(shard, line.size, facts)
-            done.add(line.path)
+        for found in heads(shard):
+            path = found.get("path", "")
+            _check_kind(shard, found, expected(path))
+            done.add(path)
     return done
 
 
-def _check_kind(shard: str, size: int, facts: dict[str, Any]) -> None:
-    try:
-        if size > MAX_JSON_BYTES:
-            raise ValueError
-        with open(shard, "rb") as file:
-            value = json.loads(file.readline(size))
-        found = {name: value.get(name) for name in facts}
-    except (OSError, ValueError, RecursionError, AttributeError):
-        raise TokenFileError(f"{shown(shard)} holds no recordings' tokens; choose another folder") from None
-    for name, wanted in facts.items():
-        if found[name] != wanted:
-            raise TokenFileError(
-                f"{shown(shard)} holds tokens of {name} {found[name]!r}, not {wanted!r}; choose another "
-                "folder, or the same options"
-            )
+def heads(shard: str) -> Iterator[Facts]:
+    """What each line of a shard says before its codes, as our lines do.
+
+    Raises:
+        TokenFileError: the shard cannot be read, or a line is not of this form.
+    """
+    with open_input(shard, error=TokenFileError) as file:
+        for line in lines(shard):
+            file.seek(line.offset)
+            head, codes, _ = file.read(min(line.size, HEAD_BYTES)).partition(b',"codes":')
+            try:
+                value = json.loads(head + b"}") if codes else None
+            except (ValueError, RecursionError):
+                value = None
+            if not isinstance(value, dict):
+                raise TokenFileError(
+                    f"{shown(shard)} holds no recordings' tokens in line {line.number}; choose another folder"
+                )
+            yield value
+
+
+def _check_kind(shard: str, found: Facts, allowed: Sequence[Facts]) -> None:
+    wrong = [_differing(found, wanted) for wanted in allowed]
+    if wrong and all(wrong):
+        name = min(wrong, key=len)[0]
+        wanted = allowed[wrong.index(min(wrong, key=len))]
+        raise TokenFileError(
+            f"{shown(shard)} holds tokens of {name} {found.get(name)!r}, not {wanted[name]!r}; choose "
+            "another folder, or the same options"
+        )
+
+
+def _differing(found: Facts, wanted: Facts) -> list[str]:
+    return [name for name, value in wanted.items() if found.get(name) != value]
 
 
 class ShardWriter:

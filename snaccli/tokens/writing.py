@@ -25,6 +25,10 @@ def facts(recording: Recording, form: Form) -> dict[str, Any]:
         "rate": recording.rate,
         "samples": recording.samples,
         "channels": codes.channels,
+    }
+    if recording.mixed_from is not None:
+        values["mixed_from"] = recording.mixed_from
+    values |= {
         "model_rate": recording.model_rate,
         "codebook_size": codes.codebook_size,
         "strides": list(codes.strides),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from snaccli.cli.ui import text
 from snaccli.cli.ui.console import Console
 from snaccli.cli.ui.progress import waiting
 from snaccli.cli.ui.report import Report
-from snaccli.errors import ExitStatus, OutputError, UsageError
+from snaccli.errors import ExitStatus, OutputError, SnacError, UsageError
 
 if TYPE_CHECKING:
     from snaccli.tokens.transfer import Exporter, ExportResult
@@ -245,7 +246,6 @@ def _done(folder: str, how: Export, sources: Sources, choices: Choices) -> set[s
         OutputError: there are shards, and neither resuming nor overwriting was asked for.
         TokenFileError: they hold tokens of another kind.
     """
-    from snac.hub.registry import DEFAULT_MODEL, resolve
     from snaccli.tokens.shards import existing, paths_done
 
     if choices.force or not existing(folder):
@@ -255,12 +255,54 @@ def _done(folder: str, how: Export, sources: Sources, choices: Choices) -> set[s
             f"{text.display(folder)} holds shards already: --skip-existing goes on with them, -f replaces "
             "them"
         )
-    facts: dict[str, Any] = {"layout": "interleaved" if how.interleaved else "nested"}
-    if how.interleaved:
-        facts |= {"offsets": how.offsets, "start_id": how.start_id}
-    if how.model is not None or not any(is_snac(source) for source, _ in sources.files):
-        facts["model"] = resolve(how.model or DEFAULT_MODEL).name
-    return paths_done(folder, facts)
+    return paths_done(folder, _Expected(how, sources).of)
+
+
+class _Expected:
+    """What the records of a run say beside their tokens, by path: what resuming compares."""
+
+    def __init__(self, how: Export, sources: Sources) -> None:
+        self._common: dict[str, Any] = {"layout": "interleaved" if how.interleaved else "nested"}
+        if how.interleaved:
+            self._common |= {"offsets": how.offsets, "start_id": how.start_id}
+        self._levels = how.levels
+        self._coded = {_portable(below): source for source, below in sources.files if is_snac(source)}
+        self._audio: dict[str, Any] | None = None
+        if how.model is not None or len(self._coded) < len(sources.files):
+            from snac.hub.registry import DEFAULT_MODEL
+            from snaccli.codec import Codec
+
+            codec = Codec.load(how.model or DEFAULT_MODEL, device="cpu")
+            self._audio = self._facts(codec.fingerprint, codec.strides, codec.codebook_size)
+            # A recording that has one channel has one either way; one mixed down says so.
+            self._audio |= {"mixed_from": None} if how.channels == "keep" else {"channels": 1}
+
+    def of(self, path: str) -> list[dict[str, Any]]:
+        """What the record of that path says; for a path that the run has not, what any of its records may."""
+        if path in self._coded:
+            return [self._of_file(self._coded[path])]
+        if self._audio is not None:
+            return [self._audio]
+        return [self._of_file(source) for source in self._coded.values()]
+
+    @functools.cache  # noqa: B019 (it lives as long as the run)
+    def _of_file(self, source: str) -> dict[str, Any]:
+        from snaccli.container import read_header
+
+        try:
+            with open(source, "rb") as file:
+                header = read_header(file).header
+        except (SnacError, OSError):  # told when it is exported, or not needed
+            return {}
+        facts = self._facts(header.fingerprint.hex(), header.strides, header.codebook_size)
+        return facts | {"channels": header.channels}
+
+    def _facts(self, fingerprint: str, strides: Sequence[int], codebook_size: int) -> dict[str, Any]:
+        return self._common | {
+            "fingerprint": fingerprint,
+            "strides": list(strides[: self._levels]),
+            "codebook_size": codebook_size,
+        }
 
 
 def _exporter(console: Console, how: Export, jobs: Sequence[Job], threads: int) -> Exporter:
