@@ -10,7 +10,7 @@
 unset CDPATH  # cd would print, and look elsewhere
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 VENV=$ROOT/.venv
-CONSTRAINTS=tests/constraints.txt  # relative to ROOT
+CONSTRAINTS=${SNAC_CONSTRAINTS:-tests/constraints.txt}  # relative to ROOT
 
 # Either would let another installation shadow the environment's packages.
 unset PYTHONHOME PYTHONPATH

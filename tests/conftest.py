@@ -76,6 +76,16 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks what needs torch or a browser by what it uses, so that the marks cannot be forgotten."""
+    for item in items:
+        fixtures = getattr(item, "fixturenames", ())
+        if "tiny_model_folder" in fixtures or hasattr(getattr(item, "module", None), "torch"):
+            item.add_marker(pytest.mark.torch)
+        if "browser" in fixtures:
+            item.add_marker(pytest.mark.browser)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Names what could not be checked on this machine, so that a skipped test is never silent."""
     reasons = Counter(

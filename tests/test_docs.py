@@ -142,7 +142,11 @@ def test_every_command_is_in_the_readme() -> None:
 
 
 @pytest.mark.parametrize(
-    "page", sorted(path.relative_to(ROOT).as_posix() for path in [README, *(ROOT / "docs").rglob("*.md")])
+    "page",
+    sorted(
+        path.relative_to(ROOT).as_posix()
+        for path in [README, *(ROOT / "docs").rglob("*.md"), *(ROOT / ".github").rglob("*.md")]
+    ),
 )
 def test_links_lead_to_files(page: str) -> None:
     path = ROOT / page

@@ -38,7 +38,10 @@ STAGES: dict[str, int] = {
 }
 TORCH_FREE = (
     *("errors", "io", "codes", "processors", "audio", "entropy", "container"),
-    *(f"training.data.{name}" for name in ("convert", "examine", "manifest", "prepare", "summary", "walking")),
+    *(
+        f"training.data.{name}"
+        for name in ("convert", "examine", "manifest", "prepare", "summary", "walking")
+    ),
 )
 TORCH = ("torch", "snac.nn.model", "safetensors.torch")
 
