@@ -12,12 +12,12 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from snac.config import ModelConfig
+from snac.config import ModelConfig, WaveformConfig
 from snac.errors import ModelError
 from snac.hub import checkpoint
 from snac.hub.checkpoint import check_state_dict, load_state_dict, save_checkpoint
 
-CONFIG = ModelConfig(
+CONFIG = WaveformConfig(
     sampling_rate=16000,
     encoder_dim=8,
     encoder_rates=(2, 3),

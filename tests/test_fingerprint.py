@@ -3,16 +3,18 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from snac.config import ModelConfig
+from snac.config import ModelConfig, SpectralConfig, WaveformConfig
 from snac.hub.fingerprint import fingerprint
 
-CONFIG = ModelConfig(
+CONFIG = WaveformConfig(
     sampling_rate=16000,
     encoder_dim=16,
     encoder_rates=(2, 3),
@@ -54,7 +56,7 @@ def test_golden_value():
     """Never changes: files carry it."""
     arange = np.arange(6, dtype="<f4").reshape(3, 2)
     state = {G: torch.from_numpy(arange), "b": torch.tensor([-0.0, 1e-40, 0.1])}
-    assert fingerprint(ModelConfig(), state).hex() == "842a28361a1d8876"
+    assert fingerprint(WaveformConfig(), state).hex() == "842a28361a1d8876"
 
 
 def test_order_of_keys_and_layout_do_not_matter():
@@ -109,6 +111,45 @@ def test_what_the_tensors_do_not_tell_matters(change):
     assert fingerprint(other, weights()) != fingerprint(CONFIG, weights())
 
 
+SPECTRAL = SpectralConfig(vq_strides=(4, 2, 1), linear_bins=8)
+
+
+def test_of_a_spectral_model_it_is_what_its_description_says():
+    data = b"snac-model-1\n"
+    data += (
+        b'{"architecture":"spectral","hop_length":320,"linear_bins":8,"sampling_rate":24000,'
+        b'"vq_strides":[4,2,1],"window_length":1280}\n'
+    )
+    for name, values in sorted(weights().items()):
+        data += struct.pack("<I", len(name.encode())) + name.encode()
+        data += struct.pack("<I", values.ndim) + b"".join(struct.pack("<Q", n) for n in values.shape)
+        data += values.numpy().astype("<f4").tobytes()
+    assert fingerprint(SPECTRAL, weights()) == hashlib.blake2b(data, digest_size=8).digest()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"sampling_rate": 16000}, {"hop_length": 640}, {"window_length": 640}, {"linear_bins": 7}],
+)
+def test_what_the_tensors_of_a_spectral_model_do_not_tell_matters(change):
+    other = replace(SPECTRAL, **change)
+    assert fingerprint(other, weights()) != fingerprint(SPECTRAL, weights())
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, ">f4"])
+def test_arrays_have_the_fingerprint_of_tensors_without_torch(dtype):
+    tensors = {
+        name: torch.from_numpy(tensor.numpy().astype(np.float16)) for name, tensor in weights().items()
+    }
+    arrays = {name: tensor.numpy().astype(dtype) for name, tensor in tensors.items()}
+    strided = {name: np.asfortranarray(array) for name, array in arrays.items()}
+    assert fingerprint(CONFIG, arrays) == fingerprint(CONFIG, strided) == fingerprint(CONFIG, tensors)
+    with pytest.raises(ValueError, match="steps is of int64"):
+        fingerprint(CONFIG, arrays | {"steps": np.zeros(1, np.int64)})
+    code = "import sys, snac.hub.fingerprint; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_folded_and_whole_number_weights_are_refused():
     with pytest.raises(ValueError, match="before the model is folded"):
         fingerprint(CONFIG, {"a.weight": torch.zeros(3)})
@@ -116,8 +157,10 @@ def test_folded_and_whole_number_weights_are_refused():
         fingerprint(CONFIG, weights() | {"steps": torch.zeros(1, dtype=torch.int64)})
 
 
-def test_the_description_names_every_key_of_the_geometry():
+@pytest.mark.parametrize(("part", "config"), [(1, CONFIG), (2, SPECTRAL)])
+def test_the_description_names_every_key_of_the_geometry(part: int, config: ModelConfig):
     from snac.hub import fingerprint as module
 
-    described = json.loads("".join(module.__doc__.split("::")[1].split("(broken")[0].split()))
-    assert tuple(described) == tuple(sorted(described)) == module._GEOMETRY
+    text = module.__doc__.split("::\n")[part].partition("(broken")[0]
+    described = json.loads("".join(text.split()))
+    assert tuple(described) == tuple(sorted(described)) == tuple(config.geometry())

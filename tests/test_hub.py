@@ -307,7 +307,7 @@ def test_the_environment_is_respected_and_nothing_else_is_printed(server, reposi
     repository.commit({"config.json": CONFIG, SAFE: WEIGHTS})
     code = (
         "from snac.errors import SnacError\n"
-        "from snac.hub import locate\n"
+        "from snac.hub.locate import locate\n"
         "for name in ('me/voice', 'me/other'):\n"
         "    try:\n"
         "        print(locate(name).weights)\n"

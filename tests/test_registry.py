@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import snac
 from snac.errors import ModelNotFoundError
 from snac.hub import registry
 from snac.hub.registry import DEFAULT_MODEL, MODELS, KnownModel, is_repository, resolve
@@ -14,7 +15,7 @@ from snac.hub.registry import DEFAULT_MODEL, MODELS, KnownModel, is_repository, 
 
 def test_the_default_model_is_shipped():
     assert MODELS[DEFAULT_MODEL].repository is None
-    assert MODELS[DEFAULT_MODEL].folder == Path(registry.__file__).parent / "models" / "mini"
+    assert MODELS[DEFAULT_MODEL].folder == Path(snac.__file__).parent / "models" / "mini"
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from snac.config import ModelConfig
+from snac.config import ModelConfig, WaveformConfig
 from snac.errors import ModelNotFoundError
 
 DEFAULT_MODEL = "mini"
@@ -73,7 +73,7 @@ class KnownModel:
 
 
 def _music(sampling_rate: int) -> ModelConfig:
-    return ModelConfig(
+    return WaveformConfig(
         sampling_rate=sampling_rate,
         encoder_dim=64,
         encoder_rates=(2, 3, 8, 8),
@@ -90,7 +90,7 @@ _TABLE = (
         "24khz",
         "speech, 19.8 M parameters",
         repository="hubertsiuzdak/snac_24khz",
-        published_config=ModelConfig(
+        published_config=WaveformConfig(
             sampling_rate=24000,
             encoder_dim=48,
             encoder_rates=(2, 4, 8, 8),

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from snac.config import ModelConfig
+from snac.config import ModelConfig, WaveformConfig
 from snac.engine.inference import fuse
 from snac.errors import ModelError
 from snac.hub import locate as hub
@@ -64,7 +64,7 @@ class SNAC(nn.Module):
         depthwise: bool = True,
     ) -> None:
         super().__init__()
-        self.config = ModelConfig(
+        self.config = WaveformConfig(
             sampling_rate=sampling_rate,
             encoder_dim=encoder_dim,
             encoder_rates=tuple(encoder_rates),

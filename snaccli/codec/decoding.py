@@ -284,8 +284,7 @@ def _check_weights(codec: Codec, header: container.Header, any_weights: bool) ->
 def _check_length(codec: Codec, header: container.Header) -> None:
     """A file's claimed length must be that of its codes: it decides how much is written."""
     at_model = resampled_length(header.samples, header.sample_rate, header.model_rate)
-    frames = -(-at_model // codec.config.pad_multiple) * codec.config.frame_alignment
-    if header.model_rate != codec.rate or frames != header.frames:
+    if header.model_rate != codec.rate or codec.config.frames_for(at_model) != header.frames:
         raise ContainerError(
             f"the file claims {header.samples} samples at {header.sample_rate} Hz in {header.frames} frames, "
             f"which do not belong together with the model {codec.name!r}; get the file again"

@@ -136,7 +136,7 @@ class Draft:
         rate = self.facts.get("rate", codec.rate)
         samples = self.facts.get("samples", frames * codec.hop_length * rate // codec.rate)
         at_model = resampled_length(samples, rate, codec.rate)
-        if -(-at_model // codec.config.pad_multiple) * codec.config.frame_alignment != frames:
+        if codec.config.frames_for(at_model) != frames:
             raise TokenFileError(_length_problem(codec, frames, samples, rate, "samples" in self.facts))
         path = self.facts.get("path", "")
         return Recording(codes, codec.name, codec.fingerprint, codec.rate, rate, samples, path)

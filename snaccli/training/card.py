@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from snac.config import ModelConfig
+from snac.config import ModelConfig, SpectralConfig, WaveformConfig
 from snaccli.training.codec import RECONSTRUCTION
 from snaccli.training.loop import Trainer
 
@@ -53,9 +53,7 @@ def model_card(trainer: Trainer, step: int, fingerprint: str) -> str:
 def _architecture(config: ModelConfig, parameters: int, fingerprint: str) -> str:
     rows = [
         ("audio", f"{config.sampling_rate} Hz, mono"),
-        ("encoder", f"{config.encoder_dim} channels, strides {_spaced(config.encoder_rates)}"),
-        ("decoder", f"{config.decoder_dim} channels, rates {_spaced(config.decoder_rates)}"),
-        ("attention", f"windows of {config.attn_window_size} frames" if config.attn_window_size else "none"),
+        *_form(config),
         (
             "tokens",
             f"{len(config.vq_strides)} levels, strides {_spaced(config.vq_strides)}, "
@@ -66,6 +64,23 @@ def _architecture(config: ModelConfig, parameters: int, fingerprint: str) -> str
         ("fingerprint", f"`{fingerprint}`"),
     ]
     return _table(("", ""), rows)
+
+
+def _form(config: ModelConfig) -> list[tuple[str, str]]:
+    """What only models of this form have."""
+    if isinstance(config, WaveformConfig):
+        window = config.attn_window_size
+        return [
+            ("encoder", f"{config.encoder_dim} channels, strides {_spaced(config.encoder_rates)}"),
+            ("decoder", f"{config.decoder_dim} channels, rates {_spaced(config.decoder_rates)}"),
+            ("attention", f"windows of {window} frames" if window else "none"),
+        ]
+    assert isinstance(config, SpectralConfig)
+    stacks = (("encoder", config.encoder), ("decoder", config.decoder))
+    return [
+        ("form", f"spectral, {config.hop_length} samples a frame, windows of {config.window_length}"),
+        *((name, f"{size.blocks} blocks of {size.dim} / {size.hidden} channels") for name, size in stacks),
+    ]
 
 
 def _training(trainer: Trainer, step: int) -> str:

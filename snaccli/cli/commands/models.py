@@ -176,7 +176,7 @@ def _geometry(config: ModelConfig) -> dict[str, Any]:
         "codebook_size": config.codebook_size,
         "tokens_per_second": config.token_rate,
         "raw_bitrate_bps": config.raw_bitrate,
-        "attention_window": config.attn_window_size,
+        "attention_window": config.attention_window,
     }
 
 
