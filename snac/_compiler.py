@@ -1,0 +1,201 @@
+"""A kernel of ``snac.jit`` to LLVM's assembly, by numba. Importing this imports numba.
+
+The entry of a kernel takes one address, of 64-bit words: for an array the address of NumPy's object, for a
+number its value. numba compiles a small function, written here, that unpacks them and calls the kernel.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import types
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba.core import cgutils
+from numba.extending import intrinsic
+from numba.np import arrayobj
+
+from snac.jit import Kind, Record
+
+_NUMBA: Any = numba  # its types, where it has some, do not cover its options
+_ARRAYS: Any = arrayobj
+_UTILITIES: Any = cgutils
+_TYPES: Any = numba.types
+
+_MARK = "_snac_part"
+
+
+_HEADER = object.__basicsize__
+"""Bytes before NumPy's own part of an array: the address of its values, the number of dimensions, the address
+of its shape. NumPy's macros read it so in every version since 1.7."""
+
+
+@intrinsic(prefer_literal=True)
+def _number(typing_context: Any, words: Any, place: Any, dtype: Any) -> Any:
+    """The number in a word: ``words`` is the address of them all, ``place`` a literal."""
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        address = _offset(builder, arguments[0], 8 * place.literal_value)
+        return _load(builder, address, context.get_value_type(dtype.dtype))
+
+    return dtype.dtype(words, place, dtype), code
+
+
+@intrinsic(prefer_literal=True)
+def _array(typing_context: Any, words: Any, place: Any, dtype: Any, ndim: Any) -> Any:
+    """The C-contiguous array whose NumPy object a word points to."""
+    kind = _TYPES.Array(dtype.dtype, ndim.literal_value, "C")
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        found = _load(builder, _offset(builder, arguments[0], 8 * place.literal_value), _INT64)
+        data = _load(builder, _offset(builder, found, _HEADER), _INT64)
+        dimensions = _load(builder, _offset(builder, found, _HEADER + 16), _INT64)
+        shape = [_load(builder, _offset(builder, dimensions, 8 * axis), _INT64) for axis in range(kind.ndim)]
+        itemsize = context.get_abi_sizeof(context.get_data_type(kind.dtype))
+        strides = [_INT64(itemsize)]
+        for extent in reversed(shape[1:]):
+            strides.insert(0, builder.mul(strides[0], extent))
+        array = _ARRAYS.make_array(kind)(context, builder)
+        _ARRAYS.populate_array(
+            array,
+            data=builder.inttoptr(data, array.data.type),
+            shape=_UTILITIES.pack_array(builder, shape),
+            strides=_UTILITIES.pack_array(builder, strides),
+            itemsize=_INT64(itemsize),
+            meminfo=None,
+        )
+        return array._getvalue()
+
+    return kind(words, place, dtype, ndim), code
+
+
+_INT64 = ir.IntType(64)
+
+
+def _offset(builder: Any, address: Any, offset: int) -> Any:
+    return builder.add(address, _INT64(offset))
+
+
+def _load(builder: Any, address: Any, kind: Any) -> Any:
+    return builder.load(builder.inttoptr(address, kind.as_pointer()))
+
+
+def assembly(function: Callable[..., Any], kinds: Sequence[Kind], options: dict[str, Any]) -> str:
+    """LLVM's assembly of a kernel: one function ``kernel``, and what it calls.
+
+    ``kernel`` has numba's calling convention: a status of 32 bits from three addresses, of the result (64
+    bits), of an error (which kernels do not raise), and of the words.
+
+    Args:
+        function: the kernel.
+        kinds: of its parameters, see ``snac.jit.compiled``.
+        options: of numba.
+
+    Raises:
+        ValueError: the kernel needs Python at run time: it allocates, raises or uses objects.
+    """
+    compiled = _Parts(options).of(function, {})
+    source, names = _entry(kinds, function.__annotations__.get("return") not in (None, "None"))
+    names["function"] = compiled
+    exec(compile(source, f"<entry of {function.__name__}>", "exec"), names)
+    entry = _NUMBA.cfunc(_TYPES.int64(_TYPES.int64), nopython=True, _nrt=False)(names["entry"])
+    return _alone(entry.inspect_llvm(), entry.native_name.removeprefix("cfunc."))
+
+
+class _Parts:
+    """The functions that a kernel is made of, each compiled for calls from the others."""
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        self._options = options
+        self._made: dict[Callable[..., Any], Any] = {}
+
+    def of(self, function: Callable[..., Any], extra: dict[str, Any]) -> Any:
+        """The function for numba, its calls of other parts replaced by calls of their compiled forms."""
+        if function not in self._made:
+            scope = dict(getattr(function, "__globals__", {}))
+            for name in _names(function.__code__):
+                if getattr(scope.get(name), _MARK, None):
+                    scope[name] = self.of(scope[name], {})
+            copy = types.FunctionType(
+                function.__code__, scope, function.__name__, function.__defaults__, function.__closure__
+            )
+            inline = {"forceinline": True} if getattr(function, _MARK, "") == "inlined" else {}
+            without = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "_nrt": False}
+            self._made[function] = _NUMBA.njit(**self._options, **without, **inline)(copy)
+        return self._made[function]
+
+
+def _names(code: types.CodeType) -> set[str]:
+    return set(code.co_names)
+
+
+def _entry(kinds: Sequence[Kind], returns: bool) -> tuple[str, dict[str, Any]]:
+    """The source of the function that unpacks a kernel's words, and the names that it uses."""
+    names: dict[str, Any] = {"array": _array, "number": _number, "i8": np.int64}
+    count = itertools.count()
+
+    def value(kind: str) -> str:
+        base, bracket, dimensions = kind.partition("[")
+        names[base] = np.dtype(base).type
+        if bracket:
+            return f"array(words, {next(count)}, {base}, {dimensions.count(':')})"
+        return f"number(words, {next(count)}, {base})"
+
+    arguments = []
+    for number, kind in enumerate(kinds):
+        if isinstance(kind, Record):
+            names[f"Record{number}"] = kind.type
+            fields = "".join(f"{value(field)}, " for field in kind.fields.values())
+            arguments.append(f"Record{number}({fields})")
+        else:
+            arguments.append(value(kind))
+    call = f"function({', '.join(arguments)})"
+    lines = ["def entry(words):", f"    return i8({call})" if returns else f"    {call}\n    return i8(0)"]
+    return "\n".join(lines), names
+
+
+def _alone(assembly: str, entry: str) -> str:
+    """A module's text reduced to one function, which gets the name ``kernel``, and what it uses.
+
+    Raises:
+        ValueError: that is something which only numba's own runtime has.
+    """
+    head, defined = _divided(assembly)
+    used, waiting = {entry}, [entry]
+    while waiting:
+        for name in _NAME.findall(defined[waiting.pop()]):
+            if name in defined and name not in used:
+                used.add(name)
+                waiting.append(name)
+    missing = [name for name in used if defined[name].startswith("declare") and not _provided(name)]
+    if missing:
+        raise ValueError(f"the kernel needs {', '.join(sorted(missing))} at run time")
+    text = "\n".join(text for name, text in defined.items() if name in used)
+    return "\n".join([*head, text]).replace(f"@{entry}(", "@kernel(")
+
+
+def _provided(name: str) -> bool:
+    return name.startswith("llvm.") or name in ("memset", "memcpy", "memmove")
+
+
+_NAME = re.compile(r"""@("[^"]*"|[-\w$.]+)""")
+
+
+def _divided(assembly: str) -> tuple[list[str], dict[str, str]]:
+    """The lines of a module that define no global name, and the text that defines each."""
+    head: list[str] = []
+    defined: dict[str, str] = {}
+    lines = iter(assembly.splitlines())
+    for line in lines:
+        if line.startswith("define"):
+            body = [line, *itertools.takewhile(lambda text: text != "}", lines), "}"]
+            defined[_NAME.findall(line)[0]] = "\n".join(body)
+        elif line.startswith(("declare", "@")):
+            defined[_NAME.findall(line)[0]] = line
+        else:
+            head.append(line)
+    return head, defined
