@@ -1,0 +1,68 @@
+"""Windows and mel bands of the spectral form, and the constants of its features. Knows no torch.
+
+The features of a latent frame are taken from magnitude spectra m of windows that are centred on the frame: of
+the long window its mel bands, of each of the two short windows theirs, and the long window's first bins. Each
+value x is put in as ``(log(max(x, FLOOR)) + SHIFT) / SCALE``.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import numpy as np
+
+from snac.config import LONG_BANDS, SHORT_BANDS, SpectralConfig
+
+FLOOR: Final = 1e-4
+"""The least magnitude that features tell from silence."""
+
+SHIFT: Final = 3.0
+SCALE: Final = 3.0
+
+LARGEST_LOG_MAGNITUDE: Final = 6.0
+"""The decoder's log magnitudes are cut at this, so that no output overflows."""
+
+NORM_EPSILON: Final = 1e-6
+"""What the layer norms of the spectral form add to the variance."""
+
+TAPS: Final = 7
+"""Frames that a convolution of the spectral form spans."""
+
+
+def hann(length: int) -> np.ndarray:
+    """The periodic Hann window, sin^2(pi t / length), float32 of shape (length,)."""
+    return (np.sin(np.pi * np.arange(length) / length) ** 2).astype(np.float32)
+
+
+def mel_bank(rate: int, window: int, bands: int) -> np.ndarray:
+    """Triangular mel bands over the bins of a spectrum; each band is a weighted mean of magnitudes.
+
+    Band edges are equally spaced from 0 Hz to half the rate on the scale 2595 log10(1 + f / 700)
+    (O'Shaughnessy 1987). A band so narrow that no bin lies in it is all zero.
+
+    Args:
+        rate: sampling rate in Hz.
+        window: samples of the window.
+        bands: how many bands.
+
+    Returns:
+        float32 of shape (bands, window // 2 + 1).
+    """
+    frequencies = np.linspace(0, rate / 2, window // 2 + 1)
+    top = 2595 * math.log10(1 + rate / 2 / 700)
+    edges = 700 * (10 ** (np.linspace(0, top, bands + 2) / 2595) - 1)
+    low, centre, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
+    rising, falling = (frequencies - low) / (centre - low), (high - frequencies) / (high - centre)
+    bank = np.maximum(np.minimum(rising, falling), 0)
+    return (bank / (bank.sum(1, keepdims=True) + 1e-8)).astype(np.float32)
+
+
+def long_bank(config: SpectralConfig) -> np.ndarray:
+    """The mel bands of the long window's spectrum, (LONG_BANDS, bins)."""
+    return mel_bank(config.sampling_rate, config.window_length, LONG_BANDS)
+
+
+def short_bank(config: SpectralConfig) -> np.ndarray:
+    """The mel bands of a short window's spectrum, (SHORT_BANDS, hop_length // 2 + 1)."""
+    return mel_bank(config.sampling_rate, config.hop_length, SHORT_BANDS)
