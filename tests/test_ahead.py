@@ -1,4 +1,4 @@
-"""Taking ahead: the same items, in order; errors and ends where they belong; no thread left."""
+"""Reading ahead: the same items, in order; errors and ends where they belong; no thread left."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from snaccli.codec.ahead import ahead
+from snaccli.workers import read_ahead
 
 
 def threads() -> list[str]:
@@ -17,7 +17,7 @@ def threads() -> list[str]:
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 1000])
 def test_every_item_in_order(count: int) -> None:
-    assert list(ahead(iter(range(count)))) == list(range(count))
+    assert list(read_ahead(iter(range(count)))) == list(range(count))
     assert threads() == []
 
 
@@ -32,7 +32,7 @@ def test_the_next_items_are_made_meanwhile_but_no_more_than_allowed() -> None:
                 third.set()
             yield number
 
-    taken = ahead(items(), 2)
+    taken = read_ahead(items(), 2)
     assert next(taken) == 0
     assert third.wait(30), "two lie ready, one is held out"
     time.sleep(0.05)
@@ -47,7 +47,7 @@ def test_an_error_comes_after_the_items_before_it(kind: type[BaseException]) -> 
         yield 2
         raise kind("broken")
 
-    taken = ahead(items())
+    taken = read_ahead(items())
     assert [next(taken), next(taken)] == [1, 2]
     with pytest.raises(kind, match="broken"):
         next(taken)
@@ -64,7 +64,7 @@ def test_an_early_end_closes_what_was_taken_from() -> None:
         finally:
             closed.set()
 
-    taken = ahead(items())
+    taken = read_ahead(items())
     assert next(taken) == 0
     taken.close()
     assert closed.is_set()

@@ -305,6 +305,9 @@ def test_folders_are_walked_and_repeats_dropped(recordings: Path) -> None:
     a, b = recordings / "a.wav", recordings / "below" / "b.flac"
     assert bench.find_recordings([recordings]) == [a, b]
     assert bench.find_recordings([str(b), recordings, a]) == [b, a]
+    write(recordings / "._a.wav", tone(0.1))
+    write(recordings / ".trash" / "c.wav", tone(0.1))
+    assert bench.find_recordings([recordings]) == [a, b], "hidden files and folders are left out"
     assert bench.find_recordings([recordings / "notes.txt"]) == [recordings / "notes.txt"]
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from snaccli.batch import Job
 from snaccli.cli.plan import OutputClashError, expand, find_sources, is_snac, make_plan
 from snaccli.errors import UsageError
+from snaccli.workers import Job
 
 
 def is_audio(name: str) -> bool:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from snaccli.batch import Job
 from snaccli.cli.ui.progress import weights
+from snaccli.workers import Job
 
 
 @pytest.fixture

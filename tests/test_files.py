@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from snac.files import replacing
 from snaccli.errors import AudioError, OutputError, SnacError
 from snaccli.io import files
 from snaccli.io.files import (
@@ -26,10 +27,10 @@ from snaccli.io.files import (
     make_folder,
     open_input,
     open_output,
-    output_path,
     same_file,
     shown,
 )
+from snaccli.io.walk import walk
 
 posix = pytest.mark.skipif(os.name != "posix", reason="POSIX only")
 
@@ -58,11 +59,6 @@ def one_line(error: pytest.ExceptionInfo[SnacError]) -> str:
 
 def names(folder: Path) -> list[str]:
     return sorted(entry.name for entry in folder.iterdir())
-
-
-def age_all(folder: Path) -> None:
-    for entry in folder.iterdir():
-        os.utime(entry, (0, 0))
 
 
 def interrupted(writing: contextlib.AbstractContextManager[Any], kind: type[BaseException]) -> None:
@@ -121,42 +117,15 @@ class TestWriting:
             process.wait(30)
         assert names(tmp_path) == []
 
-    @posix
-    def test_a_later_run_removes_what_a_killed_one_left(self, tmp_path: Path) -> None:
-        program = textwrap.dedent(
-            """
-            import sys, time
-            from snaccli.io.files import open_output
-            with open_output(sys.argv[1]) as out:
-                print("ready", flush=True)
-                time.sleep(60)
-            """
-        )
-
-        def left_after(write: str) -> set[str]:
-            age_all(tmp_path)
-            files._looked_through.clear()
-            with open_output(tmp_path / write) as out:
-                out.write(b"whole")
-            return {name for name in names(tmp_path) if name.startswith(".")}
-
-        command = [sys.executable, "-c", program, str(tmp_path / "a.bin")]
-        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-            assert process.stdout is not None
-            assert process.stdout.readline() == b"ready\n"
-            [temporary] = names(tmp_path)
-            others = {".snac-keep", ".snac-0123456789abcdeg", f"{temporary}.d"}
-            (tmp_path / ".snac-keep").touch()
-            (tmp_path / ".snac-0123456789abcdeg").touch()
-            (tmp_path / f"{temporary}.d").mkdir()
-            assert left_after("while it lives") == {temporary, *others}
-            process.kill()
-            process.wait(30)
-        os.utime(tmp_path / temporary)
-        with open_output(tmp_path / "too soon") as out:
+    def test_files_of_others_stay(self, tmp_path: Path) -> None:
+        """However old, and whatever they are called: nothing but the output itself is touched."""
+        for name in (".snac-0123456789abcdef", ".snac-0123456789abcdef.wav", ".snac-keep"):
+            (tmp_path / name).touch()
+            os.utime(tmp_path / name, (0, 0))
+        before = names(tmp_path)
+        with open_output(tmp_path / "a.bin") as out:
             out.write(b"whole")
-        assert temporary in names(tmp_path)
-        assert left_after("later") == others
+        assert names(tmp_path) == [*before, "a.bin"]
 
     @posix
     def test_new_file_has_the_rights_of_the_umask(self, tmp_path: Path) -> None:
@@ -204,16 +173,6 @@ class TestWriting:
         with pytest.raises(OutputError) as error, open_output(path):
             pass
         one_line(error).encode()
-
-    def test_path_for_writers_that_want_one(self, tmp_path: Path) -> None:
-        with output_path(tmp_path / "a.npy") as temporary:
-            assert temporary.suffix == ".npy"
-            assert temporary.parent == tmp_path
-            temporary.write_bytes(b"x")
-        assert names(tmp_path) == ["a.npy"]
-        with pytest.raises(KeyboardInterrupt):
-            interrupted(output_path(tmp_path / "b.npy"), KeyboardInterrupt)
-        assert names(tmp_path) == ["a.npy"]
 
 
 class TestFullDisk:
@@ -362,9 +321,6 @@ class TestGuards:
             assert not out.seekable
             out.write(b"x")
         assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
-        with output_path("/dev/null") as path:
-            path.write_bytes(b"x")
-        assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
 
     @posix
     def test_terminal_device_is_refused(self) -> None:
@@ -398,9 +354,7 @@ class TestStandardOutput:
             assert out.name == "standard output"
             out.write(b"12")
             out.write(memoryview(b"34"))
-        with output_path("-") as path:
-            path.write_bytes(b"56")
-        assert buffer.getvalue() == b"123456"
+        assert buffer.getvalue() == b"1234"
 
     @pytest.mark.parametrize("stream", [Stream(Terminal()), io.StringIO(), None])
     def test_no_bytes_to_a_terminal(self, monkeypatch: pytest.MonkeyPatch, stream: Any) -> None:
@@ -514,9 +468,7 @@ class TestReading:
 
 
 def test_messages_stay_on_one_line() -> None:
-    assert shown("a\nb\x1b[31m\udcff.wav") == "a\N{REPLACEMENT CHARACTER}b\N{REPLACEMENT CHARACTER}" + (
-        "[31m\N{REPLACEMENT CHARACTER}.wav"
-    )
+    assert shown("a\nb\x1b[31m\udcff.wav") == r"a\nb\x1b[31m\xff.wav"
     assert shown("-") == "standard input"
     assert shown("-", stdio="standard output") == "standard output"
     assert cause(OSError(errno.EIO, "Input/output\nerror")) == "Input/output error"
@@ -534,3 +486,81 @@ def test_output_file_names_what_fails() -> None:
     for action in (lambda: broken.write(b""), lambda: broken.seek(0), broken.flush, broken.close):
         with pytest.raises(OutputError, match="cannot write that: no space"):
             action()
+
+
+class TestWalking:
+    @staticmethod
+    def tree(root: Path, *files: str) -> Path:
+        for name in files:
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).touch()
+        return root
+
+    def test_files_come_sorted_within_each_folder(self, tmp_path: Path) -> None:
+        self.tree(tmp_path, "c.wav", "a.wav", "b/2.wav", "b/1.wav", "b/x/y.wav", "a.txt")
+        found = list(walk(tmp_path, lambda name: name.endswith(".wav")))
+        assert [below for _, below in found] == [
+            "a.wav",
+            os.path.join("b", "1.wav"),
+            os.path.join("b", "2.wav"),
+            os.path.join("b", "x", "y.wav"),
+            "c.wav",
+        ]
+        assert all(path == os.path.join(tmp_path, below) for path, below in found)
+
+    def test_hidden_files_and_folders_are_left_out(self, tmp_path: Path) -> None:
+        self.tree(tmp_path, "a.wav", "._a.wav", ".trash/b.wav", "c/.d.wav")
+        assert [below for _, below in walk(tmp_path, lambda name: True)] == ["a.wav"]
+
+    @posix
+    def test_links_to_folders_and_pipes_are_left_out_but_links_to_files_are_files(
+        self, tmp_path: Path
+    ) -> None:
+        self.tree(tmp_path, "a/b.wav", "elsewhere.wav")
+        (tmp_path / "a" / "up").symlink_to(tmp_path)
+        (tmp_path / "a" / "c.wav").symlink_to(tmp_path / "elsewhere.wav")
+        (tmp_path / "a" / "gone.wav").symlink_to(tmp_path / "nothing")
+        os.mkfifo(tmp_path / "a" / "pipe.wav")
+        told: list[tuple[str, OSError | None]] = []
+        found = walk(tmp_path / "a", lambda name: True, skipped=lambda *what: told.append(what))
+        assert [below for _, below in found] == ["b.wav", "c.wav", "gone.wav"]
+        assert told == [(os.path.join(tmp_path, "a", "up"), None)]
+
+    def test_a_folder_that_cannot_be_read_is_told_of(self, tmp_path: Path) -> None:
+        told: list[tuple[str, OSError | None]] = []
+        assert not list(walk(tmp_path / "no", lambda name: True, skipped=lambda *what: told.append(what)))
+        assert [(path, type(error)) for path, error in told] == [
+            (os.path.join(tmp_path, "no"), FileNotFoundError)
+        ]
+
+    def test_one_folder_may_be_avoided(self, tmp_path: Path) -> None:
+        self.tree(tmp_path, "a/x.wav", "b/y.wav")
+        assert [name for _, name in walk(tmp_path, lambda _: True, avoid=tmp_path / "b" / "..")] == []
+        found = walk(tmp_path, lambda _: True, avoid=tmp_path / "b")
+        assert [name for _, name in found] == [os.path.join("a", "x.wav")]
+
+
+class TestReplacing:
+    def test_an_error_leaves_the_former_file(self, tmp_path: Path) -> None:
+        (tmp_path / "a").write_bytes(b"before")
+        with pytest.raises(KeyboardInterrupt):
+            interrupted(replacing(tmp_path / "a"), KeyboardInterrupt)
+        assert (tmp_path / "a").read_bytes() == b"before"
+        assert names(tmp_path) == ["a"]
+
+    @pytest.mark.parametrize("durable", [False, True])
+    def test_the_new_file_takes_its_place(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, durable: bool
+    ) -> None:
+        synced: list[int] = []
+        monkeypatch.setattr(files.os, "fsync", synced.append)
+        (tmp_path / "a").write_bytes(b"before")
+        with replacing(tmp_path / "a", durable=durable) as file:
+            file.write(b"after")
+        assert (tmp_path / "a").read_bytes() == b"after"
+        assert len(synced) == durable
+        assert names(tmp_path) == ["a"]
+
+    def test_what_cannot_be_made_is_the_systems_error(self, tmp_path: Path) -> None:
+        with pytest.raises(FileNotFoundError), replacing(tmp_path / "no" / "a"):
+            pass

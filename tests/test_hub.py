@@ -435,7 +435,7 @@ def test_a_record_that_cannot_be_written_is_done_without(loaded, kwargs, monkeyp
     def refuse(*args, **kwargs):
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr(record.tempfile, "mkstemp", refuse)
+    monkeypatch.setattr(record, "replacing", refuse)
     remember(loaded, FINGERPRINT)
     assert recorded_fingerprint(loaded) is None
     assert locate("me/voice", **kwargs) == loaded

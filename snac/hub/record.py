@@ -11,12 +11,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
+
+from snac.files import replacing
 
 RECORD_FILE = "snac.json"
 _MAX_BYTES = 1 << 20
@@ -54,15 +54,8 @@ def write(folder: Path, entries: Mapping[str, Entry]) -> None:
     """Replaces the record, atomically. A folder that cannot be written to is left without one."""
     files = {name: asdict(entry) for name, entry in list(entries.items())[-_MAX_ENTRIES:]}
     text = json.dumps({"checksum": _checksum(files), "files": files}, indent=1)
-    with contextlib.suppress(OSError):
-        handle, temporary = tempfile.mkstemp(prefix=".snac-", dir=folder)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-            os.replace(temporary, folder / RECORD_FILE)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+    with contextlib.suppress(OSError), replacing(folder / RECORD_FILE) as file:
+        file.write(text.encode())
 
 
 def describe(path: Path, fingerprint: str = "") -> Entry:

@@ -15,7 +15,7 @@ from snaccli.bench.recordings import find_recordings
 from snaccli.bench.rendering import to_csv, to_json
 from snaccli.bench.results import BenchResult, FileResult
 from snaccli.bench.running import run
-from snaccli.bench.steps import Progress
+from snaccli.bench.steps import Tell
 from snaccli.bench.terminal import table
 
 __all__ = [
@@ -24,7 +24,7 @@ __all__ = [
     "Gallery",
     "Peer",
     "PeerError",
-    "Progress",
+    "Tell",
     "find_recordings",
     "parse_peers",
     "remark",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from snaccli import audio
 from snaccli.errors import UsageError
+from snaccli.io.walk import walk
 
 __all__ = ["find_recordings"]
 
@@ -15,9 +16,9 @@ def find_recordings(inputs: Sequence[str | Path]) -> list[Path]:
     """The recordings to measure.
 
     Args:
-        inputs: files, taken as named, and folders, walked recursively for the endings of audio files; when
-            empty, the recordings that a checkout ships in examples/audio are taken, else those in
-            examples/audio of the current folder.
+        inputs: files, taken as named, and folders, walked recursively for the endings of audio files (see
+            `snaccli.io.walk` for what is left out); when empty, the recordings that a checkout ships in
+            examples/audio are taken, else those in examples/audio of the current folder.
 
     Returns:
         Each file once, in the order named; those of a folder sorted.
@@ -43,7 +44,7 @@ def find_recordings(inputs: Sequence[str | Path]) -> list[Path]:
 
 
 def _audio_files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if audio.is_audio_name(path.name) and path.is_file())
+    return [Path(found.path) for found in walk(folder, audio.is_audio_name)]
 
 
 def _shipped_recordings() -> list[Path]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,14 @@ from snaccli.bench.peers import Peer
 from snaccli.bench.perceptual import Perceptual
 from snaccli.bench.recordings import find_recordings
 from snaccli.bench.results import BenchResult, FileResult, ratio
-from snaccli.bench.steps import Progress, Steps
+from snaccli.bench.steps import Steps, Tell
 from snaccli.bench.subjects import Encoded, ModelSubject, PeerSubject, Subject
 from snaccli.errors import AudioError, SnacError, UsageError
 from snaccli.io import files
 from snaccli.measures import Comparison
+from snaccli.progress import Progress
 
-__all__ = ["Progress", "run"]
+__all__ = ["run"]
 
 Block = npt.NDArray[np.float32]
 _LOG = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ def run(
     models: Sequence[str] = ("mini",),
     device: str = "auto",
     threads: int | None = None,
-    progress: Progress | None = None,
+    progress: Tell | None = None,
     *,
     against: Sequence[Peer] = (),
     levels: bool = False,
@@ -160,7 +161,7 @@ class _Bench:
         )
 
 
-def _compare(path: Path, decoded: Path, tell: Callable[[float], None]) -> dict[str, Any]:
+def _compare(path: Path, decoded: Path, tell: Progress) -> dict[str, Any]:
     """The measures of a decoded file against its original, both read block by block."""
     with audio.open_audio(path) as original, audio.open_audio(decoded) as copy:
         comparison, perceptual = Comparison(original.rate), Perceptual(original.rate)

@@ -1,19 +1,21 @@
-"""How far a run is."""
+"""How far a run of many equal steps is."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-__all__ = ["Progress", "Steps"]
+from snaccli.progress import Progress, part
 
-Progress = Callable[[float, str], None]
+__all__ = ["Steps", "Tell"]
+
+Tell = Callable[[float, str], None]
 """Called with the fraction done (0 to 1, never falling) and what is under way, as ``mini: speech.wav``."""
 
 
 class Steps:
-    """Turns the progress of one step's stages, each from 0 to 1, into that of the whole run."""
+    """Turns the progress of each step, itself the receiver of it, into that of the whole run."""
 
-    def __init__(self, report: Progress, count: int) -> None:
+    def __init__(self, report: Tell, count: int) -> None:
         self._report = report
         self._count = max(1, count)
         self._done = 0
@@ -24,14 +26,16 @@ class Steps:
         self._what = what
         self._report(self._done / self._count, what)
 
-    def stage(self, start: float, end: float) -> Callable[[float], None]:
-        """What takes the progress of a stage that spans from `start` to `end` of the step."""
+    def started(self, seconds: float | None) -> None:
+        """A recording's length makes no difference here."""
 
-        def tell(fraction: float) -> None:
-            within = start + (end - start) * min(1.0, max(0.0, fraction))
-            self._report((self._done + within) / self._count, self._what)
+    def __call__(self, fraction: float) -> None:
+        """So much of the step under way is done."""
+        self._report((self._done + fraction) / self._count, self._what)
 
-        return tell
+    def stage(self, start: float, end: float) -> Progress:
+        """The progress of a stage that spans from `start` to `end` of the step."""
+        return part(self, start, end)
 
     def end(self) -> None:
         """The step is done."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 import wave
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -16,6 +16,7 @@ import numpy.typing as npt
 from snaccli import audio, container
 from snaccli.bench.align import delay
 from snaccli.bench.peers import Peer
+from snaccli.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from snaccli.codec import Codec
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["Content", "Encoded", "ModelSubject", "PeerSubject", "Subject", "span"]
 
 Block = npt.NDArray[np.float32]
-Tell = Callable[[float], None]
 
 _WARM_UP_SECONDS = 2
 _ALIGNED_BY_SECONDS = 20  # from the first sound on: enough to find a delay
@@ -70,10 +70,10 @@ class Subject(Protocol):
     def warm_up(self, folder: Path) -> None:
         """Do once what only first calls do."""
 
-    def encode(self, path: Path, coded: Path, tell: Tell) -> Encoded:
+    def encode(self, path: Path, coded: Path, tell: Progress) -> Encoded:
         """Code a recording, downmixed to mono."""
 
-    def decode(self, path: Path, coded: Path, decoded: Path, depth: int | None, tell: Tell) -> float:
+    def decode(self, path: Path, coded: Path, decoded: Path, depth: int | None, tell: Progress) -> float:
         """Decode to a WAV file of the recording's rate, length and time; returns the seconds it took."""
 
     def content(self, coded: Path, depth: int | None) -> Content:
@@ -113,7 +113,7 @@ class ModelSubject:
         encode_file(source, coded, model=self._codec, overwrite=True)
         decode_file(coded, decoded, model=self._codec, overwrite=True)
 
-    def encode(self, path: Path, coded: Path, tell: Tell) -> Encoded:
+    def encode(self, path: Path, coded: Path, tell: Progress) -> Encoded:
         """As `Subject`."""
         from snaccli.codec import encode_file
 
@@ -121,7 +121,7 @@ class ModelSubject:
         encoding = encode_file(path, coded, model=self._codec, channels="mono", overwrite=True, progress=tell)
         return Encoded(encoding.duration_s, time.perf_counter() - began, encoding.note)
 
-    def decode(self, path: Path, coded: Path, decoded: Path, depth: int | None, tell: Tell) -> float:
+    def decode(self, path: Path, coded: Path, decoded: Path, depth: int | None, tell: Progress) -> float:
         """As `Subject`."""
         from snaccli.codec import decode_file
 
@@ -169,7 +169,7 @@ class PeerSubject:
     def warm_up(self, folder: Path) -> None:
         """Nothing: every call starts the program anew."""
 
-    def encode(self, path: Path, coded: Path, tell: Tell) -> Encoded:
+    def encode(self, path: Path, coded: Path, tell: Progress) -> Encoded:
         """As `Subject`; only the encoder itself is timed, not what brings the recording to its rate."""
         feed = self._feed_of(path)
         tell(0.3)
@@ -179,7 +179,7 @@ class PeerSubject:
         tell(1.0)
         return Encoded(feed.frames / feed.source_rate, seconds, feed.note)
 
-    def decode(self, path: Path, coded: Path, decoded: Path, depth: int | None, tell: Tell) -> float:
+    def decode(self, path: Path, coded: Path, decoded: Path, depth: int | None, tell: Progress) -> float:
         """As `Subject`; only the decoder itself is timed."""
         feed = self._feed_of(path)
         began = time.perf_counter()
@@ -200,7 +200,7 @@ class PeerSubject:
 
     def excerpt(self, path: Path, coded: Path, decoded: Path, start: int, frames: int, rate: int) -> Block:
         """As `Subject`; decodes everything and cuts."""
-        self.decode(path, coded, decoded, None, lambda fraction: None)
+        self.decode(path, coded, decoded, None, SILENT)
         return span(decoded, start, frames)
 
     def _feed_of(self, path: Path) -> _Feed:

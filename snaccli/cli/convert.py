@@ -17,6 +17,7 @@ from snaccli.cli.ui.progress import Bars, Length
 from snaccli.cli.ui.report import Coded, Report
 from snaccli.cli.ui.text import count, display
 from snaccli.errors import ExitStatus, OutputError, SnacError, UsageError
+from snaccli.progress import Progress
 
 __all__ = ["Choices", "check_streams", "convert"]
 
@@ -106,7 +107,7 @@ def _run(
 ) -> None:
     with _Folders() as folders, Bars(console, jobs, length) as bars:
 
-        def make(job: Job, progress: Callable[[float], None]) -> R:
+        def make(job: Job, progress: Progress) -> R:
             folders.make(os.path.dirname(job.output))
             return work(job, progress)
 

@@ -7,9 +7,10 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from snaccli.batch import Job
 from snaccli.cli.ui.text import display
 from snaccli.errors import SnacError, UsageError
+from snaccli.io.walk import walk
+from snaccli.workers import Job
 
 __all__ = ["OutputClashError", "Plan", "Sources", "expand", "find_sources", "is_snac", "make_plan"]
 
@@ -40,6 +41,13 @@ class Sources:
     batch: bool = False
     problems: list[tuple[str, Exception]] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
+
+    def skipped(self, path: str, error: OSError | None) -> None:
+        """Note a folder that was left out."""
+        if error is None:
+            self.remarks.append(f"{display(path)}: linked folder not followed")
+        else:
+            self.problems.append((path, error))
 
 
 @dataclass
@@ -136,34 +144,13 @@ def _files(
     if name == STREAM:
         yield name, name
     elif os.path.isdir(name):
-        found = list(_walk(name, "", wanted, sources))
+        found = list(walk(name, wanted, skipped=sources.skipped))
         if not found:
             raise NothingFoundError(f"no {kind} in this folder or below it; name another folder or the files")
         yield from found
     else:
         os.stat(name)  # raises the error that says why it cannot be read
         yield name, os.path.basename(name)
-
-
-def _walk(
-    root: str, below: str, wanted: Callable[[str], bool], sources: Sources
-) -> Iterator[tuple[str, str]]:
-    try:
-        with os.scandir(os.path.join(root, below) if below else root) as entries:
-            listed = sorted(entries, key=lambda entry: entry.name)
-    except OSError as error:
-        sources.problems.append((os.path.join(root, below), error))
-        return
-    for entry in listed:
-        path = os.path.join(below, entry.name)
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir(follow_symlinks=False):
-            yield from _walk(root, path, wanted, sources)
-        elif entry.is_dir():  # a link to a folder may lead in a circle or out of the tree
-            sources.remarks.append(f"{display(os.path.join(root, path))}: linked folder not followed")
-        elif wanted(entry.name):
-            yield os.path.join(root, path), path
 
 
 def _target(

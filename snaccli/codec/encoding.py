@@ -13,11 +13,11 @@ import numpy as np
 
 from snaccli import container, entropy
 from snaccli.audio import downmix, open_audio
-from snaccli.codec.ahead import ahead
 from snaccli.codec.model import Codec
 from snaccli.codec.progress import CODING_SHARE, Progress, Report
 from snaccli.codes import Codes
 from snaccli.io.files import check_output, is_stdio, open_output
+from snaccli.workers import read_ahead
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def encode_file(
     started = time.perf_counter()
     output = beside(source, ".snac") if output is None else output
     check_output(output, source=source, overwrite=overwrite)
-    with open_audio(source) as reader, closing(ahead(reader.blocks())) as read:
+    with open_audio(source) as reader, closing(read_ahead(reader.blocks())) as read:
         codec = model if isinstance(model, Codec) else Codec.load(model)
         mono = channels == "mono" and reader.channels > 1
         coded = 1 if mono else reader.channels

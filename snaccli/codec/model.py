@@ -14,10 +14,10 @@ from snac.hub.locate import locate
 from snac.nn.model import SNAC
 from snaccli import heap
 from snaccli.audio import fit, resample
-from snaccli.codec.ahead import ahead
 from snaccli.codes import Codes
 from snaccli.errors import ModelMismatchError, UsageError
 from snaccli.processors import share
+from snaccli.workers import read_ahead
 
 _TIDY_S = 60.0  # of audio coded between two trims of the heap
 
@@ -135,7 +135,7 @@ class Codec:
         total = codes.frames * self.hop_length
         stop = total if stop is None else min(stop, total)
         first, last = start // self.hop_length, -(-stop // self.hop_length)
-        with closing(ahead(self._blocks(codes, first, last, seed))) as blocks:
+        with closing(read_ahead(self._blocks(codes, first, last, seed))) as blocks:
             yield from cut(blocks, start - first * self.hop_length, stop - start, codes.channels)
 
     def _tidy(self, seconds: float) -> None:

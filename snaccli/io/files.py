@@ -9,21 +9,17 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import re
-import secrets
 import shutil
 import stat
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from snac.files import Replacement
 from snaccli.errors import OutputError, SnacError
-
-if sys.platform != "win32":
-    import fcntl
+from snaccli.io.names import STDIO, cause, is_stdio, same_file, shown
 
 __all__ = [
     "STDIO",
@@ -34,75 +30,12 @@ __all__ = [
     "make_folder",
     "open_input",
     "open_output",
-    "output_path",
     "same_file",
     "shown",
 ]
 
-STDIO = "-"
-"""The name that stands for standard input or standard output."""
-
 _SPOOL_MEMORY = 8 << 20  # bytes of piped input held in memory; what exceeds them goes to the disk
 _COPY_BYTES = 1 << 20
-_BINARY = getattr(os, "O_BINARY", 0)  # Windows would translate line ends without it
-_CLOEXEC = getattr(os, "O_CLOEXEC", 0)
-
-_TEMPORARY = re.compile(r"\.snac-[0-9a-f]{16}(\.|$)")
-_STALE_SECONDS = (
-    3600  # without a change; the machine that writes may be another, whose locks do not show here
-)
-
-_looked_through: set[Path] = set()
-
-_CAUSES = {
-    errno.ENOSPC: "no space left on the disk: free some, or write to another folder",
-    errno.EFBIG: "larger than the disk or a limit set here allows: write to another folder",
-    errno.EACCES: "permission denied: check the access rights",
-    errno.EPERM: "permission denied: check the access rights",
-    errno.EROFS: "the disk is read-only: choose another folder",
-    errno.ENAMETOOLONG: "the name is too long: shorten it",
-    errno.ENOENT: "no such file: check the name",
-    errno.ENOTDIR: "a part of the path is a file, not a folder: check the path",
-    errno.EISDIR: "is a folder, not a file: name a file",
-    errno.ELOOP: "symbolic links that lead in a circle: mend them or choose another path",
-    errno.EMFILE: "too many open files: run fewer jobs at a time",
-    errno.EPIPE: "the program that was to read it has ended",
-}
-if hasattr(errno, "EDQUOT"):
-    _CAUSES[errno.EDQUOT] = "the disk quota is used up: free some space, or write to another folder"
-
-
-def cause(error: OSError | ValueError) -> str:
-    """What went wrong and what to do about it, on one line and without the path.
-
-    A `ValueError` is what Python raises for a path that no system accepts (a NUL byte in it).
-    """
-    if not isinstance(error, OSError):
-        return "not a valid name: check the path"
-    known = _CAUSES.get(error.errno or 0)
-    return known or str(error.strerror or type(error).__name__).replace("\n", " ")
-
-
-def is_stdio(path: str | Path) -> bool:
-    """Whether `path` is ``-``, that is standard input or output."""
-    return str(path) == STDIO
-
-
-def shown(path: str | Path, *, stdio: str = "standard input") -> str:
-    """`path` as a message may show it: on one line, whatever bytes its name holds."""
-    if is_stdio(path):
-        return stdio
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(path))
-
-
-def same_file(one: str | Path, other: str | Path) -> bool:
-    """Whether two paths lead to one existing file, also through symbolic or hard links."""
-    if is_stdio(one) or is_stdio(other):
-        return False
-    try:
-        return os.path.samefile(one, other)
-    except (OSError, ValueError):
-        return False
 
 
 def make_folder(folder: str | Path) -> None:
@@ -164,7 +97,8 @@ def _check_folder(output: str | Path) -> None:
     if not folder.is_dir():
         raise OutputError(f"folder {shown(folder)} does not exist: create it, or choose another with -o")
     if not os.access(folder, os.W_OK):
-        raise OutputError(f"cannot write in folder {shown(folder)}: {_CAUSES[errno.EACCES]}")
+        refused = cause(PermissionError(errno.EACCES, ""))
+        raise OutputError(f"cannot write in folder {shown(folder)}: {refused}")
 
 
 class OutputFile:
@@ -240,117 +174,21 @@ def open_output(
         with _device(output) as out:
             yield out
         return
-    with _renamed_at_end(output) as (_, file):
-        out = OutputFile(file, shown(output), seekable=True)
-        try:
-            yield out
-            out.close()
-        except BaseException:
-            with contextlib.suppress(OutputError):
-                out.close()  # Windows removes no open file
-            raise
-
-
-@contextlib.contextmanager
-def output_path(
-    output: str | Path, *, source: str | Path | None = None, overwrite: bool = False
-) -> Iterator[Path]:
-    """As `open_output`, for writers that insist on a path: yields the temporary one, with the same ending.
-
-    For ``-``, devices and pipes the temporary file lies in the system's temporary folder and is copied at
-    the end.
-    """
-    check_output(output, source=source, overwrite=overwrite)
-    mode = None if is_stdio(output) else _mode(output)
-    if is_stdio(output) or (mode is not None and not stat.S_ISREG(mode)):
-        with (
-            open_output(output) as out,
-            tempfile.TemporaryDirectory(prefix="snac-", ignore_cleanup_errors=True) as folder,
-        ):
-            path = Path(folder) / f"output{Path(output).suffix}"
-            yield path
-            with open(path, "rb") as file:
-                shutil.copyfileobj(file, out, _COPY_BYTES)
-        return
-    with _renamed_at_end(output) as (temporary, file):
-        file.close()
-        yield temporary
-
-
-@contextlib.contextmanager
-def _renamed_at_end(output: str | Path) -> Iterator[tuple[Path, BinaryIO]]:
-    """A new temporary file beside `output`, renamed to it at success and removed otherwise.
-
-    Whoever uses it closes it before the end.
-    """
-    final = Path(os.path.realpath(output))
-    # A name of its own, not the output's plus an ending: that may exceed the longest the disk allows.
-    ending = final.suffix if len(final.suffix) <= 16 else ""
-    temporary = final.with_name(f".snac-{secrets.token_hex(8)}{ending}")
-    file = _create(temporary, shown(output))
     try:
-        with _claimed(file):
-            _remove_stale(final.parent)
-            yield temporary, file
-            try:
-                with contextlib.suppress(FileNotFoundError):
-                    shutil.copymode(final, temporary)  # an overwritten file keeps its access rights
-                os.replace(temporary, final)
-            except OSError as error:
-                raise OutputError(f"cannot write {shown(output)}: {cause(error)}") from None
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
-
-
-def _create(path: Path, name: str) -> BinaryIO:
-    """Create `path` anew with the rights that the umask leaves (tempfile would give 0600)."""
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _BINARY | _CLOEXEC, 0o666)
-        return cast(BinaryIO, os.fdopen(descriptor, "w+b"))
+        new = Replacement(output)
     except OSError as error:
-        raise OutputError(f"cannot write {name}: {cause(error)}") from None
-
-
-@contextlib.contextmanager
-def _claimed(file: BinaryIO) -> Iterator[None]:
-    """Keep a lock on a temporary file, also after it is closed: the process that writes it is alive."""
-    if sys.platform == "win32":  # which removes no open file
-        yield
-        return
-    descriptor = os.dup(file.fileno())
+        raise OutputError(f"cannot write {shown(output)}: {cause(error)}") from error
     try:
-        with contextlib.suppress(OSError):  # a disk without locks, on which nothing is ever found stale
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _remove_stale(folder: Path) -> None:
-    """Remove the temporary files that killed processes left in `folder`; once a folder and process."""
-    if folder in _looked_through:
-        return
-    _looked_through.add(folder)
-    with contextlib.suppress(OSError), os.scandir(folder) as entries:
-        for entry in entries:
-            if _TEMPORARY.match(entry.name):
-                with contextlib.suppress(OSError):
-                    _remove_if_stale(entry.path)
-
-
-def _remove_if_stale(path: str) -> None:
-    found = os.lstat(path)
-    mine = not hasattr(os, "geteuid") or found.st_uid == os.geteuid()
-    if not (stat.S_ISREG(found.st_mode) and mine and time.time() - found.st_mtime > _STALE_SECONDS):
-        return
-    if sys.platform == "win32":
-        os.unlink(path)
-        return
-    with open(path, "rb") as file:
-        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises while its writer lives
-        os.unlink(path)
+        out = OutputFile(new.file, shown(output), seekable=True)
+        yield out
+        out.close()
+    except BaseException:
+        new.discard()
+        raise
+    try:
+        new.commit()
+    except OSError as error:
+        raise OutputError(f"cannot write {shown(output)}: {cause(error)}") from error
 
 
 @contextlib.contextmanager

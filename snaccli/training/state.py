@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from snac.files import replacing
 from snaccli.errors import SnacError
 from snaccli.io.files import cause
 
@@ -28,20 +28,13 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
     Raises:
         TrainingError: the disk refuses; the former checkpoint stands.
     """
-    partial = path.with_name(path.name + ".part")
     try:
-        with open(partial, "wb") as file:
+        with replacing(path, durable=True) as file:
             torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
     except (OSError, RuntimeError) as error:
         reason = _reason(error)
         stands = "; the former checkpoint stands" if path.exists() else ""
         raise TrainingError(f"{path}: the checkpoint cannot be written: {reason}{stands}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink()
 
 
 def _reason(error: BaseException) -> str:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from snac.hub.registry import MODELS
-from snaccli.batch import Job, Work
 from snaccli.cli import options
 from snaccli.cli.convert import Choices, check_streams, convert
 from snaccli.cli.plan import STREAM, find_sources, is_snac, make_plan
@@ -18,6 +17,7 @@ from snaccli.cli.ui.console import Console
 from snaccli.cli.ui.progress import waiting
 from snaccli.cli.ui.report import Report
 from snaccli.errors import ExitStatus, ModelError, SnacError
+from snaccli.workers import Job, Work
 
 if TYPE_CHECKING:
     from snaccli.codec import Codec, DecodeResult

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from snaccli.batch import Job, Work
 from snaccli.cli import options
 from snaccli.cli.commands import tokens
 from snaccli.cli.convert import Choices, check_streams, convert
@@ -21,6 +20,7 @@ from snaccli.cli.ui.console import Console
 from snaccli.cli.ui.progress import waiting
 from snaccli.cli.ui.report import Report
 from snaccli.errors import ExitStatus, OutputError, SnacError, UsageError
+from snaccli.workers import Job, Work
 
 if TYPE_CHECKING:
     from snaccli.tokens.transfer import Exporter, ExportResult

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from snaccli.batch import Job, Work
 from snaccli.cli import options
 from snaccli.cli.commands import tokens
 from snaccli.cli.convert import Choices, check_streams, convert
@@ -16,6 +15,7 @@ from snaccli.cli.plan import Sources, find_sources, make_plan
 from snaccli.cli.ui.console import Console
 from snaccli.cli.ui.report import Report
 from snaccli.errors import ExitStatus, SnacError, UsageError
+from snaccli.workers import Job, Work
 
 if TYPE_CHECKING:
     from snaccli.tokens.reading import Line

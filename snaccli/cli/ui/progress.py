@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from snaccli.batch import Job
 from snaccli.cli.ui.console import Console
 from snaccli.cli.ui.text import display
+from snaccli.workers import Job
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole

@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
-from snaccli.batch import Outcome
 from snaccli.cli.ui import text
 from snaccli.cli.ui.console import Console
 from snaccli.errors import ExitStatus, UsageError
+from snaccli.workers import Outcome
 
 __all__ = ["Coded", "Report"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from snaccli.errors import SnacError
+from snaccli.io.names import cause, printable, shown
 
 __all__ = ["arrow", "bitrate", "clock", "count", "display", "explain", "joined", "size", "speed", "usage"]
 
@@ -14,27 +15,10 @@ def display(path: str | os.PathLike[str], *, stream: str = "standard input") -> 
 
     ``-`` is shown as `stream`.
 
-    >>> display("two\\nlines")
-    'two\\\\nlines'
+    >>> display("two\\nlines"), display("-")
+    ('two\\\\nlines', 'standard input')
     """
-    text = os.fspath(path)
-    if text == "-":
-        return stream
-    return _printable(text)
-
-
-def _printable(text: str) -> str:
-    if text.isprintable():
-        return text
-    return "".join(_escape(character) for character in text)
-
-
-def _escape(character: str) -> str:
-    if character.isprintable():
-        return character
-    if 0xDC80 <= ord(character) <= 0xDCFF:  # a byte of the name that is not UTF-8, as Python smuggles it
-        return f"\\x{ord(character) - 0xDC00:02x}"
-    return character.encode("unicode_escape").decode("ascii")
+    return shown(path, stdio=stream)
 
 
 def arrow(source: str, output: str) -> str:
@@ -52,25 +36,18 @@ def explain(error: BaseException, subject: str | None = None) -> str:
 
     It is led by `subject`, the name of the file at fault, unless the error begins with it already.
     """
-    text = _printable(" ".join(_words(error).split()))
+    text = printable(" ".join(_words(error).split()))
     if subject is None:
         return text
-    from snaccli.io.files import shown
-
-    name = display(subject)
-    for own in (name, shown(subject)):
-        text = text.removeprefix(f"{own}: ").replace(f"cannot read {own}: ", "cannot be read: ", 1)
-        if text.startswith(f"{own} "):
-            return text
-    return f"{name}: {text}"
+    own = display(subject)
+    text = text.removeprefix(f"{own}: ").replace(f"cannot read {own}: ", "cannot be read: ", 1)
+    return text if text.startswith(f"{own} ") else f"{own}: {text}"
 
 
 def _words(error: BaseException) -> str:
     if isinstance(error, SnacError):
         return str(error)
     if isinstance(error, OSError):
-        from snaccli.io.files import cause
-
         named = error.filename is not None
         return f"{display(os.fsdecode(error.filename))}: {cause(error)}" if named else cause(error)
     if isinstance(error, MemoryError):
@@ -81,7 +58,7 @@ def _words(error: BaseException) -> str:
 
 def usage(message: str) -> str:
     """Return what the parser of the command line complains of, as one line in the manner of the others."""
-    text = _printable(" ".join(message.split())).rstrip(".")
+    text = printable(" ".join(message.split())).rstrip(".")
     return text[:1].lower() + text[1:]
 
 

@@ -17,8 +17,9 @@ from snaccli.errors import AudioError, OutputError
 from snaccli.io.files import cause, make_folder, shown
 from snaccli.training.data.examine import Examiner
 from snaccli.training.data.manifest import Row
+from snaccli.workers import Cancelled
 
-__all__ = ["Cancelled", "Converter"]
+__all__ = ["Converter"]
 
 _SEEKABLE = {
     "WAV",
@@ -33,10 +34,6 @@ _SEEKABLE = {
 _STEM = 40  # characters of a recording's own name that its name in the data set keeps
 
 Decide = Callable[[str], "tuple[str, str]"]
-
-
-class Cancelled(BaseException):
-    """The run is being stopped; not an error of the recording under way."""
 
 
 class Converter:

@@ -9,10 +9,7 @@ import os
 import shutil
 import threading
 from array import array
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as NotYet
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +17,7 @@ import numpy as np
 
 from snaccli.errors import UsageError
 from snaccli.io.files import make_folder, open_output, shown
-from snaccli.training.data.convert import Cancelled, Converter
+from snaccli.training.data.convert import Converter
 from snaccli.training.data.manifest import (
     MANIFEST,
     SPLITS,
@@ -32,12 +29,12 @@ from snaccli.training.data.manifest import (
 )
 from snaccli.training.data.summary import Summary
 from snaccli.training.data.walking import Found, check_inputs, walk
+from snaccli.workers import ordered_map
 
 __all__ = ["Settings", "prepare"]
 
 SETTINGS = "dataset.json"
 _WORK = ".work"
-_AHEAD = 8  # recordings a worker that may wait for their turn in the manifest
 
 Progress = Callable[[int, int, "Row | None"], None]
 Remark = Callable[[str], None]
@@ -185,8 +182,8 @@ def _add_rows(
             return None
         return _row(found, size, modified, settings, convert)
 
-    with _stopping(stop):
-        rows = _in_order(work, walk(inputs, str(folder), remark), workers, stop)
+    found = walk(inputs, str(folder), remark)
+    with contextlib.closing(ordered_map(work, found, workers, stop=stop)) as rows:
         for done, row in enumerate(rows, 1):
             if row is not None:
                 manifest.append(row)
@@ -205,42 +202,6 @@ def _row(found: Found, size: int, modified: int, settings: Settings, convert: Co
 
 def _hash(text: str) -> str:
     return f"{identity(text, 0, 0):016x}"
-
-
-@contextlib.contextmanager
-def _stopping(stop: threading.Event) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        stop.set()
-
-
-def _in_order(
-    work: Callable[[Found], Row | None], items: Iterator[Found], workers: int, stop: threading.Event
-) -> Iterator[Row | None]:
-    """What `work` makes of each item, in their order, some ahead of time; takes items as it goes."""
-    waiting: deque[Future[Row | None]] = deque()
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="prepare")
-    try:
-        for item in items:
-            waiting.append(pool.submit(work, item))
-            if len(waiting) >= _AHEAD * workers:
-                yield _result(waiting.popleft())
-        while waiting:
-            yield _result(waiting.popleft())
-    finally:
-        stop.set()
-        with contextlib.suppress(Cancelled):
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _result(future: Future[Row | None]) -> Row | None:
-    while True:  # a wait without a limit cannot be interrupted from the keyboard on Windows
-        try:
-            return future.result(timeout=0.2)
-        except NotYet:
-            if future.done():
-                return future.result()
 
 
 def _settle(inputs: Sequence[str], folder: Path, manifest: Manifest, known: _Known) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from snaccli.audio import is_audio_name
 from snaccli.errors import UsageError
 from snaccli.io.files import cause, shown
+from snaccli.io.walk import walk as walk_folder
 from snaccli.training.data.manifest import SPLITS
 
 __all__ = ["Found", "check_inputs", "walk"]
@@ -57,38 +58,21 @@ def walk(inputs: Sequence[str], output: str, remark: Remark = lambda text: None)
         output: folder of the data set.
         remark: told of what was left out but might be missed.
     """
-    avoid = os.path.realpath(output)
     for name in inputs:
         path = os.path.abspath(name)
         if os.path.isfile(path):
             yield Found(path, "", None)
         elif all(os.path.isdir(os.path.join(path, split)) for split in SPLITS):
             for split in SPLITS:
-                yield from _below(os.path.join(path, split), "", split, avoid, remark)
+                yield from _below(os.path.join(path, split), split, output, remark)
         else:
-            yield from _below(path, "", None, avoid, remark)
+            yield from _below(path, None, output, remark)
 
 
-def _below(root: str, folder: str, split: str | None, avoid: str, remark: Remark) -> Iterator[Found]:
-    place = os.path.join(root, *folder.split("/")) if folder else root
-    if os.path.realpath(place) == avoid:
-        return
-    try:
-        with os.scandir(place) as entries:
-            # Names only: a folder may hold a million.
-            names = sorted(
-                (entry.name, entry.is_dir(follow_symlinks=False), entry.is_symlink()) for entry in entries
-            )
-    except OSError as error:
-        remark(f"{shown(place)}: left out: {cause(error)}")
-        return
-    for name, is_folder, is_link in names:
-        path = os.path.join(place, name)
-        if name.startswith("."):
-            continue
-        if is_folder:
-            yield from _below(root, f"{folder}/{name}" if folder else name, split, avoid, remark)
-        elif is_link and os.path.isdir(path):
-            remark(f"{shown(path)}: linked folder not followed")
-        elif is_audio_name(name):
-            yield Found(path, folder, split)
+def _below(root: str, split: str | None, avoid: str, remark: Remark) -> Iterator[Found]:
+    def skipped(path: str, error: OSError | None) -> None:
+        why = "linked folder not followed" if error is None else f"left out: {cause(error)}"
+        remark(f"{shown(path)}: {why}")
+
+    for path, below in walk_folder(root, is_audio_name, skipped=skipped, avoid=avoid):
+        yield Found(path, os.path.dirname(below).replace(os.sep, "/"), split)

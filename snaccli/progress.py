@@ -1,0 +1,91 @@
+"""How far a piece of work is: one protocol, and what makes the progress of a whole from that of its parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:  # not at run time: a listing needs no NumPy
+    import numpy as np
+
+__all__ = ["SILENT", "Listener", "Progress", "over_blocks", "part", "rising"]
+
+
+class Progress(Protocol):
+    """What a piece of work tells of itself, from whichever thread it runs in."""
+
+    def started(self, seconds: float | None) -> None:
+        """The recording is open and lasts so many seconds; None where only reading it to the end tells."""
+
+    def __call__(self, fraction: float) -> None:
+        """The fraction of the work that is done, 0 to 1, never falling. What it raises ends the work."""
+
+
+Listener = Progress | Callable[[float], None] | None
+"""What public functions take: a `Progress`, a function of the fraction done alone, or nothing."""
+
+
+class _Silent:
+    def started(self, seconds: float | None) -> None: ...
+
+    def __call__(self, fraction: float) -> None: ...
+
+
+SILENT: Progress = _Silent()
+"""Tells nobody."""
+
+
+class _Rising:
+    """Passes on what is more than was told before."""
+
+    def __init__(self, tell: Progress | Callable[[float], None]) -> None:
+        self._tell = tell
+        self._last = 0.0
+
+    def started(self, seconds: float | None) -> None:
+        started = getattr(self._tell, "started", None)
+        if started is not None:
+            started(seconds)
+
+    def __call__(self, fraction: float) -> None:
+        fraction = min(fraction, 1.0)
+        if fraction > self._last:
+            self._last = fraction
+            self._tell(fraction)
+
+
+class _Part:
+    """The progress of a part as that of the whole; the length of the recording is the whole's to tell."""
+
+    def __init__(self, whole: Progress, low: float, high: float) -> None:
+        self._whole, self._low, self._width = whole, low, high - low
+
+    def started(self, seconds: float | None) -> None: ...
+
+    def __call__(self, fraction: float) -> None:
+        self._whole(self._low + self._width * min(1.0, max(0.0, fraction)))
+
+
+def rising(listener: Listener) -> Progress:
+    """Returns a `Progress` that tells `listener`, and never tells it less than before."""
+    return SILENT if listener is None else _Rising(listener)
+
+
+def part(whole: Progress, low: float, high: float) -> Progress:
+    """Returns a progress whose 0 to 1 is `low` to `high` of the whole."""
+    return _Part(whole, low, high)
+
+
+def over_blocks(
+    blocks: Iterable[np.ndarray], expected: int | None, progress: Progress
+) -> Iterator[np.ndarray]:
+    """Passes blocks (n, ...) on, and tells how many of the `expected` samples have been worked on.
+
+    A block counts when the next one is asked for. Without an expected number nothing is told.
+    """
+    done = 0
+    for block in blocks:
+        yield block
+        done += len(block)
+        if expected:
+            progress(min(done / expected, 1.0))

@@ -1,0 +1,252 @@
+"""Work in threads beside the one that asks for it: many jobs, results in order, and reading ahead.
+
+Every wait here has a limit and is begun again, since a wait without one cannot be interrupted from the
+keyboard on Windows. When a generator of this module ends, also early, its threads have ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as NotYet
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from snaccli.progress import SILENT, Progress
+
+__all__ = ["Cancelled", "Job", "Outcome", "Work", "ordered_map", "read_ahead", "run_jobs"]
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_WAIT_SECONDS = 0.2
+
+
+class Cancelled(BaseException):
+    """The run is being stopped: raised inside work under way, where it tells of its progress.
+
+    Derives from BaseException so that no handler of the work's own errors takes it for one of them.
+    """
+
+
+# Many jobs
+
+
+@dataclass(frozen=True)
+class Job:
+    """One file to make: paths as the user named them, ``"-"`` for standard input or output."""
+
+    source: str
+    output: str
+
+
+@dataclass(frozen=True)
+class Outcome(Generic[R]):
+    """What became of a job: its result, or the error that ended it, or neither when it was skipped."""
+
+    job: Job
+    result: R | None = None
+    error: Exception | None = None
+
+    @property
+    def skipped(self) -> bool:
+        """Whether the job was left out because its output was there already."""
+        return self.result is None and self.error is None
+
+
+Work = Callable[[Job, Progress], R]
+"""Does a job and returns its result; tells of its progress often enough that it can be stopped there."""
+
+Watch = Callable[[Job], Progress]
+"""Called when a job is begun, in the thread that has it; returns what is told of its progress."""
+
+
+def run_jobs(
+    jobs: Sequence[Job], work: Work[R], *, workers: int = 1, watch: Watch = lambda job: SILENT
+) -> Generator[Outcome[R], None, None]:
+    """Yields the outcome of every job as it ends; one bad job does not stop the rest.
+
+    With one worker the work runs in the calling thread, in the order of `jobs`, so that an interrupt stops it
+    where it is. Closing the generator, or an interrupt in it, stops all workers by `Cancelled` at their next
+    word of progress and waits for them, so that they can remove what they had half written.
+
+    Args:
+        jobs: what to do.
+        work: does one; an `Exception` from it is that job's outcome.
+        workers: threads, 1 or more.
+        watch: see `Watch`; with several workers called from several threads at once.
+    """
+    if workers < 1:
+        raise ValueError(f"workers must be at least 1, not {workers}")
+    if min(workers, len(jobs)) <= 1:
+        for job in jobs:
+            yield _attempt(job, work, watch)
+    else:
+        yield from _run_threads(jobs, work, min(workers, len(jobs)), watch)
+
+
+def _attempt(job: Job, work: Work[R], watch: Watch) -> Outcome[R]:
+    try:
+        return Outcome(job, result=work(job, watch(job)))
+    except Exception as error:
+        return Outcome(job, error=error)
+
+
+class _Stoppable:
+    """A job's progress, at which the job ends when the run is being stopped."""
+
+    def __init__(self, progress: Progress, stop: threading.Event) -> None:
+        self._progress, self._stop = progress, stop
+
+    def started(self, seconds: float | None) -> None:
+        if self._stop.is_set():
+            raise Cancelled
+        self._progress.started(seconds)
+
+    def __call__(self, fraction: float) -> None:
+        if self._stop.is_set():
+            raise Cancelled
+        self._progress(fraction)
+
+
+def _run_threads(
+    jobs: Sequence[Job], work: Work[R], workers: int, watch: Watch
+) -> Generator[Outcome[R], None, None]:
+    waiting: queue.SimpleQueue[Job] = queue.SimpleQueue()
+    ended: queue.SimpleQueue[Outcome[R] | BaseException] = queue.SimpleQueue()
+    stop = threading.Event()
+    for job in jobs:
+        waiting.put(job)
+
+    def worker() -> None:
+        try:
+            while not stop.is_set():
+                job = waiting.get_nowait()
+                ended.put(_attempt(job, work, lambda job: _Stoppable(watch(job), stop)))
+        except (queue.Empty, Cancelled):
+            pass
+        except BaseException as error:
+            ended.put(error)
+
+    threads = [threading.Thread(target=worker, name=f"job-{n}", daemon=True) for n in range(workers)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in jobs:
+            outcome = _taken(ended)
+            if isinstance(outcome, BaseException):
+                raise outcome
+            yield outcome
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+# Results in order
+
+
+def ordered_map(
+    work: Callable[[T], R],
+    items: Iterable[T],
+    workers: int,
+    *,
+    ahead: int = 8,
+    stop: threading.Event | None = None,
+) -> Generator[R, None, None]:
+    """Yields ``work(item)`` for each item, in their order, computed by threads side by side.
+
+    Args:
+        work: an error from it is raised where its result would have come.
+        items: taken as they are needed, in the calling thread.
+        workers: threads, 1 or more.
+        ahead: results a worker that may wait for their turn.
+        stop: set at the end, also an early one, so that work under way can end by `Cancelled`.
+    """
+    waiting: deque[Future[R]] = deque()
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="snac-map")
+    try:
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) >= ahead * workers:
+                yield _result(waiting.popleft())
+        while waiting:
+            yield _result(waiting.popleft())
+    finally:
+        if stop is not None:
+            stop.set()
+        with contextlib.suppress(Cancelled):
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _result(future: Future[R]) -> R:
+    while True:
+        try:
+            return future.result(timeout=_WAIT_SECONDS)
+        except NotYet:
+            if future.done():
+                return future.result()
+
+
+# Reading ahead
+
+
+@dataclass(frozen=True)
+class _End:
+    """What came after the last item: nothing, or an error."""
+
+    error: BaseException | None = None
+
+
+def read_ahead(items: Iterable[T], count: int = 2) -> Generator[T, None, None]:
+    """Yields the items of an iterable, which a thread takes from it up to `count` ahead.
+
+    An error of the iterable is raised where its item would have come. At the end, also an early one, the
+    thread has ended; if the iterable is a generator, it was closed.
+    """
+    ready: queue.Queue[T | _End] = queue.Queue(count)
+    stop = threading.Event()
+    thread = threading.Thread(target=_fill, args=(items, ready, stop), name="snac-ahead", daemon=True)
+    thread.start()
+    try:
+        while not isinstance(item := _taken(ready), _End):
+            yield item
+        if item.error is not None:
+            raise item.error
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _fill(items: Iterable[T], ready: queue.Queue[T | _End], stop: threading.Event) -> None:
+    def offer(item: T | _End) -> None:
+        while not stop.is_set():
+            try:
+                return ready.put(item, timeout=_WAIT_SECONDS)
+            except queue.Full:
+                continue
+
+    end = _End()
+    try:
+        for item in items:
+            offer(item)
+            if stop.is_set():
+                break
+    except BaseException as error:
+        end = _End(error)
+    close = getattr(items, "close", None)
+    if close is not None:
+        close()
+    offer(end)
+
+
+def _taken(ready: queue.Queue[T] | queue.SimpleQueue[T]) -> T:
+    while True:
+        try:
+            return ready.get(timeout=_WAIT_SECONDS)
+        except queue.Empty:
+            continue
