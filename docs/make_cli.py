@@ -12,9 +12,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-import typer.main
-
-from snaccli.cli.app import app
+from snaccli.cli.app import snac_command
 
 TARGET = Path(__file__).with_name("cli.md")
 PREFACE = """\
@@ -27,15 +25,15 @@ something failed, 2 wrong usage, 130 interrupted.
 
 def page() -> str:
     """The whole document."""
-    return "\n".join([PREFACE, *sections(typer.main.get_command(app), "snac")])
+    return "\n".join([PREFACE, *sections(snac_command(), "snac")])
 
 
 def sections(command: Any, name: str) -> list[str]:
     """The section of a command, then those of its subcommands."""
     found = [section(command, name)]
-    for short, subcommand in getattr(command, "commands", {}).items():
-        if not subcommand.hidden:
-            found += sections(subcommand, f"{name} {short}")
+    if hasattr(command, "list_commands"):
+        for short in command.list_commands(None):
+            found += sections(command.get_command(None, short), f"{name} {short}")
     return found
 
 
@@ -44,7 +42,7 @@ def section(command: Any, name: str) -> str:
     params = [param for param in command.params if not getattr(param, "hidden", False)]
     arguments = [param for param in params if param.param_type_name == "argument"]
     usage = [name, "[OPTIONS]", *map(argument_name, arguments)]
-    if getattr(command, "commands", None):
+    if hasattr(command, "list_commands"):
         usage.append("COMMAND ...")
     lines = [f"## {name}", "", "```", " ".join(usage), "```", "", reflow(command.help or "")]
     rows = [row(param) for param in params]

@@ -8,9 +8,10 @@ import subprocess
 import sys
 
 import pytest
-import typer.main
+import typer
 
-from snaccli.cli.app import app, run
+from snaccli.cli.app import COMMANDS as TABLE
+from snaccli.cli.app import Group, run, snac_command
 from snaccli.cli.options import complete_model, seconds
 from snaccli.cli.ui.console import Console
 
@@ -22,10 +23,11 @@ def call(*arguments: str):
 
 
 def walk(command=None, path=()):
-    command = command or typer.main.get_command(app)
+    command = command or snac_command()
     yield path, command
-    for name, below in getattr(command, "commands", {}).items():
-        yield from walk(below, (*path, name))
+    if hasattr(command, "list_commands"):
+        for name in command.list_commands(None):
+            yield from walk(command.get_command(None, name), (*path, name))
 
 
 def named(value):
@@ -33,7 +35,7 @@ def named(value):
 
 
 COMMANDS = list(walk())
-LEAVES = [(path, command) for path, command in COMMANDS if not hasattr(command, "commands")]
+LEAVES = [(path, command) for path, command in COMMANDS if not hasattr(command, "list_commands")]
 
 
 def test_all_commands_are_there():
@@ -61,6 +63,16 @@ def test_every_command_and_option_has_help(path, command):
     assert (status, err) == (0, "")
     assert command.help.split("\n")[0][:30] in out
     assert call(*path, "-h") == (status, out, err)
+
+
+@pytest.mark.parametrize(("path", "command"), COMMANDS[1:], ids=named)
+def test_the_list_of_commands_says_what_each_says_of_itself(path, command):
+    entry = TABLE[path[0]]
+    if isinstance(entry, Group) and len(path) > 1:
+        entry = entry.commands[path[1]]
+    assert command.help.splitlines()[0] == entry.summary
+    start = " ".join(entry.summary.split()[:3])
+    assert start in call(*path[:-1], "--help")[1]
 
 
 @pytest.mark.parametrize(("path", "command"), LEAVES, ids=named)
@@ -191,7 +203,8 @@ def test_what_needs_no_model_does_not_import_torch(arguments):
     assert "torch" not in modules
 
 
-HEAVY = {"constriction", "huggingface_hub", "numba", "numpy", "rich", "scipy", "soundfile", "soxr", "torch"}
+HEAVY = {"constriction", "huggingface_hub", "numba", "numpy", "pydantic", "rich", "scipy", "soundfile"}
+HEAVY |= {"soxr", "torch"}
 
 
 @pytest.mark.parametrize(
@@ -202,6 +215,24 @@ HEAVY = {"constriction", "huggingface_hub", "numba", "numpy", "rich", "scipy", "
 def test_what_must_start_at_once_imports_no_large_package(arguments):
     modules, _ = modules_after(*arguments)
     assert not modules & HEAVY
+
+
+@pytest.mark.parametrize(
+    ("arguments", "module"),
+    [
+        (["--help"], None),
+        (["models"], None),
+        (["info", "missing.snac"], "info"),
+        (["tokens", "export", "--help"], "tokens_export"),
+    ],
+    ids=str,
+)
+def test_only_the_command_that_is_called_is_imported(arguments, module):
+    modules, _ = modules_after(*arguments)
+    commands = {entry.module for entry in TABLE.values() if not isinstance(entry, Group)}
+    commands |= {"tokens_export", "tokens_import", "models"}
+    wanted = {f"snaccli.cli.commands.{module}"} if module else set()
+    assert modules & {f"snaccli.cli.commands.{name}" for name in commands} == wanted
 
 
 def test_completion_offers_models_without_torch():

@@ -1,85 +1,222 @@
-"""The ``snac`` command: its commands put together, and one way out for every error."""
+"""The ``snac`` command: which commands there are, and how one is found, called and ended.
+
+A command's module is imported when the command is called, so that each start pays for one command alone.
+"""
 
 from __future__ import annotations
 
 import functools
+import importlib
 import inspect
-from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import typer
+import typer.core
+import typer.main
 
 from snaccli.cli import options
-from snaccli.cli.commands import (
-    bench,
-    decode,
-    encode,
-    info,
-    models,
-    prepare,
-    tokens_export,
-    tokens_import,
-    train,
-    verify,
-)
+from snaccli.cli.parsing import convert_plainly
 from snaccli.cli.ui import text
 from snaccli.cli.ui.console import Console
 from snaccli.errors import ExitStatus
 
-__all__ = ["app", "run"]
+__all__ = ["COMMANDS", "Entry", "run", "snac_command"]
 
 Command = Callable[..., ExitStatus]
 
-app = typer.Typer(
-    name="snac",
-    help="Turn audio into files of one to three kilobits per second, and back.",
-    invoke_without_command=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-models_app = typer.Typer(
-    help="List the models, fetch one, or describe one.",
-    invoke_without_command=True,
-    rich_markup_mode=None,
-)
-tokens_app = typer.Typer(
-    help="Write codes as tokens for language models, or read them back.",
-    invoke_without_command=True,
-    rich_markup_mode=None,
-)
+
+class Entry(NamedTuple):
+    """Where a command is defined.
+
+    Attributes:
+        summary: its line in the list of commands; the docstring of the function begins with it.
+        module: below ``snaccli.cli.commands``.
+        function: what runs it.
+        examples: the name of the module's constant with its examples.
+    """
+
+    summary: str
+    module: str
+    function: str
+    examples: str = "EXAMPLES"
+
+
+class Group(NamedTuple):
+    """A command that has commands of its own."""
+
+    summary: str
+    commands: Mapping[str, Entry]
+
+
+COMMANDS: Mapping[str, Entry | Group] = {
+    "encode": Entry("Turn audio into .snac files.", "encode", "encode"),
+    "decode": Entry("Turn .snac files back into audio.", "decode", "decode"),
+    "info": Entry("Tell what .snac files hold: model, length, bit rate.", "info", "info"),
+    "verify": Entry("Check that .snac files are whole.", "verify", "verify"),
+    "bench": Entry(
+        "Measure bit rate, quality and speed on recordings, also beside other codecs.", "bench", "bench"
+    ),
+    "prepare": Entry(
+        "Check recordings, split them into train/ and val/, and make them ready for training.",
+        "prepare",
+        "prepare",
+    ),
+    "train": Entry("Train a model, or fine-tune one, on folders made by 'snac prepare'.", "train", "train"),
+    "models": Group(
+        "List the models, fetch one, or describe one.",
+        {
+            "list": Entry(
+                "List the models with a name, and which are on this machine.",
+                "models",
+                "list_models",
+                "LIST_EXAMPLES",
+            ),
+            "pull": Entry(
+                "Fetch a model from the Hub, to work without network later.",
+                "models",
+                "pull",
+                "PULL_EXAMPLES",
+            ),
+            "push": Entry("Publish a model of your own on the Hub.", "models", "push", "PUSH_EXAMPLES"),
+            "show": Entry(
+                "Tell a model's rate, strides, bit rate, and where it is.", "models", "show", "SHOW_EXAMPLES"
+            ),
+        },
+    ),
+    "tokens": Group(
+        "Write codes as tokens for language models, or read them back.",
+        {
+            "export": Entry(
+                "Write the codes of recordings as tokens for language models.", "tokens_export", "export"
+            ),
+            "import": Entry(
+                "Turn tokens back into .snac files, or into audio.", "tokens_import", "import_tokens"
+            ),
+        },
+    ),
+}
 
 
 def run(arguments: Sequence[str], console: Console | None = None) -> int:
-    """Run the command line and return its exit status (see :class:`snaccli.errors.ExitStatus`).
+    """Runs the command line and returns its exit status (see :class:`snaccli.errors.ExitStatus`).
 
     Args:
-        arguments: without the program's name.
+        arguments: the words behind the program's name.
         console: the streams to write to; those of the process by default.
     """
     console = console or Console()
     return console.attempt(lambda: _parse_and_run(arguments, console))
 
 
+def snac_command() -> typer.core.TyperGroup:
+    """Returns ``snac`` itself as click knows it: for a run, for the documentation and for tests."""
+    group: typer.core.TyperGroup = _group(
+        _start, COMMANDS, "Turn audio into files of one to three kilobits per second, and back."
+    )
+    return group
+
+
 def _parse_and_run(arguments: Sequence[str], console: Console) -> int:
+    command = snac_command()
     try:
         with console.as_standard_streams():
-            status = app(list(arguments), prog_name="snac", standalone_mode=False, obj=console)
+            if "_SNAC_COMPLETE" in console.environ:  # a shell asks what may follow
+                command(list(arguments), prog_name="snac")
+            with command.make_context("snac", list(arguments), obj=console) as context:
+                return int(command.invoke(context) or 0)
+    except typer.Exit as end:
+        return end.exit_code
     except typer.Abort as abort:
         raise KeyboardInterrupt from abort
     except Exception as error:
         if not _is_usage_error(error):
             raise
-        context = getattr(error, "ctx", None)
-        path = context.command_path if context else "snac"
+        place = getattr(error, "ctx", None)
+        path = place.command_path if place else "snac"
         console.complain(f"{text.usage(error.format_message())}; see '{path} --help'")  # type: ignore[attr-defined]
         return ExitStatus.USAGE
-    return int(status or 0)
 
 
 def _is_usage_error(error: Exception) -> bool:
     # Typer carries its own copy of click since 0.16 and builds on click's before: the class has two homes.
     return hasattr(error, "format_message") and getattr(error, "exit_code", None) == ExitStatus.USAGE
+
+
+def _group(start: Callable[..., None], commands: Mapping[str, Entry | Group], summary: str) -> Any:
+    """Returns a click group with these commands, none of which is imported yet."""
+
+    class Lazy(_LazyGroup):
+        entries = commands
+
+    whole = typer.Typer(
+        cls=Lazy,
+        help=summary,
+        invoke_without_command=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        add_completion=commands is COMMANDS,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    whole.callback()(start)
+    return typer.main.get_command(whole)
+
+
+class _LazyGroup(typer.core.TyperGroup):
+    """A group that imports a command when it is called or described."""
+
+    entries: ClassVar[Mapping[str, Entry | Group]] = {}
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Returns the group's own options."""
+        return convert_plainly(super().get_params(ctx))
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Returns the names of the commands, in the order of the table."""
+        return list(self.entries)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Returns a command as click knows it, None if there is none of that name."""
+        entry = self.entries.get(cmd_name)
+        if cmd_name not in self.commands and entry is not None:
+            if isinstance(entry, Group):
+                self.commands[cmd_name] = _group(_help_without_command, entry.commands, entry.summary)
+                self.commands[cmd_name].name = cmd_name
+            else:
+                self.commands[cmd_name] = _command(cmd_name, entry)
+        return self.commands.get(cmd_name)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Writes the list of commands for the help."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, entry.summary) for name, entry in self.entries.items()])
+
+
+class _PlainCommand(typer.core.TyperCommand):
+    """A command whose values are converted without pydantic."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Returns the options and arguments."""
+        return convert_plainly(super().get_params(ctx))
+
+
+def _command(name: str, entry: Entry) -> Any:
+    """Imports a command and returns it as click knows it, with the options that all commands have."""
+    module = importlib.import_module(f"snaccli.cli.commands.{entry.module}")
+    examples = getattr(module, entry.examples).strip()
+    alone = typer.Typer(
+        rich_markup_mode=None,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+    register = alone.command(
+        name,
+        cls=_PlainCommand,
+        epilog=f"Examples:\n\n\b\n{examples}",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    register(_with_shared_options(getattr(module, entry.function)))
+    return typer.main.get_command(alone)
 
 
 def _set_up(
@@ -90,51 +227,28 @@ def _set_up(
     verbose: options.Verbose = False,
     debug: options.Debug = False,
 ) -> None:
-    """What every command does first; these are the options that it has beside its own."""
+    """What every command does first; its parameters are the options that each command has beside its own."""
     console.json, console.quiet, console.verbose, console.debug = json, quiet, verbose, debug
 
 
 _SHARED = list(inspect.signature(_set_up, eval_str=True).parameters.values())[1:]
 
 
-def _guarded(command: Command) -> Command:
-    """Return `command` with the options that all have, and with its errors told on one line."""
+def _with_shared_options(command: Command) -> Command:
+    """Returns `command` with the parameters of ``_set_up`` after its own, as Typer reads them."""
 
     @functools.wraps(command)
-    def guarded(context: typer.Context, **values: Any) -> None:
-        console: Console = context.obj
-        _set_up(console, **{option.name: values.pop(option.name) for option in _SHARED})
-        raise typer.Exit(console.attempt(lambda: command(context, **values)))
+    def whole(context: typer.Context, **values: Any) -> ExitStatus:
+        _set_up(context.obj, **{option.name: values.pop(option.name) for option in _SHARED})
+        return command(context, **values)
 
     own = inspect.signature(command, eval_str=True)
     parameters = [*own.parameters.values(), *_SHARED]
-    guarded.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
-    return guarded  # type: ignore[return-value]
+    whole.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return whole
 
 
-def _add(group: typer.Typer, name: str, command: Command, examples: str) -> None:
-    group.command(name, epilog=f"Examples:\n\n\b\n{examples.strip()}")(_guarded(command))
-
-
-_add(app, "encode", encode.encode, encode.EXAMPLES)
-_add(app, "decode", decode.decode, decode.EXAMPLES)
-_add(app, "info", info.info, info.EXAMPLES)
-_add(app, "verify", verify.verify, verify.EXAMPLES)
-_add(app, "bench", bench.bench, bench.EXAMPLES)
-_add(app, "prepare", prepare.prepare, prepare.EXAMPLES)
-_add(app, "train", train.train, train.EXAMPLES)
-_add(models_app, "list", models.list_models, models.LIST_EXAMPLES)
-_add(models_app, "pull", models.pull, models.PULL_EXAMPLES)
-_add(models_app, "push", models.push, models.PUSH_EXAMPLES)
-_add(models_app, "show", models.show, models.SHOW_EXAMPLES)
-app.add_typer(models_app, name="models")
-_add(tokens_app, "export", tokens_export.export, tokens_export.EXAMPLES)
-_add(tokens_app, "import", tokens_import.import_tokens, tokens_import.EXAMPLES)
-app.add_typer(tokens_app, name="tokens")
-
-
-@app.callback()
-def _main(
+def _start(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
@@ -146,8 +260,6 @@ def _main(
     _help_without_command(context)
 
 
-@models_app.callback()
-@tokens_app.callback()
 def _help_without_command(context: typer.Context) -> None:
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
