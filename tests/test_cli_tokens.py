@@ -11,9 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-import typer.main
 
-from snaccli.cli.app import app, run
+from snaccli.cli.app import run, snac_command
 from snaccli.cli.ui.console import Console
 
 RATE = 16000
@@ -367,12 +366,12 @@ def test_json_tells_of_each_file(folder, model):
 
 
 def test_the_documented_options_exist():
-    commands = typer.main.get_command(app).commands["tokens"].commands
+    tokens = snac_command().get_command(None, "tokens")
     calls = re.findall(
         r"^snac tokens (export|import) (.*?)(?:#.*)?$", DOCUMENT.read_text("utf-8"), re.MULTILINE
     )
     assert len(calls) > 4
     for name, rest in calls:
-        known = {flag for param in commands[name].params for flag in param.opts}
+        known = {flag for param in tokens.get_command(None, name).params for flag in param.opts}
         for word in rest.split():
             assert not word.startswith("-") or word == "-" or word in known, word
