@@ -14,7 +14,7 @@ from snac.nn.model import SNAC
 from snaccli.errors import ModelError, UsageError
 from snaccli.training.config import TrainConfig
 from snaccli.training.export import export
-from snaccli.training.interrupts import StopRequest
+from snaccli.training.launched import StopRequest
 from snaccli.training.loop import Interrupted, Trainer
 from snaccli.training.report import JsonLog, TensorBoard, spectrogram
 from snaccli.training.state import BEST, LAST, AveragedWeights, TrainingError, write_checkpoint

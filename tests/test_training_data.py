@@ -12,10 +12,9 @@ import soundfile
 
 from snac.errors import ModelError
 from snaccli.errors import AudioError, UsageError
-from snaccli.training import augmentation
 from snaccli.training.config import AugmentationConfig, Stage, TrainConfig
 from snaccli.training.data import Settings, prepare
-from snaccli.training.data.loader import Loader, SegmentSampler, validation_segments
+from snaccli.training.data.loader import Loader, SegmentSampler, band_limited, validation_segments
 from snaccli.training.data.manifest import DatasetError
 from snaccli.training.data.sources import FolderAudio, PackedAudio, open_source
 from snaccli.training.schedule import Schedule
@@ -41,8 +40,10 @@ def test_segments_stay_within_their_recording(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     pitches = set()
     for _ in range(40):
-        wave, name = packed.segment(rng, 2000)
+        segment = packed.segment(rng, 2000)
+        wave, (name,) = segment.samples, segment.names
         assert wave.shape == (2000,)
+        assert segment.bandwidth_hz == RATE / 2
         spectrum = np.abs(np.fft.rfft(wave))
         pitches.add(round(pitch(wave) / 200))
         assert round(pitch(wave) / 200) == int(name) + 1
@@ -53,15 +54,15 @@ def test_segments_stay_within_their_recording(tmp_path: Path) -> None:
 def test_items_depend_on_seed_step_and_number_alone(tmp_path: Path) -> None:
     path = pack(tmp_path / "a.npy")
     sampler = SegmentSampler({path: 1.0}, RATE, AugmentationConfig(), seed=5)
-    batch = sampler.batch(7, 1024, 3)
+    batch = sampler.batch(7, 1024, 3).audio
     assert batch.shape == (3, 1, 1024)
     assert batch.dtype == np.float32
     assert np.abs(batch).max() <= 1
     sampler.batch(8, 1024, 3)
-    np.testing.assert_array_equal(batch[2, 0], sampler.item(7, 2, 1024)[0])
-    assert not np.array_equal(batch, sampler.batch(8, 1024, 3))
+    np.testing.assert_array_equal(batch[2, 0], sampler.item(7, 2, 1024).samples)
+    assert not np.array_equal(batch, sampler.batch(8, 1024, 3).audio)
     other = SegmentSampler({path: 1.0}, RATE, AugmentationConfig(), seed=6)
-    assert not np.array_equal(batch, other.batch(7, 1024, 3))
+    assert not np.array_equal(batch, other.batch(7, 1024, 3).audio)
 
 
 @pytest.mark.parametrize("workers", [0, 3])
@@ -72,8 +73,11 @@ def test_loaders_of_several_processes_divide_the_batch(tmp_path: Path, workers: 
     for step in range(4):
         part = schedule.at(step)
         parts = [loader(step) for loader in loaders]
-        assert [len(each) for each in parts] == [part.batch // 2] * 2
-        np.testing.assert_array_equal(np.concatenate(parts), sampler.batch(step, part.segment, part.batch))
+        assert [len(each.audio) for each in parts] == [part.batch // 2] * 2
+        whole = sampler.batch(step, part.segment, part.batch)
+        np.testing.assert_array_equal(np.concatenate([each.audio for each in parts]), whole.audio)
+        joined = np.concatenate([each.bandwidth_hz for each in parts])
+        np.testing.assert_array_equal(joined, whole.bandwidth_hz)
     assert len(loaders[0].names(0)) >= 2
     for loader in loaders:
         loader.close()
@@ -91,11 +95,11 @@ def test_packed_audio_that_does_not_fit_is_named(tmp_path: Path) -> None:
 
 def test_validation_segments_are_spread_over_the_whole(tmp_path: Path) -> None:
     sources = [open_source(pack(tmp_path / "a.npy"), "val", RATE)]
-    segments = list(validation_segments(sources, 1000, 5))
+    segments = [segment.samples for segment in validation_segments(sources, 1000, 5)]
     assert [segment.shape for segment in segments] == [(1000,)] * 5
     assert not np.array_equal(segments[0], segments[-1])
     folder = [open_source(str(recordings(tmp_path / "data")), "val", RATE)]
-    pitches = {round(pitch(wave), -1) for wave in validation_segments(folder, 4000, 8)}
+    pitches = {round(pitch(found.samples), -1) for found in validation_segments(folder, 4000, 8)}
     assert pitches == {300, 320, 340, 360}
 
 
@@ -106,9 +110,10 @@ def test_folders_give_their_side_only_with_and_without_a_manifest(tmp_path: Path
         source = FolderAudio(place, "train", RATE)
         assert source.samples == 4 * 2 * RATE
         rng = np.random.default_rng(0)
-        pitches = {round(pitch(source.segment(rng, 4000)[0]), -1) for _ in range(30)}
+        pitches = {round(pitch(source.segment(rng, 4000).samples), -1) for _ in range(30)}
         assert pitches == {200, 220, 240, 260}
-    wave, name = source.segment(rng, 3 * RATE)
+    segment = source.segment(rng, 3 * RATE)
+    wave, (name,) = segment.samples, segment.names
     assert wave.shape == (3 * RATE,)
     assert not wave[2 * RATE + 10 :].any()
     assert Path(name).parts[-3] == "train"
@@ -120,7 +125,7 @@ def test_a_recording_that_has_gone_is_passed_over(tmp_path: Path) -> None:
     sampler = SegmentSampler({str(tmp_path / "dataset"): 1.0}, RATE, PLAIN, seed=0)
     (folder / "train" / "0.wav").unlink()
     for step in range(20):
-        assert sampler.item(step, 0, 500)[0].any()
+        assert sampler.item(step, 0, 500).samples.any()
     for path in (folder / "train").iterdir():
         path.unlink()
     with pytest.raises(AudioError, match="cannot be read"):
@@ -136,10 +141,10 @@ def test_folders_without_recordings_are_refused(tmp_path: Path) -> None:
 def test_band_limits_take_the_highs_away(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     wave = rng.normal(0, 0.1, 48000).astype(np.float32)
-    narrow = augmentation.band_limited(wave, 24000, rng, AugmentationConfig(band_limit=1.0))
+    narrow = band_limited(wave, 24000, rng, AugmentationConfig(band_limit=1.0))
     power = np.abs(np.fft.rfft(narrow)) ** 2
     assert power[23000:].mean() < 1e-3 * power[:6000].mean()
-    same = augmentation.band_limited(wave, 24000, rng, AugmentationConfig(band_limit=0.0))
+    same = band_limited(wave, 24000, rng, AugmentationConfig(band_limit=0.0))
     assert same is wave
 
 
@@ -149,7 +154,7 @@ def test_without_augmentation_segments_are_the_recording(tmp_path: Path) -> None
         (tmp_path / split).mkdir()
         soundfile.write(tmp_path / split / "a.wav", wave, RATE, subtype="FLOAT")
     sampler = SegmentSampler({str(tmp_path): 1.0}, RATE, PLAIN, seed=0)
-    segment, _ = sampler.item(0, 0, 1000)
+    segment = sampler.item(0, 0, 1000).samples
     places = np.flatnonzero(wave == segment[0])
     assert any(np.array_equal(wave[place : place + 1000], segment) for place in places)
 
@@ -181,7 +186,7 @@ def test_a_schedule_goes_through_its_stages() -> None:
         ("compile = 1", "compile must be true or false"),
         ("betas = [0.9]", "betas are two numbers"),
         ("freeze = 'encoder'", "freeze must be a list"),
-        ("precision = 'fp8'", "fp32 or bf16"),
+        ("precision = 'fp8'", "fp32, bf16 or auto"),
         ("ema = 1.0", "ema must be from 0"),
         ("[data]\nsegmnt = 1", "unknown key 'segmnt'"),
         ("[data]\nworkrs = 1", "did you mean 'workers'"),

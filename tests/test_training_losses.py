@@ -22,7 +22,7 @@ from snaccli.training.discriminators import (
     feature_loss,
 )
 from snaccli.training.losses import IntelligibilityLoss, LowBandLoss, SpectralLoss
-from snaccli.training.noise import StepNoise, generator
+from snaccli.training.processes import StepNoise, generator
 from snaccli.training.quantise import CodebookUsage, fit_codebooks, quantise, soften
 
 from .training_runs import MODEL, RATE

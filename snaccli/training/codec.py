@@ -2,19 +2,54 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 from snac.nn.model import SNAC
 from snac.noise import NoiseSource
-from snaccli.training.config import SpectraConfig
+from snaccli.training.config import LossWeights, SpectraConfig
 from snaccli.training.losses import IntelligibilityLoss, LowBandLoss, SpectralLoss
 from snaccli.training.quantise import quantise, soften
-
-RECONSTRUCTION = ("waveform", "low_band", "stft", "mel", "intelligibility")
-"""The losses that compare decoded audio with the recording: what validation adds up."""
+from snaccli.training.spectral_losses import DisturbanceLoss, MagnitudeLoss
 
 Pass = tuple[dict[str, Tensor], Tensor, list[Tensor], list[Tensor]]
+
+
+class ReconstructionLosses(nn.Module):
+    """The losses with a weight that compare decoded audio with the recording, by the names of
+    ``LossWeights``.
+
+    Args:
+        rate: Hz of the audio.
+        spectra: windows of the spectral losses.
+        wanted: names, as :meth:`LossWeights.reconstruction` gives them.
+    """
+
+    def __init__(self, rate: int, spectra: SpectraConfig, wanted: tuple[str, ...]) -> None:
+        super().__init__()
+        self.wanted = wanted
+        makers: dict[tuple[str, ...], Callable[[], nn.Module]] = {
+            ("low_band",): lambda: LowBandLoss(rate),
+            ("stft", "mel"): lambda: SpectralLoss(rate, spectra.stft_windows, spectra.mel_windows),
+            ("intelligibility",): lambda: IntelligibilityLoss(rate),
+            ("log_mel", "log_magnitude", "compressed"): lambda: MagnitudeLoss(
+                rate, spectra.magnitude_windows
+            ),
+            ("disturbance",): lambda: DisturbanceLoss(rate),
+        }
+        self._names = [names for names in makers if set(names) & set(wanted)]
+        self.parts = nn.ModuleList(makers[names]() for names in self._names)
+
+    def forward(self, decoded: Tensor, target: Tensor, bandwidth: Tensor) -> dict[str, Tensor]:
+        """Losses of ``decoded`` against ``target``, both (B, T), below ``bandwidth`` (B,) in Hz."""
+        losses = {"waveform": (decoded - target).abs().mean()}
+        for names, part in zip(self._names, self.parts, strict=True):
+            masked = isinstance(part, (MagnitudeLoss, DisturbanceLoss))
+            values = part(decoded, target, bandwidth) if masked else part(decoded, target)
+            losses |= zip(names, values if isinstance(values, tuple) else (values,), strict=True)
+        return {name: losses[name] for name in self.wanted}
 
 
 class TrainedCodec(nn.Module):
@@ -23,23 +58,25 @@ class TrainedCodec(nn.Module):
     Args:
         model: trained in place.
         spectra: windows of the spectral losses.
+        weights: what is 0 there is not computed.
         autocast: compute encoder and decoder in bfloat16. The quantiser and the losses stay in 32 bits:
             near ties between codewords, and logarithms, need them.
     """
 
-    def __init__(self, model: SNAC, spectra: SpectraConfig, autocast: bool = False) -> None:
+    def __init__(
+        self, model: SNAC, spectra: SpectraConfig, weights: LossWeights, autocast: bool = False
+    ) -> None:
         super().__init__()
         self.model = model
         self.autocast = autocast
-        self.spectral = SpectralLoss(model.sampling_rate, spectra.stft_windows, spectra.mel_windows)
-        self.low_band = LowBandLoss(model.sampling_rate)
-        self.intelligibility = IntelligibilityLoss(model.sampling_rate)
+        self.reconstruction = ReconstructionLosses(model.sampling_rate, spectra, weights.reconstruction())
 
-    def forward(self, audio: Tensor, noise: NoiseSource, quantised: bool) -> Pass:
+    def forward(self, audio: Tensor, bandwidth: Tensor, noise: NoiseSource, quantised: bool) -> Pass:
         """Encodes, quantises, decodes and compares.
 
         Args:
             audio: (B, 1, T), T a multiple of the model's padding.
+            bandwidth: Hz above which a recording holds nothing, (B,).
             noise: of the decoder, and of the stand-in for the codebooks.
             quantised: False puts noise in the place of the codebooks.
 
@@ -60,10 +97,7 @@ class TrainedCodec(nn.Module):
         with self._cast(audio):
             decoded = self.model.decoder(z_q, noise)
         decoded = decoded.float()
-        losses["waveform"] = (decoded - audio).abs().mean()
-        losses["low_band"] = self.low_band(decoded[:, 0], audio[:, 0])
-        losses["stft"], losses["mel"] = self.spectral(decoded[:, 0], audio[:, 0])
-        losses["intelligibility"] = self.intelligibility(decoded[:, 0], audio[:, 0])
+        losses |= self.reconstruction(decoded[:, 0], audio[:, 0], bandwidth)
         return losses, decoded, indices, projected
 
     def encode(self, audio: Tensor) -> Tensor:

@@ -20,13 +20,22 @@ else:
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Factors of the losses; see ``losses.py``, ``quantise.py`` and ``discriminators.py`` for each."""
+    """Factors of the losses; a loss of weight 0 is not computed.
+
+    See ``losses.py``, ``spectral_losses.py``, ``quantise.py`` and ``discriminators.py`` for each. The defaults suit
+    the published form of the model; the spectral form learns by ``log_mel``, ``log_magnitude``,
+    ``compressed`` and ``disturbance`` instead (examples/train/mini.toml).
+    """
 
     waveform: float = 5.0
     low_band: float = 4.0
     stft: float = 2.0
     mel: float = 10.0
     intelligibility: float = 0.0
+    log_mel: float = 0.0
+    log_magnitude: float = 0.0
+    compressed: float = 0.0
+    disturbance: float = 0.0
     commitment: float = 1.0
     codebook: float = 4.0
     adversarial: float = 0.0
@@ -36,6 +45,18 @@ class LossWeights:
         for name in self.__dataclass_fields__:
             check_range(f"weights.{name}", getattr(self, name), 0, 1e6)
 
+    def reconstruction(self) -> tuple[str, ...]:
+        """Those of ``COMPARISONS`` that have a weight: what validation adds up."""
+        return tuple(name for name in COMPARISONS if getattr(self, name))
+
+
+COMPARISONS = tuple(
+    name
+    for name in LossWeights.__dataclass_fields__
+    if name not in ("commitment", "codebook", "adversarial", "feature")
+)
+"""The losses that compare decoded audio with the recording."""
+
 
 @dataclass(frozen=True)
 class SpectraConfig:
@@ -43,9 +64,10 @@ class SpectraConfig:
 
     stft_windows: tuple[int, ...] = (128, 256, 512, 1024, 2048)
     mel_windows: tuple[int, ...] = (128, 256, 512, 1024, 2048)
+    magnitude_windows: tuple[int, ...] = (256, 512, 1024, 2048)
 
     def __post_init__(self) -> None:
-        for window in self.stft_windows + self.mel_windows:
+        for window in self.stft_windows + self.mel_windows + self.magnitude_windows:
             check_range("a window in spectra", window, 32, 65536)
 
 
@@ -156,14 +178,16 @@ class TrainConfig:
         fit_seconds: audio that the codebooks are fitted to.
         learning_rate, warmup_steps, decay: linear rise, constant, linear fall to zero over the last ``decay``
             of all steps, a share.
+        codebook_rate: factor of the learning rate for the codewords, of which a step moves only those chosen.
         betas, weight_decay, clip: of AdamW and the gradient norm.
         ema: decay of the averaged weights, which are then what is validated and exported; 0 for none.
         accumulate: parts a batch is computed in, to save memory.
-        precision: ``fp32``, or ``bf16`` for autocast.
+        precision: ``fp32``, ``bf16`` for autocast, or ``auto``: ``bf16`` where the processor computes with
+            it.
         revive_every: steps between restarts of idle codewords, 0 for none; none while the rate decays.
         checkpoint_every: steps.
         validate_every: steps; 0 for once an epoch.
-        compile: fuse the full-rate layers with torch.compile (needs a C++ compiler).
+        compile: fuse layers with torch.compile (needs a C++ compiler).
         threads: of torch, 0 for its own choice.
         half: export in 16 bits.
         seed: of everything random.
@@ -182,6 +206,7 @@ class TrainConfig:
     refit: bool = False
     fit_seconds: float = 1600.0
     learning_rate: float = 6e-4
+    codebook_rate: float = 1.0
     warmup_steps: int = 50
     decay: float = 0.3
     betas: tuple[float, ...] = (0.8, 0.99)
@@ -203,13 +228,16 @@ class TrainConfig:
             raise UsageError("training configuration: no [[stages]]: give one, with steps, seconds and batch")
         if self.model is None and not self.init:
             raise UsageError("training configuration: no model: give [model], or init (--init) to start from")
-        if self.precision not in ("fp32", "bf16"):
-            raise UsageError(f"training configuration: precision is fp32 or bf16, not {self.precision!r}")
+        if self.precision not in ("fp32", "bf16", "auto"):
+            raise UsageError(
+                f"training configuration: precision is fp32, bf16 or auto, not {self.precision!r}"
+            )
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise UsageError("training configuration: betas are two numbers from 0 to below 1")
         check_share("decay", self.decay)
         check_range("ema", self.ema, 0, 0.999999)
         check_range("learning_rate", self.learning_rate, 1e-12, 1)
+        check_range("codebook_rate", self.codebook_rate, 0, 1000)
         check_range("accumulate", self.accumulate, 1, 100_000)
         check_range("checkpoint_every", self.checkpoint_every, 1, 1e9)
         for name in ("unquantised_steps", "warmup_steps", "revive_every", "validate_every", "threads"):

@@ -1,17 +1,21 @@
-"""What a launcher (accelerate, torchrun, mpirun) tells each of the processes it starts. Knows no torch."""
+"""What a launcher and signals tell a process: how many there are, and that it should stop. Knows no torch."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import signal
+import threading
 import time
 from collections.abc import Iterator, Mapping
+from types import FrameType
 
 from snaccli.errors import ExitStatus
 
 _COUNTS = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 _RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
 _PATIENCE = 10.0  # seconds
+_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 
 
 def process_count(environ: Mapping[str, str] = os.environ) -> int:
@@ -46,3 +50,42 @@ def main_speaks(environ: Mapping[str, str] = os.environ) -> Iterator[None]:
 def _first_of(names: tuple[str, ...], environ: Mapping[str, str], default: int) -> int:
     values = (environ.get(name, "") for name in names)
     return next((int(value) for value in values if value.isdigit()), default)
+
+
+class StopRequest:
+    """Whether the run was asked to end.
+
+    Attributes:
+        number: of the signal; 0 while there was none.
+    """
+
+    number = 0
+
+    def __bool__(self) -> bool:
+        return self.number != 0
+
+
+@contextlib.contextmanager
+def stop_on_signals() -> Iterator[StopRequest]:
+    """Within the block, the first ctrl-C (or SIGTERM, SIGHUP) sets the request; a second one ends at once."""
+    request = StopRequest()
+    former: dict[int, object] = {}
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        request.number = number
+        restore()
+
+    def restore() -> None:
+        for number, handler in former.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    if threading.current_thread() is threading.main_thread():
+        for name in _SIGNALS:
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+                former[number] = signal.getsignal(number)
+                signal.signal(number, handle)
+    try:
+        yield request
+    finally:
+        restore()

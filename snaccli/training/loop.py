@@ -16,18 +16,16 @@ import torch
 from torch import Tensor
 
 from snaccli.io.files import make_folder
-from snaccli.training.adversary import Adversary
 from snaccli.training.codec import TrainedCodec
 from snaccli.training.config import TrainConfig
-from snaccli.training.data.loader import Loader, SegmentSampler
-from snaccli.training.fused import fuse_layers
-from snaccli.training.interrupts import StopRequest
-from snaccli.training.noise import StepNoise, generator
-from snaccli.training.processes import Processes
+from snaccli.training.data.loader import Batch, Loader, SegmentSampler
+from snaccli.training.discriminators import Adversary
+from snaccli.training.launched import StopRequest
+from snaccli.training.processes import Processes, StepNoise, generator
 from snaccli.training.quantise import CodebookUsage, fit_codebooks
 from snaccli.training.report import Report, Row
 from snaccli.training.schedule import Schedule
-from snaccli.training.starting import initial_model
+from snaccli.training.starting import computes_in_bf16, fuse_layers, initial_model
 from snaccli.training.state import (
     BEST,
     LAST,
@@ -96,18 +94,14 @@ class Trainer:
         )
         self.validation = Validation(config, self.rate, self.processes)
         self.progress = Progress(self.rate)
+        bf16 = computes_in_bf16(config.precision, self.processes.device)
+        self.codec = TrainedCodec(self.model, config.spectra, config.weights, bf16)
         if config.compile:
-            fuse_layers(self.model, self.processes.device)
-        self.codec = TrainedCodec(self.model, config.spectra, config.precision == "bf16")
+            fuse_layers(self.codec, self.processes.device)
         self._trained = self.processes.wrap(self.codec)
         self._parameters = [weight for weight in self.model.parameters() if weight.requires_grad]
-        self.optimizer = torch.optim.AdamW(
-            self._parameters,
-            lr=config.learning_rate,
-            betas=(config.betas[0], config.betas[1]),
-            weight_decay=config.weight_decay,
-        )
-        self.adversary = Adversary(config, self.processes) if Adversary.wanted(config) else None
+        self.optimizer = self._make_optimizer()
+        self.adversary = Adversary(config, self.processes, bf16) if Adversary.wanted(config) else None
         self.average = AveragedWeights(self.model, config.ema) if config.ema else None
         self.usage = CodebookUsage(self.model.quantizer)
         codebooks = (level.codebook.weight for level in self.model.quantizer.levels())
@@ -115,6 +109,18 @@ class Trainer:
         self.step = 0
         self._stop = StopRequest()
         make_folder(self.folder)
+
+    def _make_optimizer(self) -> torch.optim.AdamW:
+        """AdamW in two groups, the codewords last, at rates that :meth:`_train_step` sets."""
+        config = self.config
+        codewords = [level.codebook.weight for level in self.model.quantizer.levels()]
+        chosen = {id(weight) for weight in codewords}
+        rest = [weight for weight in self._parameters if id(weight) not in chosen]
+        groups = [
+            {"params": rest, "weight_decay": config.weight_decay},
+            {"params": [weight for weight in codewords if weight.requires_grad], "weight_decay": 0.0},
+        ]
+        return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(config.betas[0], config.betas[1]))
 
     def run(self, limit: int | None = None, stop: StopRequest | None = None) -> None:
         """Trains to the last step, or ``limit`` steps further; a checkpoint stands at the end.
@@ -168,11 +174,13 @@ class Trainer:
     def _train_step(self, loader: Loader) -> tuple[dict[str, float], bool]:
         """One step of the optimiser; the mean losses of the whole batch, and whether to stop after it."""
         factor = self.schedule.rate_factor(self.step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.config.learning_rate * factor
-        audio = torch.from_numpy(loader(self.step)).to(self.processes.device)
+        rate = self.config.learning_rate * factor
+        for group, of_group in zip(
+            self.optimizer.param_groups, (1.0, self.config.codebook_rate), strict=True
+        ):
+            group["lr"] = rate * of_group
         self.optimizer.zero_grad(set_to_none=True)
-        sums, indices, projected = self._gradients(audio)
+        sums, indices, projected = self._gradients(loader(self.step))
         losses, stopped = self._agreed(sums)
         norm = float(torch.nn.utils.clip_grad_norm_(self._parameters, self.config.clip))
         broken = [name for name, value in losses.items() if not math.isfinite(value)]
@@ -189,21 +197,22 @@ class Trainer:
         values = {name: round(value, 5) for name, value in losses.items()}
         return {**values, "gradient_norm": round(norm, 3)}, stopped
 
-    def _gradients(self, audio: Tensor) -> tuple[dict[str, Tensor], list[Tensor], list[Tensor]]:
-        """Adds up the gradients of this process's audio (B, 1, T), part by part; mean losses, codewords."""
+    def _gradients(self, batch: Batch) -> tuple[dict[str, Tensor], list[Tensor], list[Tensor]]:
+        """Adds up the gradients of this process's batch, part by part; mean losses, codewords."""
         config = self.config
         share = 1 / config.accumulate
-        pieces = audio.chunk(config.accumulate)
+        audio, bandwidth = self._on_device(batch)
+        pieces = list(zip(audio.chunk(config.accumulate), bandwidth.chunk(config.accumulate), strict=True))
         judged = self.adversary if self._quantised() and self.step >= config.adversarial.start else None
         sums: dict[str, Tensor] = {}
         chosen: list[tuple[list[Tensor], list[Tensor]]] = []
         first = self.processes.index * len(audio)
-        for number, piece in enumerate(pieces):
+        for number, (piece, limits) in enumerate(pieces):
             last = number == len(pieces) - 1
             noise = StepNoise(config.seed, step=self.step, first_item=first)
             first += len(piece)
             with self.processes.adding_up(self._trained, last):
-                losses, decoded, indices, projected = self._trained(piece, noise, self._quantised())
+                losses, decoded, indices, projected = self._trained(piece, limits, noise, self._quantised())
                 if judged is not None:
                     losses = losses | judged.judge(piece, decoded)
                 total = sum(getattr(config.weights, name) * loss for name, loss in losses.items())
@@ -218,6 +227,14 @@ class Trainer:
             [torch.cat(parts) for parts in zip(*side, strict=True)] for side in zip(*chosen, strict=True)
         ]
         return sums, joined[0], joined[1]
+
+    def _on_device(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Audio (B, 1, T) and bandwidths (B,) where they are computed with."""
+        parts = (
+            torch.from_numpy(part).to(self.processes.device) for part in (batch.audio, batch.bandwidth_hz)
+        )
+        audio, bandwidth = parts
+        return audio, bandwidth
 
     def _agreed(self, sums: dict[str, Tensor]) -> tuple[dict[str, float], bool]:
         """Means over the processes, and whether any of them was asked to stop."""
@@ -260,8 +277,8 @@ class Trainer:
         count = max(1, round(self.config.fit_seconds * self.rate / (part.batch * part.segment)))
         # Batch numbers past the last step: audio that training itself does not see in this order.
         numbers = range(self.schedule.steps, self.schedule.steps + count)
-        batches = (torch.from_numpy(self.sampler.batch(n, part.segment, part.batch)) for n in numbers)
-        latents = (self.codec.encode(audio.to(self.processes.device)) for audio in batches)
+        batches = (self.sampler.batch(n, part.segment, part.batch) for n in numbers)
+        latents = (self.codec.encode(self._on_device(batch)[0]) for batch in batches)
         drawn = generator(self.config.seed, self.step, _FIT)
         fitted = fit_codebooks(self.model.quantizer, latents, drawn, unit=not self._decoder_knows_codebooks())
         for level in self.model.quantizer.levels():
@@ -292,8 +309,8 @@ class Trainer:
 
     @torch.no_grad()
     def _let_hear(self, segment: int) -> None:
-        examples = self.validation.examples(segment).to(self.processes.device)
-        _, decoded, *_ = self.codec(examples, StepNoise(0), self._quantised())
+        examples, bandwidth = self._on_device(self.validation.examples(segment))
+        _, decoded, *_ = self.codec(examples, bandwidth, StepNoise(0), self._quantised())
         for number, (was, now) in enumerate(zip(examples[:, 0], decoded[:, 0], strict=True)):
             for report in self.reports:
                 report.audio(self.step, f"example {number}/decoded", now.cpu().numpy(), self.rate)

@@ -1,16 +1,23 @@
-"""One process, or several that share each batch: through Hugging Face accelerate, imported for these only."""
+"""One process, or several that share each batch, and randomness that does not depend on how many there are.
+
+Several work together through Hugging Face accelerate, which is imported for these only. Noise is drawn from
+seed, step and place alone, never from a global state.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from snac.noise import NoiseSource
 from snaccli.errors import SnacError
 from snaccli.training.launched import process_count
 
@@ -140,3 +147,30 @@ def this_process(
     if process_count(environ) > 1:
         return SeveralProcesses(device, unused_weights)
     return Processes(device)
+
+
+def generator(*place: int) -> torch.Generator:
+    """A generator of the CPU for one place in a run: equal numbers, equal draws."""
+    digest = hashlib.blake2b(repr(place).encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
+
+
+@dataclass(frozen=True)
+class StepNoise(NoiseSource):
+    """Fresh noise of one step, a stream an item: it stays the same however the batch is divided.
+
+    Attributes:
+        step: of the run.
+        first_item: number in the whole batch of the first item here.
+    """
+
+    step: int = 0
+    first_item: int = 0
+
+    def draw(self, layer: int, upsampling: int, length: int, like: Tensor) -> Tensor:
+        """Standard normal noise (B, 1, length) for a layer whose signal is ``like`` (B, C, T)."""
+        items = range(self.first_item, self.first_item + like.shape[0])
+        drawn = [
+            torch.randn(1, length, generator=generator(self.seed, self.step, item, layer)) for item in items
+        ]
+        return torch.stack(drawn).to(like)

@@ -1,16 +1,24 @@
-"""The model a run starts from, and which of its weights are trained."""
+"""The model a run starts from, which of its weights are trained, and how it computes.
+
+On a CPU most of a training step is memory traffic, so layers are compiled into a few fused loops.
+"""
 
 from __future__ import annotations
 
 import difflib
-from pathlib import Path
+import functools
+import types
+from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
+from snac.nn.layers import SNAKE_EPSILON, ResidualUnit, Snake1d
 from snac.nn.model import SNAC
 from snaccli.errors import UsageError
 from snaccli.training.config import TrainConfig
-from snaccli.training.lowband import CHANNELS, LowBandPath
+from snaccli.training.spectral_losses import MagnitudeLoss
 
 
 def initial_model(config: TrainConfig) -> SNAC:
@@ -34,8 +42,6 @@ def initial_model(config: TrainConfig) -> SNAC:
         assert config.model is not None
         model = SNAC.from_model_config(config.model)
     freeze(model, config.freeze)
-    if config.init and (Path(config.init) / CHANNELS).exists():
-        LowBandPath.read(config.init).hold(model)
     return model.train()
 
 
@@ -59,3 +65,107 @@ def freeze(model: SNAC, parts: tuple[str, ...]) -> None:
             parameter.requires_grad_(False)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise UsageError("training configuration: freeze leaves nothing to train")
+
+
+def computes_in_bf16(precision: str, device: torch.device) -> bool:
+    """Whether encoder, decoder and discriminators run in bfloat16 under autocast.
+
+    Args:
+        precision: of the configuration. ``auto`` means yes on a CUDA device that has bfloat16, and on a
+            processor with AMX or AVX512-BF16; elsewhere it would be emulated and slow.
+        device: where the training computes.
+    """
+    if precision != "auto":
+        return precision == "bf16"
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return device.type == "cpu" and bool(_cpu_flags() & {"amx_bf16", "avx512_bf16"})
+
+
+def _cpu_flags() -> set[str]:
+    """What the processor can do, as Linux names it; empty elsewhere."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            lines = [line for line in file if line.startswith("flags")]
+    except OSError:
+        return set()
+    return set(lines[0].split()) if lines else set()
+
+
+def _snake(x: Tensor, alpha: Tensor) -> Tensor:
+    return x + (alpha + SNAKE_EPSILON).reciprocal() * torch.sin(alpha * x).square()
+
+
+def _depthwise_unit(x: Tensor, alpha1: Tensor, weight: Tensor, bias: Tensor, dilation: int) -> Tensor:
+    """Snake and depthwise convolution, the convolution as shifted products, which fuse with the rest."""
+    length = x.shape[-1]
+    reach = (weight.shape[-1] - 1) * dilation // 2
+    padded = F.pad(_snake(x, alpha1), (reach, reach))
+    out = bias[:, None].expand(-1, length)
+    for tap in range(weight.shape[-1]):
+        shifted = padded[:, :, tap * dilation : tap * dilation + length]
+        out = out + weight[:, 0, tap, None] * shifted
+    return out
+
+
+def fuse_layers(model: nn.Module, device: str | torch.device = "cpu") -> None:
+    """Replaces the forward pass of layers that move much memory by compiled ones.
+
+    These are the snakes and the depthwise residual units of the published form, and the comparison of
+    magnitudes in the losses.
+
+    The results are the same but for rounding. Compiling takes a minute or two at the first step.
+
+    Args:
+        model: changed in place.
+        device: where it will be trained.
+
+    Raises:
+        UsageError: torch.compile does not work there.
+    """
+    # Each shape is compiled by itself; torch calls the limit so from 2.7 on.
+    limit = "recompile_limit" if hasattr(torch._dynamo.config, "recompile_limit") else "cache_size_limit"
+    setattr(torch._dynamo.config, limit, 256)
+    activation: Any = torch.compile(_snake, dynamic=False)
+    depthwise: Any = torch.compile(_depthwise_unit, dynamic=False)
+    _try(activation, device)
+    for layer in model.modules():
+        if isinstance(layer, ResidualUnit):
+            forward: Any = types.MethodType(_fused_unit(activation, depthwise), layer)
+        elif isinstance(layer, Snake1d):
+            forward = functools.partial(_fused_snake, activation, layer)
+        elif isinstance(layer, MagnitudeLoss):
+            layer.compare = torch.compile(layer.compare, dynamic=False)
+            continue
+        else:
+            continue
+        setattr(layer, "forward", forward)  # noqa: B010
+
+
+def _try(activation: Any, device: str | torch.device) -> None:
+    """Compiles something small, to learn now rather than at the first step whether there is a compiler."""
+    try:
+        activation(torch.zeros(1, 1, 8, device=device), torch.ones(1, 1, 1, device=device))
+    except Exception as error:  # each backend fails by errors of its own
+        reason = " ".join(str(error).split())[:120]
+        raise UsageError(
+            f"compile = true: torch.compile does not work here ({reason}): "
+            "install a C++ compiler (g++, clang or MSVC), or set compile=false"
+        ) from error
+
+
+def _fused_snake(activation: Any, layer: Snake1d, x: Tensor) -> Tensor:
+    result: Tensor = activation(x, layer.alpha)
+    return result
+
+
+def _fused_unit(activation: Any, depthwise: Any) -> Any:
+    def forward(unit: ResidualUnit, x: Tensor) -> Tensor:
+        first, dilated, second, pointwise = cast(Any, unit.block)
+        if dilated.groups != dilated.in_channels:
+            return ResidualUnit.forward(unit, x)
+        y = depthwise(x, first.alpha, dilated.weight, dilated.bias, dilated.dilation[0])
+        result: Tensor = x + pointwise(activation(y, second.alpha))
+        return result
+
+    return forward

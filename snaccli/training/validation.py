@@ -11,12 +11,11 @@ from typing import Any
 import torch
 
 from snaccli.io.files import open_output
-from snaccli.training.codec import RECONSTRUCTION, TrainedCodec
+from snaccli.training.codec import TrainedCodec
 from snaccli.training.config import LossWeights, TrainConfig
-from snaccli.training.data.loader import validation_segments
+from snaccli.training.data.loader import Batch, validation_segments
 from snaccli.training.data.sources import open_source
-from snaccli.training.noise import StepNoise
-from snaccli.training.processes import Processes
+from snaccli.training.processes import Processes, StepNoise
 
 BASELINE = "baseline_metrics.json"
 _AT_ONCE = 8  # segments
@@ -53,29 +52,31 @@ class Validation:
         processes = self._processes
         total = self._count * len(self._sources)
         first, end = (total * (processes.index + more) // processes.count for more in (0, 1))
-        waves = itertools.islice(validation_segments(self._sources, segment, self._count), first, end)
+        segments = itertools.islice(validation_segments(self._sources, segment, self._count), first, end)
         done = first
-        while some := [torch.from_numpy(wave)[None] for wave in itertools.islice(waves, _AT_ONCE)]:
-            audio = torch.stack(some).to(processes.device)  # B 1 T
-            losses, *_ = codec(audio, StepNoise(0, first_item=done), quantised)
+        while some := list(itertools.islice(segments, _AT_ONCE)):
+            batch = Batch.of(some)
+            audio = torch.from_numpy(batch.audio).to(processes.device)  # B 1 T
+            bandwidth = torch.from_numpy(batch.bandwidth_hz).to(processes.device)
+            losses, *_ = codec(audio, bandwidth, StepNoise(0, first_item=done), quantised)
             for name, loss in losses.items():
                 sums[name] = sums.get(name, torch.zeros(())) + len(audio) * loss.detach().cpu()
             done += len(audio)
         codec.train()
-        names = ["commitment", *(("codebook",) if quantised else ()), *RECONSTRUCTION]
+        reconstruction = self._weights.reconstruction()
+        names = ["commitment", *(("codebook",) if quantised else ()), *reconstruction]
         parts = [float(sums.get(name, torch.zeros(()))) for name in names]
         values = processes.mean(
             torch.tensor([*parts, done - first], dtype=torch.float32, device=processes.device)
         )
         means = (values[:-1] / values[-1]).tolist()
         metrics = dict(zip(names, means, strict=True))
-        weighted = sum(getattr(self._weights, name) * metrics[name] for name in RECONSTRUCTION)
+        weighted = sum(getattr(self._weights, name) * metrics[name] for name in reconstruction)
         return {"loss": round(weighted, 5), **{name: round(value, 5) for name, value in metrics.items()}}
 
-    def examples(self, segment: int, count: int = 2) -> torch.Tensor:
-        """The first validation segments (count, 1, segment)."""
-        waves = list(validation_segments(self._sources[:1], segment, self._count))[:count]
-        return torch.stack([torch.from_numpy(wave)[None] for wave in waves])
+    def examples(self, segment: int, count: int = 2) -> Batch:
+        """The first ``count`` validation segments."""
+        return Batch.of(list(validation_segments(self._sources[:1], segment, self._count))[:count])
 
 
 @dataclass

@@ -113,7 +113,7 @@ def _run(
     console: Console, config: Any, folder: Path, processes: Processes, resume: bool, limit: int | None
 ) -> ExitStatus:
     from snaccli.training.export import export
-    from snaccli.training.interrupts import stop_on_signals
+    from snaccli.training.launched import stop_on_signals
     from snaccli.training.loop import Trainer
     from snaccli.training.report import JsonLog, TensorBoard
 
@@ -189,7 +189,9 @@ def _validated(row: dict[str, Any]) -> str:
 
 
 def _losses(values: dict[str, Any]) -> str:
-    names = ("waveform", "low_band", "stft", "mel", "adversarial", "feature", "discriminator")
+    from snaccli.training.config import COMPARISONS
+
+    names = (*COMPARISONS, "adversarial", "feature", "discriminator")
     parts = [f"{name} {values[name]:.4f}" for name in names if name in values]
     return f"loss {values['loss']:.4f} ({', '.join(parts)})"
 
@@ -213,11 +215,12 @@ def _tell(console: Console, trainer: Trainer, model: Path) -> None:
         table = Table(box=SIMPLE_HEAD, pad_edge=False)
         table.add_column("segment")
         table.add_column("validation")
-        for name in ("loss", "waveform", "low band", "stft", "mel", "change"):
-            table.add_column(name, justify="right")
+        names = ("loss", *trainer.config.weights.reconstruction())
+        for name in (*names, "change"):
+            table.add_column(name.replace("_", " "), justify="right")
         for row in rows:
             for name in ("baseline", "last", "best"):
-                figures = [f"{row[name][key]:.4f}" for key in ("loss", "waveform", "low_band", "stft", "mel")]
+                figures = [f"{row[name][key]:.4f}" for key in names]
                 change = 100 * (row[name]["loss"] / row["baseline"]["loss"] - 1)
                 told = f"{change:+.1f} %" if name != "baseline" else ""
                 table.add_row(f"{row['seconds']:.2f} s" if name == "baseline" else "", name, *figures, told)

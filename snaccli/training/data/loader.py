@@ -4,19 +4,81 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
+import soxr
 
 from snaccli.errors import AudioError
-from snaccli.training.augmentation import at_speed, band_limited, draw_mix, draw_speed, levelled
 from snaccli.training.config import AugmentationConfig
-from snaccli.training.data.sources import Source, open_source
+from snaccli.training.data.sources import Segment, Source, open_source
 from snaccli.training.schedule import Schedule
 
+SPEEDS = (0.8, 1.25)
+_MIX_DB = (-20.0, 0.0)
+_LEVEL_DB = (-20.0, -0.5)
+_BAND_HZ = (3500.0, 11000.0)
 _SILENCE_RMS = 1e-3
 _TRIES = 4
 
-Item = tuple[np.ndarray, list[str]]
+
+@dataclass(frozen=True)
+class Batch:
+    """The segments of a step, or a part of them.
+
+    Attributes:
+        audio: float32 (items, 1, length) in -1 to 1.
+        bandwidth_hz: of each, float32 (items,); the recordings hold nothing above it.
+    """
+
+    audio: np.ndarray
+    bandwidth_hz: np.ndarray
+
+    @classmethod
+    def of(cls, segments: Sequence[Segment]) -> Batch:
+        """Puts segments of one length together."""
+        audio = np.stack([segment.samples for segment in segments])[:, None, :]
+        return cls(audio, np.array([segment.bandwidth_hz for segment in segments], dtype=np.float32))
+
+
+def draw_speed(rng: np.random.Generator, config: AugmentationConfig) -> float:
+    """How much faster a segment is played, 0.8 to 1.25; pitch and formants move along."""
+    return float(rng.uniform(*SPEEDS)) if rng.random() < config.speed else 1.0
+
+
+def draw_mix(rng: np.random.Generator, config: AugmentationConfig) -> float | None:
+    """The gain at which a second segment is added, or None."""
+    return float(10 ** (rng.uniform(*_MIX_DB) / 20)) if rng.random() < config.mix else None
+
+
+def at_speed(wave: np.ndarray, speed: float) -> np.ndarray:
+    """``wave`` (n,) played ``speed`` times as fast, float32."""
+    return wave if speed == 1.0 else np.asarray(soxr.resample(wave, speed, 1.0, quality="HQ"), np.float32)
+
+
+def band_limited(
+    wave: np.ndarray, rate: int, rng: np.random.Generator, config: AugmentationConfig
+) -> np.ndarray:
+    """At times without what lies above 3.5 to 11 kHz, as telephones and old recordings are."""
+    if rng.random() >= config.band_limit:
+        return wave
+    limit = min(2 * float(rng.uniform(*_BAND_HZ)), float(rate))
+    out = np.zeros_like(wave)
+    narrow = soxr.resample(soxr.resample(wave, rate, limit, quality="HQ"), limit, rate, quality="HQ")
+    out[: min(len(narrow), len(wave))] = narrow[: len(wave)]
+    return out
+
+
+def levelled(wave: np.ndarray, rng: np.random.Generator, config: AugmentationConfig) -> np.ndarray:
+    """With another level and at times the other sign, float32 in -1 to 1."""
+    peak = float(np.abs(wave).max(initial=0)) + 1e-6
+    gain = 1.0
+    if rng.random() < config.level:
+        level = 10 ** (rng.uniform(*_LEVEL_DB) / 20)
+        sign = 1.0 if rng.random() < 0.5 else -1.0
+        # Between the recording's own level and a drawn one, so that most keep natural loudness.
+        gain = sign * (level / peak) ** 0.5 * min(1.0, 1 / peak) ** 0.5
+    return np.asarray(np.clip(wave * np.float32(min(gain, 0.98 / peak)), -1, 1), dtype=np.float32)
 
 
 class SegmentSampler:
@@ -46,45 +108,46 @@ class SegmentSampler:
         """Of all sources together."""
         return sum(source.samples for source in self.sources)
 
-    def item(self, step: int, item: int, length: int) -> Item:
-        """Segment ``item`` of batch number ``step``: float32 (length,), and the names it was made of.
+    def item(self, step: int, item: int, length: int) -> Segment:
+        """Segment ``item`` of batch number ``step``, augmented.
 
         Raises:
             AudioError: several recordings in a row cannot be read.
         """
         rng = np.random.default_rng((self.seed, step, item))
-        wave, name = self._audible(rng, length)
-        names = [name]
+        first = self._audible(rng, length)
+        wave, names, bandwidth = first.samples, first.names, first.bandwidth_hz
         gain = draw_mix(rng, self.augmentation)
         if gain is not None:
-            other, name = self._audible(rng, length)
-            wave = wave + other * np.float32(gain)
-            names.append(name)
+            other = self._audible(rng, length)
+            wave = wave + other.samples * np.float32(gain)
+            names, bandwidth = names + other.names, min(bandwidth, other.bandwidth_hz)
         wave = band_limited(wave, self.rate, rng, self.augmentation)
-        return levelled(wave, rng, self.augmentation), names
+        return Segment(levelled(wave, rng, self.augmentation), names, bandwidth)
 
-    def batch(self, step: int, length: int, count: int) -> np.ndarray:
-        """The first ``count`` segments of batch number ``step``: float32 (count, 1, length)."""
-        return np.stack([self.item(step, item, length)[0] for item in range(count)])[:, None, :]
+    def batch(self, step: int, length: int, count: int) -> Batch:
+        """The first ``count`` segments of batch number ``step``."""
+        return Batch.of([self.item(step, item, length) for item in range(count)])
 
-    def _audible(self, rng: np.random.Generator, length: int) -> tuple[np.ndarray, str]:
+    def _audible(self, rng: np.random.Generator, length: int) -> Segment:
         source = self.sources[int(rng.choice(len(self.sources), p=self._shares))]
         speed = draw_speed(rng, self.augmentation)
-        wave, name, failure = np.zeros(length, dtype=np.float32), "", None
+        found, failure = None, None
         for _ in range(_TRIES):
             try:
-                wave, name = source.segment(rng, int(np.ceil(length * speed)))
+                found = source.segment(rng, int(np.ceil(length * speed)))
             except AudioError as error:  # a file that has gone is no reason to end a long run
                 failure = error
                 continue
-            if np.sqrt(np.mean(wave**2)) > _SILENCE_RMS:
+            if np.sqrt(np.mean(found.samples**2)) > _SILENCE_RMS:
                 break
-        if not name and failure is not None:
+        if found is None:
+            assert failure is not None
             raise failure
-        wave = at_speed(wave, speed)
+        wave = at_speed(found.samples, speed)
         out = np.zeros(length, dtype=np.float32)
         out[: min(len(wave), length)] = wave[:length]
-        return out, name
+        return Segment(out, found.names, min(found.bandwidth_hz * speed, self.rate / 2))
 
 
 class Loader:
@@ -105,22 +168,22 @@ class Loader:
         self.schedule = schedule
         self._index, self._count = index, count
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="data") if workers else None
-        self._coming: dict[int, list[Future[Item]]] = {}
+        self._coming: dict[int, list[Future[Segment]]] = {}
 
-    def __call__(self, step: int) -> np.ndarray:
-        """This process's part of batch number ``step``: float32 (items, 1, segment)."""
+    def __call__(self, step: int) -> Batch:
+        """This process's part of batch number ``step``."""
         if self._pool is None:
             items = [self.sampler.item(step, item, length) for item, length in self._items(step)]
         else:
             coming = self._coming.pop(step, None) or self._begin(step)
             self._coming = {step + 1: self._coming.get(step + 1) or self._begin(step + 1)}
             items = [future.result() for future in coming]
-        return np.stack([wave for wave, _ in items])[:, None, :]
+        return Batch.of(items)
 
     def names(self, step: int) -> list[str]:
         """The recordings in this process's part of batch number ``step``; they are read again for it."""
         return [
-            name for item, length in self._items(step) for name in self.sampler.item(step, item, length)[1]
+            name for item, length in self._items(step) for name in self.sampler.item(step, item, length).names
         ]
 
     def _items(self, step: int) -> list[tuple[int, int]]:
@@ -128,7 +191,7 @@ class Loader:
         share = part.batch // self._count
         return [(item, part.segment) for item in range(self._index * share, (self._index + 1) * share)]
 
-    def _begin(self, step: int) -> list[Future[Item]]:
+    def _begin(self, step: int) -> list[Future[Segment]]:
         assert self._pool is not None
         return [
             self._pool.submit(self.sampler.item, step, item, length) for item, length in self._items(step)
@@ -140,7 +203,7 @@ class Loader:
             self._pool.shutdown(wait=True, cancel_futures=True)
 
 
-def validation_segments(sources: Sequence[Source], length: int, count: int) -> Iterator[np.ndarray]:
-    """``count`` unaugmented segments of each source, from all over it, each float32 (length,)."""
+def validation_segments(sources: Sequence[Source], length: int, count: int) -> Iterator[Segment]:
+    """``count`` unaugmented segments of each source, from all over it."""
     for source in sources:
         yield from source.spread(count, length)

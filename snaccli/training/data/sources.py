@@ -10,6 +10,7 @@ import json
 import math
 from array import array
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -24,6 +25,21 @@ from snaccli.training.data.manifest import DatasetError, parse_row
 from snaccli.training.data.walking import walk
 
 
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of audio.
+
+    Attributes:
+        samples: float32 (n,) in -1 to 1.
+        names: the recordings it was made of.
+        bandwidth_hz: these hold nothing above it.
+    """
+
+    samples: np.ndarray
+    names: tuple[str, ...]
+    bandwidth_hz: float
+
+
 class Source(Protocol):
     """Recordings that segments are drawn from.
 
@@ -33,10 +49,10 @@ class Source(Protocol):
 
     samples: int
 
-    def segment(self, rng: np.random.Generator, length: int) -> tuple[np.ndarray, str]:
-        """A random stretch, float32 (length,) in -1 to 1 (zeros behind a short recording), and its name."""
+    def segment(self, rng: np.random.Generator, length: int) -> Segment:
+        """A random stretch of ``length`` samples, with zeros behind a short recording."""
 
-    def spread(self, count: int, length: int) -> Iterable[np.ndarray]:
+    def spread(self, count: int, length: int) -> Iterable[Segment]:
         """``count`` stretches, the same at every call, from all over the recordings."""
 
 
@@ -74,6 +90,7 @@ class PackedAudio:
 
     def __init__(self, path: str | Path, rate: int) -> None:
         path = Path(path)
+        self._rate = rate
         try:
             self._audio = np.load(path, mmap_mode="r", allow_pickle=False)
             rows = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
@@ -86,16 +103,17 @@ class PackedAudio:
             raise AudioError(f"{path}: is not a flat int16 array with rows beside it")
         if (self.starts < 0).any() or (self.starts + self.lengths > len(self._audio)).any():
             raise AudioError(f"{path}: rows reach beyond the samples; pack it again")
-        bandwidth = np.array([row.get("bandwidth_hz") or rate / 2 for row in rows], dtype=np.float64)
-        self._draw = _Shares(_band_shares(self.lengths, bandwidth, rate))
+        self._bandwidth = np.array([row.get("bandwidth_hz") or rate / 2 for row in rows], dtype=np.float64)
+        self._draw = _Shares(_band_shares(self.lengths, self._bandwidth, rate))
         self.samples = int(self.lengths.sum())
 
-    def segment(self, rng: np.random.Generator, length: int) -> tuple[np.ndarray, str]:
+    def segment(self, rng: np.random.Generator, length: int) -> Segment:
         """See :class:`Source`."""
         row = self._draw(rng)
         first, room = int(self.starts[row]), int(self.lengths[row]) - length
         start = first + (int(rng.integers(room + 1)) if room > 0 else 0)
-        return self.stretch(start, min(length, int(self.lengths[row])), length), self._names[row]
+        samples = self.stretch(start, min(length, int(self.lengths[row])), length)
+        return Segment(samples, (self._names[row],), float(self._bandwidth[row]))
 
     def stretch(self, start: int, count: int, length: int) -> np.ndarray:
         """``count`` samples from ``start`` on, float32 in -1 to 1, followed by zeros up to ``length``."""
@@ -104,10 +122,13 @@ class PackedAudio:
         out[: len(samples)] = samples / np.float32(32768)
         return out
 
-    def spread(self, count: int, length: int) -> Iterable[np.ndarray]:
+    def spread(self, count: int, length: int) -> Iterable[Segment]:
         """See :class:`Source`."""
         for start in np.linspace(0, max(0, len(self._audio) - length), count).astype(np.int64):
-            yield self.stretch(int(start), length, length)
+            within = np.flatnonzero((self.starts < start + length) & (self.starts + self.lengths > start))
+            names = tuple(self._names[row] for row in within)
+            bandwidth = float(self._bandwidth[within].min(initial=self._rate / 2))
+            yield Segment(self.stretch(int(start), length, length), names, bandwidth)
 
 
 class FolderAudio:
@@ -127,12 +148,12 @@ class FolderAudio:
     def __init__(self, folder: str | Path, split: str, rate: int) -> None:
         self.folder, self.split, self.rate = Path(folder), split, rate
         self._paths: list[str] | None = None
-        self._places, frames, bandwidth = self._indexed()
+        self._places, frames, self._bandwidth = self._indexed()
         if not len(frames):
             raise DatasetError(
                 f"{shown(self.folder / split)} holds no recording: `snac prepare` makes a folder for training"
             )
-        self._draw = _Shares(_band_shares(frames, bandwidth, rate))
+        self._draw = _Shares(_band_shares(frames, self._bandwidth, rate))
         self.samples = int(frames.sum())
 
     def _indexed(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -171,20 +192,23 @@ class FolderAudio:
                 f"{shown(self.folder / MANIFEST)} has changed meanwhile: start again"
             ) from error
 
-    def segment(self, rng: np.random.Generator, length: int) -> tuple[np.ndarray, str]:
+    def segment(self, rng: np.random.Generator, length: int) -> Segment:
         """See :class:`Source`.
 
         Raises:
             AudioError: the recording cannot be read.
         """
-        path = self._path(self._draw(rng))
-        return read_stretch(path, float(rng.random()), length, self.rate), path
+        return self._read(self._draw(rng), float(rng.random()), length)
 
-    def spread(self, count: int, length: int) -> Iterable[np.ndarray]:
+    def spread(self, count: int, length: int) -> Iterable[Segment]:
         """See :class:`Source`."""
         for number in range(count):
-            path = self._path(number * len(self._places) // count)
-            yield read_stretch(path, (number * 0.618) % 1.0, length, self.rate)
+            yield self._read(number * len(self._places) // count, (number * 0.618) % 1.0, length)
+
+    def _read(self, index: int, where: float, length: int) -> Segment:
+        path = self._path(index)
+        samples = read_stretch(path, where, length, self.rate)
+        return Segment(samples, (path,), float(self._bandwidth[index]))
 
 
 def read_stretch(path: str, where: float, length: int, rate: int) -> np.ndarray:
