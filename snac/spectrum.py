@@ -35,11 +35,21 @@ def hann(length: int) -> np.ndarray:
     return (np.sin(np.pi * np.arange(length) / length) ** 2).astype(np.float32)
 
 
+def mel_edges(rate: int, bands: int) -> np.ndarray:
+    """Where mel bands begin, peak and end, in Hz: band i has its peak at edge i + 1; float64 (bands + 2,).
+
+    The edges are equally spaced from 0 Hz to half the rate on the scale 2595 log10(1 + f / 700)
+    (O'Shaughnessy 1987).
+    """
+    top = 2595 * math.log10(1 + rate / 2 / 700)
+    edges: np.ndarray = 700 * (10 ** (np.linspace(0, top, bands + 2) / 2595) - 1)
+    return edges
+
+
 def mel_bank(rate: int, window: int, bands: int) -> np.ndarray:
     """Triangular mel bands over the bins of a spectrum; each band is a weighted mean of magnitudes.
 
-    Band edges are equally spaced from 0 Hz to half the rate on the scale 2595 log10(1 + f / 700)
-    (O'Shaughnessy 1987). A band so narrow that no bin lies in it is all zero.
+    A band so narrow that no bin lies in it is all zero; :func:`mel_edges` says where the bands lie.
 
     Args:
         rate: sampling rate in Hz.
@@ -50,11 +60,10 @@ def mel_bank(rate: int, window: int, bands: int) -> np.ndarray:
         float32 of shape (bands, window // 2 + 1).
     """
     frequencies = np.linspace(0, rate / 2, window // 2 + 1)
-    top = 2595 * math.log10(1 + rate / 2 / 700)
-    edges = 700 * (10 ** (np.linspace(0, top, bands + 2) / 2595) - 1)
+    edges = mel_edges(rate, bands)
     low, centre, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
     rising, falling = (frequencies - low) / (centre - low), (high - frequencies) / (high - centre)
-    bank = np.maximum(np.minimum(rising, falling), 0)
+    bank: np.ndarray = np.maximum(np.minimum(rising, falling), 0)
     return (bank / (bank.sum(1, keepdims=True) + 1e-8)).astype(np.float32)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import runpy
 import shutil
 import signal
 import socket
@@ -25,7 +24,7 @@ from snaccli.errors import SnacError
 from snaccli.training import processes
 
 from . import published
-from .training_runs import pack, recordings
+from .training_runs import recordings
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = """
@@ -192,42 +191,6 @@ def test_the_recipes_for_fine_tuning_work(name: str, tmp_path: Path, tiny_model_
     same = all(torch.equal(a, b) for a, b in zip(before.encode(audio), after.encode(audio), strict=True))
     assert same or name != "decoder", "with a frozen encoder the codes stay"
     assert not torch.equal(before(audio)[0], after(audio)[0])
-
-
-def test_the_recipe_of_mini_works(tmp_path: Path) -> None:
-    for name in ("speech_train", "music_train", "speech_val", "music_val"):
-        pack(tmp_path / f"{name}.npy")
-    text = (ROOT / "examples" / "train" / "mini.toml").read_text().replace("../../corpus/", "")
-    (tmp_path / "mini.toml").write_text(text)
-    changes = [*SHORT, "unquantised_steps=1"]
-    arguments = [word for change in changes for word in ("--set", change)]
-    status, _, err = call(tmp_path / "mini.toml", *arguments, "-o", tmp_path / "run")
-    assert status == 0, err
-    assert "codebooks fitted to" in err
-    assert SNAC.from_pretrained(tmp_path / "run" / "model").hop_length == 320
-    script = runpy.run_path(str(ROOT / "examples" / "train" / "low_band.py"))
-    script["main"].__globals__.update(COMPONENTS=2, CODEWORDS=2)
-    script["main"](
-        str(tmp_path / "run" / "model"), str(tmp_path / "low-band"), [f"{tmp_path}/speech_train.npy=1"]
-    )
-    arguments = [word for change in SHORT for word in ("--set", change)]
-    first, second = tmp_path / "low-band", tmp_path / "mini-low-band" / "model"
-    for name, start in (("mini-low-band", first), ("mini-refit", second)):
-        text = (ROOT / "examples" / "train" / f"{name}.toml").read_text().replace("../../corpus/", "")
-        (tmp_path / f"{name}.toml").write_text(text)
-        status, _, err = call(tmp_path / f"{name}.toml", *arguments, "--init", start, "-o", tmp_path / name)
-        assert status == 0, err
-        assert ("codebooks fitted to" in err) == (name == "mini-refit")
-        shutil.copy(first / "low_band.json", second)
-    third = tmp_path / "mini-refit" / "model"
-    models = [SNAC.from_pretrained(folder) for folder in (first, second, third)]
-    coarse, fine = (
-        [model.quantizer.quantizers[level].codebook.weight for model in models] for level in (0, -1)
-    )
-    for weight in fine[1:]:
-        torch.testing.assert_close(fine[0], weight, atol=1e-2, rtol=1e-3)  # 16 bits
-    assert not torch.allclose(coarse[1], coarse[2], atol=1e-2)
-    assert models[2].codebook_dim == 24
 
 
 def environment(**more: str) -> dict[str, str]:

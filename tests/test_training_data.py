@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,27 @@ def test_a_recording_that_has_gone_is_passed_over(tmp_path: Path) -> None:
         path.unlink()
     with pytest.raises(AudioError, match="cannot be read"):
         sampler.item(0, 0, 500)
+
+
+def test_the_bandwidth_of_a_segment_follows_speed_and_mixture(tmp_path: Path) -> None:
+    path = Path(pack(tmp_path / "a.npy"))
+    rows = json.loads(path.with_suffix(".json").read_text())
+    for row, bandwidth in zip(rows, (4000, 2000, 2000), strict=True):
+        row["bandwidth_hz"] = bandwidth
+    path.with_suffix(".json").write_text(json.dumps(rows))
+    faster = SegmentSampler({str(path): 1.0}, RATE, AugmentationConfig(speed=1, mix=0), seed=0)
+    found = {(item.names, round(item.bandwidth_hz)) for item in (faster.item(i, 0, 500) for i in range(200))}
+    of_second = {bandwidth for names, bandwidth in found if names == ("1",)}
+    assert min(of_second) < 1700
+    assert 2300 < max(of_second) <= 2500
+    assert max(bandwidth for _, bandwidth in found) == RATE / 2
+    mixed = SegmentSampler({str(path): 1.0}, RATE, AugmentationConfig(speed=0, mix=1), seed=0)
+    for item in (mixed.item(i, 0, 500) for i in range(20)):
+        assert item.bandwidth_hz == min(4000 if name == "0" else 2000 for name in item.names)
+    first, last = [
+        s.bandwidth_hz for s in validation_segments([open_source(str(path), "val", RATE)], 1000, 2)
+    ]
+    assert (first, last) == (4000, 2000)
 
 
 def test_folders_without_recordings_are_refused(tmp_path: Path) -> None:

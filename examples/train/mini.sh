@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
 # From the packages to the weights of `mini`: fetches the corpus, trains, exports. Run it again to resume.
 #
-#   bash examples/train/mini.sh [--speech DIR]      (see examples/corpus/README.md)
+#   bash examples/train/mini.sh [--speech DIR] [--collection DIR] [--pieces N] [--short]
 #
-# Needs a Debian machine with the package installed (examples/quickstart.sh does that), about 3 GB of disk and,
-# on two cores, four hours. The model lands in runs/mini/model; use it with `-m runs/mini/model`.
+# The options but the last are those of examples/corpus/fetch.sh; --short takes a few steps of each part, to see
+# that everything works here. Needs a Debian machine with the package installed (examples/quickstart.sh does that),
+# about 3 GB of disk and, on two cores with bfloat16, three hours. The model lands in runs/mini/model; use it with
+# `-m runs/mini/model`.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 cd "$root"
@@ -12,14 +14,19 @@ cd "$root"
 export MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=17179869184
 if [ -x .venv/bin/python ]; then PATH="$root/.venv/bin:$PATH"; fi
 
-bash examples/corpus/fetch.sh corpus "$@"
-spectra=runs/mini-spectra
-python -m snaccli train examples/train/mini.toml -o "$spectra" --resume
-if [ ! -e "$spectra/low-band/low_band.json" ]; then
-    python examples/train/low_band.py "$spectra/model" "$spectra/low-band" \
-        corpus/speech_train.npy=0.55 corpus/music_train.npy=0.45
+fetch=() first=() second=()
+for argument in "$@"; do
+    if [ "$argument" = --short ]; then
+        first=(--set stages.0.steps=60 --set unquantised_steps=20 --set fit_seconds=200)
+        second=(--set stages.0.steps=40)
+    else
+        fetch+=("$argument")
+    fi
+done
+
+PYTHON=$(command -v python) bash examples/corpus/fetch.sh corpus "${fetch[@]}"
+python -m snaccli train examples/train/mini-start.toml -o runs/mini-start --resume "${first[@]}"
+if [ ! -e runs/mini-grown/config.json ]; then
+    python examples/train/grow.py runs/mini-start/model runs/mini-grown --linear-bins 213 --decoder-blocks 8
 fi
-second=runs/mini-low-band
-python -m snaccli train examples/train/mini-low-band.toml -o "$second" --resume
-cp "$spectra/low-band/low_band.json" "$second/model"
-python -m snaccli train examples/train/mini-refit.toml -o runs/mini --resume
+python -m snaccli train examples/train/mini.toml -o runs/mini --resume "${second[@]}"

@@ -22,8 +22,8 @@ else:
 class LossWeights:
     """Factors of the losses; a loss of weight 0 is not computed.
 
-    See ``losses.py``, ``spectral_losses.py``, ``quantise.py`` and ``discriminators.py`` for each. The defaults suit
-    the published form of the model; the spectral form learns by ``log_mel``, ``log_magnitude``,
+    See ``losses.py``, ``spectral_losses.py``, ``quantise.py`` and ``discriminators.py`` for each. The
+    defaults suit the published form of the model; the spectral form learns by ``log_mel``, ``log_magnitude``,
     ``compressed`` and ``disturbance`` instead (examples/train/mini.toml).
     """
 

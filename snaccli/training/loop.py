@@ -33,6 +33,7 @@ from snaccli.training.state import (
     TrainingError,
     cpu_copy,
     read_checkpoint,
+    remove_leftovers,
     write_checkpoint,
 )
 from snaccli.training.validation import Progress, Validation
@@ -343,6 +344,8 @@ class Trainer:
         Raises:
             TrainingError: the checkpoint is damaged or of another model.
         """
+        if self.processes.main:
+            remove_leftovers(self.folder)
         state = read_checkpoint(self.folder / LAST)
         if state is None:
             return False

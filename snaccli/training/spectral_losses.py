@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from snac.spectrum import mel_bank, mel_centres
+from snac.spectrum import mel_bank, mel_edges
 
 _BAND_FLOOR = 1e-4  # of mean magnitudes of a band before the logarithm
 _BIN_FLOOR = 1e-3  # of magnitudes of a bin; spectra are not normalised, so full scale is about window / 4
@@ -71,7 +71,8 @@ class MagnitudeLoss(nn.Module):
         """What compares; replaced where it is compiled."""
         for window in self.windows:
             bands = min(120, max(4, window * 5 // 64))
-            filters, centres = (torch.from_numpy(f(rate, window, bands)) for f in (mel_bank, mel_centres))
+            filters = torch.from_numpy(mel_bank(rate, window, bands))
+            centres = torch.from_numpy(mel_edges(rate, bands)[1:-1]).float()
             self.register_buffer(f"hann_{window}", torch.hann_window(window), persistent=False)
             self.register_buffer(f"filters_{window}", filters, persistent=False)
             self.register_buffer(f"centres_{window}", centres, persistent=False)
@@ -135,9 +136,8 @@ class DisturbanceLoss(nn.Module):
         frequencies = torch.arange(self.window // 2 + 1, dtype=torch.float64) * rate / self.window
         barks = _bark(frequencies)
         half = torch.gradient(barks)[0] / 2  # of the width of a bin
-        edges = torch.linspace(
-            *(float(_bark(torch.tensor(f))) for f in (60.0, 7800.0)), self.BANDS + 1
-        ).double()
+        first, last = (float(_bark(torch.tensor(frequency))) for frequency in (60.0, 7800.0))
+        edges = torch.linspace(first, last, self.BANDS + 1, dtype=torch.float64)
         upper = torch.minimum(barks + half, edges[1:, None])
         lower = torch.maximum(barks - half, edges[:-1, None])
         shares = (upper - lower).clamp(min=0) / (2 * half)
@@ -160,12 +160,14 @@ class DisturbanceLoss(nn.Module):
         """(B, T) to power spectra (B, frames, bins)."""
         audio = F.pad(audio, (0, max(0, self.window - audio.shape[-1])))
         spectrum = torch.fft.rfft(audio.unfold(-1, self.window, self.window // 2) * self.get_buffer("hann"))
-        return spectrum.real.square() + spectrum.imag.square()
+        power: Tensor = spectrum.real.square() + spectrum.imag.square()
+        return power
 
     def _loudness(self, power: Tensor) -> Tensor:
         quiet = self.get_buffer("quiet")
         above = (0.5 + 0.5 * power / quiet) ** self._EXPONENT - 1
-        return self._LOUDNESS * (quiet / 0.5) ** self._EXPONENT * above.clamp(min=0)
+        loudness: Tensor = self._LOUDNESS * (quiet / 0.5) ** self._EXPONENT * above.clamp(min=0)
+        return loudness
 
     def forward(self, decoded: Tensor, target: Tensor, bandwidth: Tensor) -> Tensor:
         """Loss of ``decoded`` against ``target``, both (B, T), below ``bandwidth`` (B,) in Hz."""

@@ -78,7 +78,7 @@ def computes_in_bf16(precision: str, device: torch.device) -> bool:
     if precision != "auto":
         return precision == "bf16"
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     return device.type == "cpu" and bool(_cpu_flags() & {"amx_bf16", "avx512_bf16"})
 
 

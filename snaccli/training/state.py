@@ -47,6 +47,13 @@ def _reason(error: BaseException) -> str:
     return str(error).partition("\n")[0]
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Removes what a process that was killed while it wrote a checkpoint has left in a run's folder."""
+    for path in folder.glob(".snac-" + "[0-9a-f]" * 16):
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
 def read_checkpoint(path: Path) -> dict[str, Any] | None:
     """A checkpoint as it was written, tensors on the CPU; None where there is none.
 

@@ -1,0 +1,78 @@
+"""Makes a spectral model larger without changing what it does, so that training can go on from there.
+
+    python examples/train/grow.py MODEL OUT [--linear-bins N] [--decoder-blocks N] [--encoder-blocks N]
+
+The encoder sees N bins of the spectrum as they are, beside the mel bands, through weights that begin at
+zero; new blocks stand behind the others of their stack, and their last layer begins at zero. Needs the
+package installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from snac.config import SpectralConfig
+from snac.nn.model import SNAC
+
+
+def grow(model: SNAC, linear_bins: int, encoder_blocks: int, decoder_blocks: int) -> SNAC:
+    """A larger model whose codes and audio are those of ``model``.
+
+    Raises:
+        SystemExit: the model is not of the spectral form, or is larger than what was asked for.
+    """
+    config = model.config
+    if not isinstance(config, SpectralConfig):
+        raise SystemExit("only models of the spectral form can be grown")
+    larger = dataclasses.replace(
+        config,
+        linear_bins=linear_bins,
+        encoder=dataclasses.replace(config.encoder, blocks=encoder_blocks),
+        decoder=dataclasses.replace(config.decoder, blocks=decoder_blocks),
+    )
+    stacks = ((config.encoder, larger.encoder), (config.decoder, larger.decoder))
+    if linear_bins < config.linear_bins or any(new.blocks < old.blocks for old, new in stacks):
+        raise SystemExit("a model can be grown, not shrunk")
+    grown = SNAC.from_model_config(larger)
+    state: dict[str, Tensor] = dict(grown.state_dict())
+    for name, weight in model.state_dict().items():
+        if weight.shape != state[name].shape:  # the encoder's first convolution, which has more inputs now
+            state[name].zero_()
+            state[name][:, : weight.shape[1]] = weight
+        else:
+            state[name] = weight
+    for stack, (old, new) in zip(("encoder", "decoder"), stacks, strict=True):
+        for block in range(old.blocks, new.blocks):
+            for part in ("weight", "bias"):
+                state[f"{stack}.blocks.{block}.contract.{part}"].zero_()
+    grown.load_state_dict(state)
+    return grown
+
+
+def main() -> None:
+    """Reads the command line, grows the model, and writes it."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("model", help="a folder, or whatever SNAC.from_pretrained takes")
+    parser.add_argument("out", help="folder of the larger model")
+    parser.add_argument("--linear-bins", type=int)
+    parser.add_argument("--encoder-blocks", type=int)
+    parser.add_argument("--decoder-blocks", type=int)
+    options = parser.parse_args()
+    model = SNAC.from_pretrained(options.model)
+    if not isinstance(model.config, SpectralConfig):
+        raise SystemExit(f"{options.model}: only models of the spectral form can be grown")
+    wanted = (options.linear_bins, options.encoder_blocks, options.decoder_blocks)
+    present = (model.config.linear_bins, model.config.encoder.blocks, model.config.decoder.blocks)
+    torch.manual_seed(0)
+    sizes = [have if want is None else want for want, have in zip(wanted, present, strict=True)]
+    grow(model, *sizes).save_pretrained(options.out)
+
+
+if __name__ == "__main__":
+    main()
