@@ -9,6 +9,7 @@ import warnings
 from types import FrameType
 
 from snaccli.cli.app import run
+from snaccli.cli.ui.console import Console
 
 
 class _Terminated(KeyboardInterrupt):
@@ -20,16 +21,18 @@ class _Terminated(KeyboardInterrupt):
 
 
 def main() -> None:
-    """Run the command line with the arguments of the process, and exit with its status."""
+    """Runs the command line with the arguments of the process, and exits with its status."""
     for name in ("SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) == signal.SIG_DFL:  # nohup has it ignored
             signal.signal(number, _terminate)
     if not sys.warnoptions and "--debug" not in sys.argv:
         warnings.simplefilter("ignore")  # those of the libraries are for programmers
-    status = run(sys.argv[1:])
+    console = Console()
+    console.owns_process = True
+    status = run(sys.argv[1:], console)
     try:
-        for stream in (sys.stdout, sys.stderr):
+        for stream in (sys.stdout, console.stderr):
             if stream is not None:
                 stream.flush()
     except OSError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +9,7 @@ import pytest
 import soundfile
 
 from snaccli import heap
-from snaccli.cli.app import run
-from snaccli.cli.ui.console import Console
 from snaccli.codec import Codec, encode_file, model
-from tests import pcm_codec
 
 
 @pytest.fixture
@@ -21,21 +17,12 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
     """The calls of the C library, none of which is made."""
     calls: list[tuple[str, ...]] = []
     monkeypatch.setattr(heap, "_call", lambda *call: calls.append(tuple(map(str, call))))
-    monkeypatch.delenv("MALLOC_ARENA_MAX", raising=False)
     return calls
 
 
 def test_the_c_library_takes_what_it_is_asked() -> None:
     heap.trim()
     heap._call("no_such_function", 1)
-
-
-def test_the_user_decides_on_heaps(asked: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch) -> None:
-    heap.keep_one()
-    assert asked == [("mallopt", "-8", "1")]
-    monkeypatch.setenv("MALLOC_ARENA_MAX", "4")
-    heap.keep_one()
-    assert len(asked) == 1
 
 
 def test_short_recordings_count_together(
@@ -49,12 +36,3 @@ def test_short_recordings_count_together(
         encode_file(tmp_path / "in.wav", tmp_path / "x.snac", model=codec, overwrite=True)
         trims.append(asked.count(("malloc_trim", "0")))
     assert trims == [0, 1, 1, 2, 2]
-
-
-def test_a_bench_keeps_one_heap(
-    tmp_path: Path, asked: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pcm_codec.install(monkeypatch)
-    path = pcm_codec.write(tmp_path / "in.wav", pcm_codec.tone(0.2))
-    assert run(["bench", str(path), "-q"], Console(io.StringIO(), io.StringIO(), {})) == 0
-    assert ("mallopt", "-8", "1") in asked

@@ -45,6 +45,8 @@ def encode_file(
     *,
     model: str | Codec = "mini",
     channels: Literal["mono", "keep"] = "mono",
+    device: str = "auto",
+    threads: int | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> EncodeResult:
@@ -55,6 +57,8 @@ def encode_file(
         output: ``-`` for standard output; by default beside the source with the ending ``.snac``.
         model: a name, Hub repository or folder, or a loaded codec.
         channels: ``mono`` mixes down, ``keep`` codes each channel by itself.
+        device: where a model that is loaded here computes, see ``Codec.load``.
+        threads: of it, likewise.
         overwrite: whether an existing output may be replaced.
         progress: called with the fraction done, 0 to 1.
 
@@ -65,7 +69,7 @@ def encode_file(
     output = beside(source, ".snac") if output is None else output
     check_output(output, source=source, overwrite=overwrite)
     with open_audio(source) as reader, closing(read_ahead(reader.blocks())) as read:
-        codec = model if isinstance(model, Codec) else Codec.load(model)
+        codec = model if isinstance(model, Codec) else Codec.load(model, device=device, threads=threads)
         mono = channels == "mono" and reader.channels > 1
         coded = 1 if mono else reader.channels
         report = Report(progress)

@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from snaccli import heap
-from snaccli.cli import options
+from snaccli.cli import options, process
 from snaccli.cli.plan import expand
 from snaccli.cli.ui.console import Console
-from snaccli.cli.ui.progress import Stages
+from snaccli.cli.ui.progress import CaptionBar
 from snaccli.errors import ExitStatus, UsageError
 from snaccli.io.files import check_output, open_output, shown
 
@@ -92,20 +91,20 @@ def bench(
     printed = _printed({"--json": console.json, "--csv": csv, "--html -": html == "-"})
     if html is not None:
         check_output(html, overwrite=force)
+    process.tune(console)
     from snaccli import bench as measuring
 
     peers, left_out = _present(console, measuring.parse_peers(against or []))
     gallery = measuring.Gallery(details, clip) if html is not None else None
     if remark := measuring.remark():
         console.note(remark)
-    heap.keep_one()
-    with Stages(console) as stages:
+    with CaptionBar(console) as bar:
         results = measuring.run(
             expand(inputs or []),
             models or [options.DEFAULT_MODEL],
             device.value,
             threads,
-            stages.advance,
+            bar.advance,
             against=peers,
             levels=levels,
             gallery=gallery,

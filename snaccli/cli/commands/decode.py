@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,14 +9,14 @@ import typer
 
 from snac.hub.registry import MODELS
 from snaccli.cli import options
-from snaccli.cli.convert import Choices, check_streams, convert
+from snaccli.cli.jobs import Batch, Choices
 from snaccli.cli.plan import STREAM, find_sources, is_snac, make_plan
 from snaccli.cli.ui import text
 from snaccli.cli.ui.console import Console
 from snaccli.cli.ui.progress import waiting
-from snaccli.cli.ui.report import Report
 from snaccli.errors import ExitStatus, ModelError, SnacError
-from snaccli.workers import Job, Work
+from snaccli.progress import Progress
+from snaccli.workers import Job
 
 if TYPE_CHECKING:
     from snaccli.codec import Codec, DecodeResult
@@ -107,9 +106,8 @@ def decode(
     ending = "." + (audio_format or "wav").lower().lstrip(".")
     sources = find_sources(inputs, wanted=is_snac, kind=".snac file")
     plan = make_plan(sources, output, ending=ending, replaces=".snac")
-    check_streams(console, plan)
     if plan.jobs:
-        _check_format(plan.jobs[0].output, audio_format)  # a batch has one ending
+        _check_format(plan.jobs[0].output, audio_format)  # a batch has one format
     how = {
         "rate": rate.value,
         "levels": levels,
@@ -123,26 +121,61 @@ def decode(
         "device": device.value,
         "overwrite": force,
     }
-    report = Report(console, batch=plan.batch, verb="decoded", line=_line, total=_total)
-    prepare = functools.partial(_prepare, console, model, how)
-    length = functools.partial(_seconds, rate=rate.value, audio_format=audio_format)
-    return convert(console, plan, report, prepare, length, Choices(force, skip_existing, jobs, threads))
+    batch = Batch(console, plan, Choices(force, skip_existing, jobs, threads))
+    return batch.run(_Decoding(console, model, batch, how))
 
 
-def _prepare(
-    console: Console, model: str | None, how: Mapping[str, Any], jobs: Sequence[Job], threads: int
-) -> Work[DecodeResult]:
-    """Load the models of `jobs`; return what decodes one, with the keywords `how` of ``decode_file``."""
-    models = _Models(model, how["device"], threads)
-    with waiting(console, "loading the model"):
+class _Decoding:
+    """Decodes files, each with the model that the user or the file names."""
+
+    verb = "decoded"
+
+    def __init__(self, console: Console, model: str | None, batch: Batch, how: Mapping[str, Any]) -> None:
+        self._console = console
+        self._model = model
+        self._batch = batch
+        self._how = how
+        self._models: _Models | None = None
+
+    def prepare(self) -> None:
+        """Loads the models that the files name."""
+        models = _Models(self._model, self._how["device"], self._batch.threads)
+        with waiting(self._console, "loading the model"):
+            models.load_for(self._batch.waiting)
+        for codec in models.loaded:
+            self._console.detail(f"model {codec.name}, fingerprint {codec.fingerprint}, on {codec.device}")
+        self._models = models
+
+    def __call__(self, job: Job, progress: Progress) -> DecodeResult:
+        """Decodes one file."""
         from snaccli.codec import decode_file
 
-        models.load_for(jobs)
-    for codec in models.loaded:
-        console.detail(f"model {codec.name}, fingerprint {codec.fingerprint}, on {codec.device}")
-    return lambda job, progress: decode_file(
-        job.source, job.output, model=models.of(job), progress=progress, threads=threads, **how
-    )
+        model = self._model if self._models is None else self._models.of(job)
+        threads = self._batch.threads
+        return decode_file(
+            job.source, job.output, model=model, progress=progress, threads=threads, **self._how
+        )
+
+    def line(self, result: DecodeResult) -> str:
+        """Words what became of one file."""
+        return text.joined(
+            text.arrow(result.source, result.output),
+            text.clock(result.duration_s),
+            f"{result.sample_rate} Hz",
+            "mono" if result.channels == 1 else f"{result.channels} channels",
+            f"({result.note})" if result.note else "",
+            text.speed(result.duration_s, result.seconds),
+        )
+
+    def total(self, results: Sequence[DecodeResult], wall_seconds: float) -> str:
+        """Words the sum of several results."""
+        audio_seconds = sum(result.duration_s for result in results)
+        noted = sum(bool(result.note) for result in results)
+        return text.joined(
+            f"{text.clock(audio_seconds)} of audio",
+            f"({text.count(noted, 'file')} with a remark)" if noted else "",
+            text.speed(audio_seconds, wall_seconds),
+        )
 
 
 class _Models:
@@ -212,38 +245,3 @@ def _check_format(output: str, audio_format: str | None) -> None:
     from snaccli.audio import named_format
 
     named_format(output, audio_format)
-
-
-def _seconds(job: Job, *, rate: str, audio_format: str | None) -> float | None:
-    """Seconds of audio in the file; an error if the output's format cannot hold them."""
-    if job.source == STREAM:
-        return None
-    from snaccli.audio import output_format
-
-    header = _header(job)
-    model_rate = rate == "model"
-    output_format(
-        job.output, header.model_rate if model_rate else header.sample_rate, header.channels, audio_format
-    )
-    return header.samples / header.sample_rate
-
-
-def _line(result: DecodeResult) -> str:
-    return text.joined(
-        text.arrow(result.source, result.output),
-        text.clock(result.duration_s),
-        f"{result.sample_rate} Hz",
-        "mono" if result.channels == 1 else f"{result.channels} channels",
-        f"({result.note})" if result.note else "",
-        text.speed(result.duration_s, result.seconds),
-    )
-
-
-def _total(results: Sequence[DecodeResult], wall_seconds: float) -> str:
-    audio_seconds = sum(result.duration_s for result in results)
-    noted = sum(bool(result.note) for result in results)
-    return text.joined(
-        f"{text.clock(audio_seconds)} of audio",
-        f"({text.count(noted, 'file')} with a remark)" if noted else "",
-        text.speed(audio_seconds, wall_seconds),
-    )

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from snaccli.cli import options
-from snaccli.cli.convert import Choices, check_streams, convert
-from snaccli.cli.plan import STREAM, find_sources, make_plan
+from snaccli.cli.jobs import Batch, Choices
+from snaccli.cli.plan import find_sources, make_plan
 from snaccli.cli.ui import text
 from snaccli.cli.ui.console import Console
 from snaccli.cli.ui.progress import waiting
-from snaccli.cli.ui.report import Report
 from snaccli.errors import ExitStatus
-from snaccli.workers import Job, Work
+from snaccli.progress import Progress
+from snaccli.workers import Job
 
 if TYPE_CHECKING:
-    from snaccli.codec import EncodeResult
+    from snaccli.codec import Codec, EncodeResult
 
 EXAMPLES = """
 snac encode song.wav                        writes song.snac beside it
@@ -61,55 +61,68 @@ def encode(
     console: Console = context.obj
     sources = find_sources(inputs, wanted=_is_audio, kind="audio file")
     plan = make_plan(sources, output, ending=".snac")
-    check_streams(console, plan)
+    batch = Batch(console, plan, Choices(force, skip_existing, jobs, threads))
+    options = {"channels": channels.value, "overwrite": force}
+    return batch.run(_Encoding(console, model, device.value, batch.threads, options))
 
-    def prepare(_: Sequence[Job], each: int) -> Work[EncodeResult]:
-        with waiting(console, f"loading the model {model}"):
-            from snaccli.codec import Codec, encode_file
 
-            codec = Codec.load(model, device=device.value, threads=each)
-        console.detail(f"model {codec.name}, fingerprint {codec.fingerprint}, on {codec.device}")
-        how: dict[str, Any] = {"model": codec, "channels": channels.value, "overwrite": force}
-        return lambda job, progress: encode_file(job.source, job.output, progress=progress, **how)
+class _Encoding:
+    """Encodes files with one model."""
 
-    report = Report(console, batch=plan.batch, verb="encoded", line=_line, total=_total)
-    choices = Choices(force, skip_existing, jobs, threads)
-    return convert(console, plan, report, prepare, _seconds, choices)
+    verb = "encoded"
+
+    def __init__(
+        self, console: Console, model: str, device: str, threads: int, options: Mapping[str, Any]
+    ) -> None:
+        self._console = console
+        self._model: str | Codec = model
+        self._how: dict[str, Any] = {"device": device, "threads": threads}
+        self._options = options
+
+    def prepare(self) -> None:
+        """Loads the model."""
+        with waiting(self._console, f"loading the model {self._model}"):
+            from snaccli.codec import Codec
+
+            codec = Codec.load(str(self._model), **self._how)
+        self._console.detail(f"model {codec.name}, fingerprint {codec.fingerprint}, on {codec.device}")
+        self._model = codec
+
+    def __call__(self, job: Job, progress: Progress) -> EncodeResult:
+        """Encodes one file."""
+        from snaccli.codec import encode_file
+
+        return encode_file(
+            job.source, job.output, model=self._model, progress=progress, **self._how, **self._options
+        )
+
+    def line(self, result: EncodeResult) -> str:
+        """Words what became of one file."""
+        return text.joined(
+            text.arrow(result.source, result.output),
+            text.clock(result.duration_s),
+            text.bitrate(result.bitrate_bps),
+            text.size(result.bytes),
+            f"({result.note})" if result.note else "",
+            text.speed(result.duration_s, result.seconds),
+        )
+
+    def total(self, results: Sequence[EncodeResult], wall_seconds: float) -> str:
+        """Words the sum of several results."""
+        audio_seconds = sum(result.duration_s for result in results)
+        size = sum(result.bytes for result in results)
+        notes = {result.note for result in results if result.note}
+        noted = sum(bool(result.note) for result in results)
+        return text.joined(
+            f"{text.clock(audio_seconds)} of audio",
+            text.bitrate(8 * size / audio_seconds) if audio_seconds else "",
+            text.size(size),
+            f"({notes.pop()}: {text.count(noted, 'file')})" if len(notes) == 1 else "",
+            text.speed(audio_seconds, wall_seconds),
+        )
 
 
 def _is_audio(name: str) -> bool:
     from snaccli.audio import is_audio_name
 
     return is_audio_name(name)
-
-
-def _seconds(job: Job) -> float | None:
-    from snaccli.audio import probe
-
-    # Standard input can be read only once.
-    return None if job.source == STREAM else probe(job.source).duration_s
-
-
-def _line(result: EncodeResult) -> str:
-    return text.joined(
-        text.arrow(result.source, result.output),
-        text.clock(result.duration_s),
-        text.bitrate(result.bitrate_bps),
-        text.size(result.bytes),
-        f"({result.note})" if result.note else "",
-        text.speed(result.duration_s, result.seconds),
-    )
-
-
-def _total(results: Sequence[EncodeResult], wall_seconds: float) -> str:
-    audio_seconds = sum(result.duration_s for result in results)
-    size = sum(result.bytes for result in results)
-    notes = {result.note for result in results if result.note}
-    mixed = sum(bool(result.note) for result in results)
-    return text.joined(
-        f"{text.clock(audio_seconds)} of audio",
-        text.bitrate(8 * size / audio_seconds) if audio_seconds else "",
-        text.size(size),
-        f"({notes.pop()}: {text.count(mixed, 'file')})" if len(notes) == 1 else "",
-        text.speed(audio_seconds, wall_seconds),
-    )

@@ -10,7 +10,7 @@ import typer
 
 from snaccli.cli.ui import text
 from snaccli.cli.ui.console import Console
-from snaccli.cli.ui.progress import Stages
+from snaccli.cli.ui.progress import CaptionBar
 from snaccli.errors import ExitStatus
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def prepare(
 def _run(console: Console, inputs: list[str], output: str, settings: Settings, jobs: int) -> ExitStatus:
     from snaccli.training import data
 
-    with Stages(console) as bar:
+    with CaptionBar(console) as bar:
 
         def progress(done: int, total: int, row: Row | None) -> None:
             bar.advance(done / max(total, 1), f"{done:,}/{total:,} recordings")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -13,14 +14,14 @@ import typer
 
 from snaccli.cli import options
 from snaccli.cli.commands import tokens
-from snaccli.cli.convert import Choices, check_streams, convert
+from snaccli.cli.jobs import Batch, Choices
 from snaccli.cli.plan import STREAM, OutputClashError, Plan, Sources, find_sources, is_snac, make_plan
 from snaccli.cli.ui import text
 from snaccli.cli.ui.console import Console
 from snaccli.cli.ui.progress import waiting
-from snaccli.cli.ui.report import Report
 from snaccli.errors import ExitStatus, OutputError, SnacError, UsageError
-from snaccli.workers import Job, Work
+from snaccli.progress import Progress
+from snaccli.workers import Job
 
 if TYPE_CHECKING:
     from snaccli.tokens.transfer import Exporter, ExportResult
@@ -93,6 +94,9 @@ ShardSize = Annotated[
 ]
 
 
+Write = Callable[["Exporter", Job, Progress], "ExportResult"]
+
+
 @dataclass(frozen=True)
 class Export:
     """How the recordings of a run become tokens: see the options of these names."""
@@ -161,21 +165,15 @@ def _export_files(
     console: Console, sources: Sources, plan: Plan, how: Export, choices: Choices
 ) -> ExitStatus:
     """Export each recording to a file of its own."""
-    check_streams(console, plan)
+    batch = Batch(console, plan, choices)
     below = dict(sources.files)
+    force = choices.force
 
-    def prepare(jobs: Sequence[Job], each: int) -> Work[ExportResult]:
-        exporter = _exporter(console, how, jobs, each)
-        return lambda job, progress: exporter.to_file(
-            job.source,
-            job.output,
-            path=_portable(below[job.source]),
-            overwrite=choices.force,
-            progress=progress,
-        )
+    def write(exporter: Exporter, job: Job, progress: Progress) -> ExportResult:
+        path = _portable(below[job.source])
+        return exporter.to_file(job.source, job.output, path=path, overwrite=force, progress=progress)
 
-    report = Report(console, batch=plan.batch, verb="exported", line=tokens.line, total=tokens.total)
-    return convert(console, plan, report, prepare, _seconds, choices)
+    return batch.run(_Exporting(console, how, batch, write))
 
 
 def _export_shards(
@@ -188,6 +186,7 @@ def _export_shards(
 ) -> ExitStatus:
     """Export to JSONL shards in `folder`; recordings that are in its shards already are passed over."""
     from snaccli.tokens.shards import ShardWriter
+    from snaccli.tokens.writing import to_json
 
     if folder is None or folder == STREAM or os.path.splitext(folder)[1].lower() == ".jsonl":
         raise UsageError("several recordings are written as JSONL in shards; give -o a folder for them")
@@ -199,29 +198,42 @@ def _export_shards(
     if len(jobs) < len(paths):
         console.note(f"{len(paths) - len(jobs)} of {text.count(len(paths), 'recording')} are there already")
     plan = Plan(jobs, True, sources.problems, sources.remarks)
-    report = Report(console, batch=True, verb="exported", line=tokens.line, total=tokens.total)
+    batch = Batch(console, plan, choices)
     with ShardWriter(folder, shard_size, fresh=choices.force) as shards:
 
-        def prepare(jobs: Sequence[Job], each: int) -> Work[ExportResult]:
-            return _line_writer(_exporter(console, how, jobs, each), paths, shards.write)
+        def write(exporter: Exporter, job: Job, progress: Progress) -> ExportResult:
+            started = time.perf_counter()
+            recording = exporter.recording(job.source, paths[job.source], progress)
+            line = to_json(recording, exporter.form)
+            return exporter.result(recording, job.source, shards.write(line), len(line), started)
 
-        return convert(console, plan, report, prepare, _seconds, choices)
+        return batch.run(_Exporting(console, how, batch, write))
 
 
-def _line_writer(
-    exporter: Exporter, paths: dict[str, str], write: Callable[[bytes], str]
-) -> Work[ExportResult]:
-    import time
+class _Exporting:
+    """Exports recordings, each by `write`: to a file of its own, or to a line of a shard."""
 
-    from snaccli.tokens.writing import to_json
+    verb = "exported"
+    line = staticmethod(tokens.line)
+    total = staticmethod(tokens.total)
 
-    def work(job: Job, progress: Callable[[float], None]) -> ExportResult:
-        started = time.perf_counter()
-        recording = exporter.recording(job.source, paths[job.source], progress)
-        line = to_json(recording, exporter.form)
-        return exporter.result(recording, job.source, write(line), len(line), started)
+    def __init__(self, console: Console, how: Export, batch: Batch, write: Write) -> None:
+        self._console = console
+        self._how = how
+        self._batch = batch
+        self._write = write
 
-    return work
+    def prepare(self) -> None:
+        """Loads the model, where it is known before a file is read."""
+        _ = self._exporter
+
+    def __call__(self, job: Job, progress: Progress) -> ExportResult:
+        """Exports one recording."""
+        return self._write(self._exporter, job, progress)
+
+    @functools.cached_property
+    def _exporter(self) -> Exporter:
+        return _exporter(self._console, self._how, self._batch.waiting, self._batch.threads)
 
 
 def _distinct_paths(sources: Sources) -> dict[str, str]:
@@ -343,17 +355,3 @@ def _without_originals(sources: Sources) -> Sources:
 
 def _portable(path: str) -> str:
     return path.replace(os.sep, "/")
-
-
-def _seconds(job: Job) -> float | None:
-    if job.source == STREAM:
-        return None
-    if is_snac(job.source):
-        from snaccli.container import read_header
-
-        with open(job.source, "rb") as file:
-            header = read_header(file).header
-        return header.samples / header.sample_rate
-    from snaccli.audio import probe
-
-    return probe(job.source).duration_s

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from snaccli.cli import options
 from snaccli.cli.commands import tokens
-from snaccli.cli.convert import Choices, check_streams, convert
+from snaccli.cli.jobs import Batch, Choices
 from snaccli.cli.plan import Sources, find_sources, make_plan
 from snaccli.cli.ui.console import Console
-from snaccli.cli.ui.report import Report
 from snaccli.errors import ExitStatus, SnacError, UsageError
-from snaccli.workers import Job, Work
+from snaccli.progress import Progress
+from snaccli.workers import Job
 
 if TYPE_CHECKING:
     from snaccli.tokens.reading import Line
@@ -72,31 +71,36 @@ def import_tokens(
         raise UsageError("the recordings of a JSONL file need a folder: give it with -o")
     ending = "." + (audio_format or "snac").lower().lstrip(".")
     plan = make_plan(sources, output, ending=ending)
-    check_streams(console, plan)
+    batch = Batch(console, plan, Choices(force, skip_existing, jobs, threads))
 
-    def prepare(_: Sequence[Job], each: int) -> Work[ImportResult]:
-        from snaccli.tokens.models import Models
-        from snaccli.tokens.recording import Form
-        from snaccli.tokens.transfer import Importer
+    from snaccli.tokens.models import Models
+    from snaccli.tokens.recording import Form
+    from snaccli.tokens.transfer import Importer
 
-        models = Models(model, device=device.value, threads=each)
-        return _work(Importer(models, Form(True, offsets, start_id), audio_format, force), lines)
-
-    report = Report(console, batch=plan.batch, verb="imported", line=tokens.line, total=tokens.total)
-    choices = Choices(force, skip_existing, jobs, threads)
-    return convert(console, plan, report, prepare, lambda job: None, choices)
+    models = Models(model, device=device.value, threads=batch.threads)
+    return batch.run(_Importing(Importer(models, Form(True, offsets, start_id), audio_format, force), lines))
 
 
-def _work(importer: Importer, lines: dict[str, tuple[str, Line]]) -> Work[ImportResult]:
-    """What imports a file, or one of the lines that stand for recordings of a file."""
+class _Importing:
+    """Imports a file, or one of the lines that stand for the recordings of a file."""
 
-    def work(job: Job, progress: Callable[[float], None]) -> ImportResult:
-        if job.source in lines:
-            path, line = lines[job.source]
-            return importer.from_line(path, line, job.output, progress=progress)
-        return importer.from_file(job.source, job.output, progress=progress)
+    verb = "imported"
+    line = staticmethod(tokens.line)
+    total = staticmethod(tokens.total)
 
-    return work
+    def __init__(self, importer: Importer, lines: dict[str, tuple[str, Line]]) -> None:
+        self._importer = importer
+        self._lines = lines
+
+    def prepare(self) -> None:
+        """Which models are needed only the files tell."""
+
+    def __call__(self, job: Job, progress: Progress) -> ImportResult:
+        """Imports one recording."""
+        if job.source in self._lines:
+            path, line = self._lines[job.source]
+            return self._importer.from_line(path, line, job.output, progress=progress)
+        return self._importer.from_file(job.source, job.output, progress=progress)
 
 
 def _is_tokens(name: str) -> bool:

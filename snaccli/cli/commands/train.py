@@ -12,7 +12,7 @@ import typer
 from snaccli.cli import options
 from snaccli.cli.ui import text
 from snaccli.cli.ui.console import Console
-from snaccli.cli.ui.progress import Stages
+from snaccli.cli.ui.progress import CaptionBar
 from snaccli.errors import ExitStatus, UsageError
 from snaccli.training.launched import main_speaks
 
@@ -120,7 +120,7 @@ def _run(
     trainer = Trainer(config, folder, processes)
     if resume and trainer.resume():
         console.note(f"resumed after step {trainer.step} of {trainer.schedule.steps}")
-    with Stages(console) as bar, stop_on_signals() as stop:
+    with CaptionBar(console) as bar, stop_on_signals() as stop:
         if processes.main:
             log = JsonLog(folder)
             log.forget_after(trainer.step)
@@ -144,7 +144,7 @@ def _run(
 class _Terminal:
     """A bar with step, stage, loss and improvement; plain lines from time to time where there is none."""
 
-    def __init__(self, console: Console, bar: Stages, trainer: Trainer) -> None:
+    def __init__(self, console: Console, bar: CaptionBar, trainer: Trainer) -> None:
         self._console, self._bar, self._trainer = console, bar, trainer
         self._told = 0.0
         self._improvement = ""

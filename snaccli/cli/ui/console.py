@@ -27,7 +27,15 @@ __all__ = ["Console"]
 
 
 class Console:
-    """Standard output and error of one run, with the flags that say how much to write to them."""
+    """Standard output and error of one run, with the flags that say how much to write to them.
+
+    Attributes:
+        stdout: takes results.
+        stderr: takes everything else.
+        environ: the environment variables.
+        quiet, verbose, json, debug: the options of these names.
+        owns_process: whether the command line is the whole process, and not called by another program.
+    """
 
     def __init__(
         self,
@@ -42,54 +50,55 @@ class Console:
         self.verbose = False
         self.json = False
         self.debug = False
+        self.owns_process = False
         self._live: tuple[RichConsole, AbstractContextManager[object]] | None = None
 
     @property
     def interactive(self) -> bool:
-        """Whether standard error is a terminal on which a bar can be redrawn."""
+        """Whether standard error is a terminal on which bars can be redrawn."""
         return self.stderr.isatty() and self.environ.get("TERM", "") not in ("dumb", "unknown")
 
     def note(self, text: str) -> None:
-        """Tell how the work goes: to standard error, unless quiet."""
+        """Tells how the work goes: to standard error, unless quiet."""
         if not self.quiet:
             self._write_error(text)
 
     def detail(self, text: str) -> None:
-        """Tell what only ``--verbose`` asks for."""
+        """Tells what only ``--verbose`` asks for."""
         if self.verbose:
             self.note(text)
 
     def error(self, error: BaseException, subject: str | None = None) -> None:
-        """Tell of an error on one line; with ``--debug`` after its traceback."""
+        """Tells of an error on one line; with ``--debug`` after its traceback."""
         if self.debug:
             self._write_error("".join(traceback.format_exception(error)).rstrip())
         self.complain(explain(error, subject))
 
     def complain(self, text: str) -> None:
-        """Tell of an error on one line, quiet or not."""
+        """Tells of an error on one line, quiet or not."""
         self._write_error(f"snac: {text}")
 
     def result(self, text: str) -> None:
-        """Write a line of the result to standard output; nothing with ``--json``."""
+        """Writes a line of the result to standard output; nothing with ``--json``."""
         if not self.json:
             self.print(text)
 
     def print(self, text: str) -> None:
-        """Write `text` and a line end to standard output."""
+        """Writes `text` and a line end to standard output."""
         _write(self.stdout, text)
 
     def emit(self, value: Any) -> None:
-        """Write `value` as JSON to standard output; nothing without ``--json``."""
+        """Writes `value` as JSON to standard output; nothing without ``--json``."""
         if self.json:
             self.print(json.dumps(value, indent=2))
 
     def table(self, table: RenderableType) -> None:
-        """Write a rich table to standard output; nothing with ``--json``."""
+        """Writes a rich table to standard output; nothing with ``--json``."""
         if not self.json:
             self.rich(self.stdout).print(table)
 
     def rich(self, stream: TextIO, *, terminal: bool | None = None) -> RichConsole:
-        """Return a rich console on `stream`; imported here, because most runs do without."""
+        """Returns a rich console on `stream`; imported here, because most runs do without."""
         from rich.console import Console as RichConsole
 
         width = None if stream.isatty() else _columns(self.environ)
@@ -105,7 +114,7 @@ class Console:
 
     @contextlib.contextmanager
     def live(self, rich: RichConsole, lock: AbstractContextManager[object]) -> Iterator[None]:
-        """Write notes and errors above the bars that are drawn on `rich`, always holding `lock`."""
+        """Writes notes and errors above the bars that are drawn on `rich`, always holding `lock`."""
         self._live = rich, lock
         try:
             yield
@@ -124,12 +133,12 @@ class Console:
 
     @contextlib.contextmanager
     def as_standard_streams(self) -> Iterator[None]:
-        """Let what is printed in the usual way go to the streams of this console."""
+        """Lets what is printed in the usual way go to the streams of this console."""
         with contextlib.redirect_stdout(self.stdout), contextlib.redirect_stderr(self.stderr):
             yield
 
     def attempt(self, work: Callable[[], int]) -> int:
-        """Return the exit status of `work`; whatever ends it early is told of on one line."""
+        """Returns the exit status of `work`; whatever ends it early is told of on one line."""
         try:
             status = work()
             self.stdout.flush()

@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
-import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from snaccli.cli.ui.console import Console
 from snaccli.cli.ui.text import display
+from snaccli.progress import SILENT, Progress
 from snaccli.workers import Job
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
-    from rich.progress import Progress, Task, TaskID
+    from rich.progress import Progress as RichProgress
+    from rich.progress import Task, TaskID
 
-__all__ = ["Bars", "Length", "Stages", "waiting"]
-
-Length = Callable[[Job], "float | None"]
+__all__ = ["CaptionBar", "FileBars", "Lengths", "waiting"]
 
 _REDRAW_SECONDS = 0.1
-_LOOK_SECONDS = 0.5  # spent on lengths of files before the first is begun
 
 
-class _Display:
+class _Bars:
     """Bars on standard error, if that is a terminal; redrawn by whoever tells of progress.
 
     A thread of rich's own would redraw them too, but can come between a message and the bars below it.
@@ -39,129 +36,231 @@ class _Display:
         self._stack = contextlib.ExitStack()
         self._lock = threading.RLock()
         self._drawn = 0.0
-        self._progress: Progress | None = None
+        self._rich: RichProgress | None = None
 
     def _open(self) -> None:
         if self._console.interactive and not self._console.quiet:
             rich = self._console.rich(self._console.stderr, terminal=True)
-            self._progress = self._stack.enter_context(_progress(rich))
+            self._rich = self._stack.enter_context(_progress(rich))
             self._stack.enter_context(self._console.live(rich, self._lock))
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
     def _redraw(self) -> None:
-        if self._progress is not None and time.monotonic() - self._drawn >= _REDRAW_SECONDS:
+        if self._rich is not None and time.monotonic() - self._drawn >= _REDRAW_SECONDS:
             self._drawn = time.monotonic()
-            self._progress.refresh()
+            self._rich.refresh()
 
 
-@dataclass
-class _UnderWay:
-    """A file whose bar is shown: its task, length, when it was begun, and how far it is."""
-
-    task: TaskID
-    seconds: float
-    begun: float
-    fraction: float = 0.0
-
-
-class Bars(_Display):
+class FileBars(_Bars):
     """The progress of a run: a bar for all files by their seconds of audio, and one for each under way.
 
-    `length(job)` gives the audio's length in seconds, or None. The lengths of files that could not be asked
-    for quickly are guessed by their bytes. Every method may be called from several threads at once.
+    Every method may be called from several threads at once.
     """
 
-    def __init__(self, console: Console, jobs: Sequence[Job], length: Length) -> None:
+    def __init__(self, console: Console, jobs: Sequence[Job]) -> None:
         super().__init__(console)
         self._jobs = jobs
-        self._known_length = functools.cache(functools.partial(_ask, length))
         self._whole: TaskID | None = None
-        self._under_way: dict[Job, _UnderWay] = {}
-        self._weights: dict[Job, float] = {}
+        self._under_way: dict[Job, _FileBar] = {}
         self._ended = 0
-        self._ended_weight = 0.0
         self._ended_seconds = 0.0
 
-    def __enter__(self) -> Bars:
+    def __enter__(self) -> FileBars:
         self._open()
         self._begun = time.monotonic()
-        if self._progress is not None and len(self._jobs) > 1:
-            self._weights = weights(self._jobs, self._known_length)
-            self._whole = self._progress.add_task("", total=sum(self._weights.values()), rate="")
-            self._update_whole()
+        if self._rich is not None and len(self._jobs) > 1:
+            self._lengths = Lengths(self._jobs)
+            self._whole = self._rich.add_task("", total=1.0, rate="")
+            self._show_whole()
         return self
 
-    def begin(self, job: Job) -> None:
-        """Show a bar for `job`."""
-        if self._progress is None:
-            return
-        seconds = self._known_length(job)
+    def begin(self, job: Job) -> Progress:
+        """Shows a bar for `job`, and returns what its work tells of itself to."""
+        if self._rich is None:
+            return SILENT
         with self._lock:
-            task = self._progress.add_task(display(os.path.basename(job.source)), total=1.0, rate="")
-            self._under_way[job] = _UnderWay(task, seconds or 0.0, time.monotonic())
-
-    def advance(self, job: Job, fraction: float) -> None:
-        """Move the bar of `job` to `fraction`, 0 to 1."""
-        if self._progress is None:
-            return
-        with self._lock:
-            file = self._under_way[job]
-            file.fraction = fraction
-            rate = _rate(file.seconds * fraction, time.monotonic() - file.begun)
-            self._progress.update(file.task, completed=fraction, rate=rate)
-            self._update_whole()
-            self._redraw()
+            task = self._rich.add_task(display(os.path.basename(job.source)), total=1.0, rate="")
+            bar = _FileBar(self, job, task, time.monotonic())
+            self._under_way[job] = bar
+        return bar
 
     def end(self, job: Job, *, failed: bool) -> None:
-        """Take the bar of `job` away and count the file; the speed is that of files which did not fail."""
-        if self._progress is None:
+        """Takes the bar of `job` away and counts the file; the speed is that of files which did not fail."""
+        if self._rich is None:
             return
         with self._lock:
-            file = self._under_way.pop(job)
-            self._progress.remove_task(file.task)
+            bar = self._under_way.pop(job)
+            self._rich.remove_task(bar.task)
             self._ended += 1
-            self._ended_weight += self._weights.get(job, 0.0)
-            self._ended_seconds += 0.0 if failed else file.seconds
-            self._update_whole()
+            self._ended_seconds += 0.0 if failed else bar.seconds
+            if self._whole is not None:
+                self._lengths.advanced(job, 1.0)
+            self._show_whole()
             self._redraw()
 
-    def _update_whole(self) -> None:
-        if self._progress is None or self._whole is None:
+    def show(self, bar: _FileBar) -> None:
+        """Draws what has become of a file's bar."""
+        if self._rich is None or bar.job not in self._under_way:
             return
-        files = self._under_way
-        seconds = self._ended_seconds + sum(file.seconds * file.fraction for file in files.values())
-        weight = sum(self._weights[job] * file.fraction for job, file in files.items())
-        self._progress.update(
+        with self._lock:
+            rate = _rate(bar.seconds * bar.fraction, time.monotonic() - bar.begun)
+            self._rich.update(bar.task, completed=bar.fraction, rate=rate)
+            if self._whole is not None:
+                self._lengths.advanced(bar.job, bar.fraction)
+                if bar.seconds:
+                    self._lengths.known(bar.job, bar.seconds)
+            self._show_whole()
+            self._redraw()
+
+    def _show_whole(self) -> None:
+        if self._rich is None or self._whole is None:
+            return
+        under_way = sum(bar.seconds * bar.fraction for bar in self._under_way.values())
+        self._rich.update(
             self._whole,
             description=f"{self._ended}/{len(self._jobs)} files",
-            completed=self._ended_weight + weight,
-            rate=_rate(seconds, time.monotonic() - self._begun),
+            completed=self._lengths.fraction(),
+            rate=_rate(self._ended_seconds + under_way, time.monotonic() - self._begun),
         )
 
 
-class Stages(_Display):
+@dataclass
+class _FileBar:
+    """A file whose bar is shown: the progress of its work.
+
+    Attributes:
+        task: the bar's number.
+        begun: when, by the monotonic clock.
+        seconds: of audio, 0 as long as that is not known.
+        fraction: of the work done, 0 to 1.
+    """
+
+    bars: FileBars
+    job: Job
+    task: TaskID
+    begun: float
+    seconds: float = 0.0
+    fraction: float = 0.0
+
+    def started(self, seconds: float | None) -> None:
+        """Takes the length of the recording, once the work knows it."""
+        self.seconds = seconds or 0.0
+        self.bars.show(self)
+
+    def __call__(self, fraction: float) -> None:
+        """Takes the fraction of the work that is done."""
+        self.fraction = fraction
+        self.bars.show(self)
+
+
+@dataclass
+class _Kind:
+    """The files of one file extension: seconds of audio where these are known, bytes of the others.
+
+    The fields that begin with ``done`` say how much of it is done.
+    """
+
+    seconds: float = 0.0
+    bytes: int = 0
+    done_seconds: float = 0.0
+    other_bytes: int = 0
+    done_bytes: float = 0.0
+
+
+@dataclass
+class _Share:
+    """A job's part in the whole."""
+
+    kind: _Kind
+    bytes: int
+    seconds: float | None = None
+    fraction: float = 0.0
+
+
+class Lengths:
+    """How much of a whole run is done, by seconds of audio as far as files have told theirs.
+
+    The other files are taken to be as long as their bytes come to, going by those of the same file extension,
+    else by all. No file is opened for it.
+    """
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        self._kinds: dict[str, _Kind] = {}
+        self._shares: dict[Job, _Share] = {}
+        self._fraction = 0.0
+        for job in jobs:
+            kind = self._kinds.setdefault(os.path.splitext(job.source)[1].lower(), _Kind())
+            self._shares[job] = _Share(kind, _size(job))
+            kind.other_bytes += self._shares[job].bytes
+
+    def known(self, job: Job, seconds: float) -> None:
+        """Takes note of the length of a job's recording."""
+        share = self._shares[job]
+        if share.seconds is None:
+            share.seconds = seconds
+            share.kind.other_bytes -= share.bytes
+            share.kind.done_bytes -= share.bytes * share.fraction
+            share.kind.bytes += share.bytes
+            share.kind.seconds += seconds
+            share.kind.done_seconds += seconds * share.fraction
+
+    def advanced(self, job: Job, fraction: float) -> None:
+        """Takes note of how far a job is, 0 to 1."""
+        share = self._shares[job]
+        more = fraction - share.fraction
+        share.fraction = fraction
+        if share.seconds is None:
+            share.kind.done_bytes += more * share.bytes
+        else:
+            share.kind.done_seconds += more * share.seconds
+
+    def seconds(self, job: Job) -> float:
+        """Returns the length of a job's recording, known or guessed; bytes where no length is known."""
+        share = self._shares[job]
+        return share.bytes * self._rate(share.kind) if share.seconds is None else share.seconds
+
+    def fraction(self) -> float:
+        """Returns how much of the whole is done, 0 to 1; it never falls, whatever lengths become known."""
+        whole = done = 0.0
+        for kind in self._kinds.values():
+            rate = self._rate(kind)
+            whole += kind.seconds + kind.other_bytes * rate
+            done += kind.done_seconds + kind.done_bytes * rate
+        self._fraction = max(self._fraction, min(done / whole, 1.0) if whole else 0.0)
+        return self._fraction
+
+    def _rate(self, kind: _Kind) -> float:
+        """Seconds a byte, going by the files of this kind, else by all; 1 where no length is known."""
+        for kinds in ([kind], self._kinds.values()):
+            seconds, size = sum(each.seconds for each in kinds), sum(each.bytes for each in kinds)
+            if seconds and size:
+                return seconds / size
+        return 1.0
+
+
+class CaptionBar(_Bars):
     """One bar for work that names what it is at, as the bench does."""
 
-    def __enter__(self) -> Stages:
+    def __enter__(self) -> CaptionBar:
         self._open()
-        if self._progress is not None:
-            self._progress.add_task("", total=1.0, rate="")
+        if self._rich is not None:
+            self._rich.add_task("", total=1.0, rate="")
         return self
 
-    def advance(self, fraction: float, stage: str) -> None:
-        """Move the bar to `fraction`, 0 to 1, and show the stage beside it."""
-        if self._progress is not None:
+    def advance(self, fraction: float, caption: str) -> None:
+        """Moves the bar to `fraction`, 0 to 1, and shows the caption beside it."""
+        if self._rich is not None:
             with self._lock:
-                task = self._progress.task_ids[0]
-                self._progress.update(task, completed=fraction, description=display(stage))
+                task = self._rich.task_ids[0]
+                self._rich.update(task, completed=fraction, description=display(caption))
                 self._redraw()
 
 
 @contextlib.contextmanager
 def waiting(console: Console, text: str) -> Iterator[None]:
-    """Show `text` on a terminal while something without measurable progress goes on."""
+    """Shows `text` on a terminal while something without measurable progress goes on."""
     if console.interactive and not console.quiet:
         from rich.markup import escape
 
@@ -179,45 +278,6 @@ def _rate(audio_seconds: float, wall_seconds: float) -> str:
     return f"{factor:.0f}x" if factor >= 9.95 else f"{factor:.1f}x"
 
 
-def weights(jobs: Sequence[Job], length: Length, seconds: float = _LOOK_SECONDS) -> dict[Job, float]:
-    """The share of each job in the whole: its seconds of audio, as far as `seconds` suffice to ask for them.
-
-    The others get the seconds that their bytes come to, going by the files of the same ending, else by all.
-    """
-    until = time.monotonic() + seconds
-    known: dict[Job, float] = {}
-    for job in random.Random(0).sample(
-        jobs, len(jobs)
-    ):  # not all of one folder, which may be unlike the rest
-        if time.monotonic() >= until:
-            break
-        if found := length(job):
-            known[job] = found
-    bytes_of = {job: _size(job) for job in jobs}
-    rates: dict[str, tuple[float, int]] = {}  # by ending: seconds of audio, bytes
-    for job, found in known.items():
-        for ending in (_ending(job), ""):
-            audio, size = rates.get(ending, (0.0, 0))
-            rates[ending] = audio + found, size + bytes_of[job]
-
-    def guessed(job: Job) -> float:
-        audio, size = rates.get(_ending(job)) or rates.get("", (1.0, 1))
-        return bytes_of[job] * audio / size
-
-    return {job: known.get(job) or guessed(job) for job in jobs}
-
-
-def _ask(length: Length, job: Job) -> float | None:
-    # A file that cannot be opened fails in its own work, where its error is reported.
-    with contextlib.suppress(Exception):
-        return length(job)
-    return None
-
-
-def _ending(job: Job) -> str:
-    return os.path.splitext(job.source)[1].lower() or "."
-
-
 def _size(job: Job) -> int:
     try:
         return max(os.stat(job.source).st_size, 1)
@@ -225,11 +285,12 @@ def _size(job: Job) -> int:
         return 1
 
 
-def _progress(rich: RichConsole) -> Progress:
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+def _progress(rich: RichConsole) -> RichProgress:
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as RichProgress
     from rich.table import Column, Table
 
-    class Narrower(Progress):
+    class Narrower(RichProgress):
         def make_tasks_table(self, tasks: Iterable[Task]) -> Table:
             table = super().make_tasks_table(tasks)
             # The ^C that a terminal echoes must not begin a line that is never cleared.

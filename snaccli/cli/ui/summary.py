@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 from snaccli.cli.ui import text
@@ -12,73 +12,69 @@ from snaccli.cli.ui.console import Console
 from snaccli.errors import ExitStatus, UsageError
 from snaccli.workers import Outcome
 
-__all__ = ["Coded", "Report"]
+__all__ = ["Summary", "Wording"]
+
+R = TypeVar("R")
+R_contra = TypeVar("R_contra", contravariant=True)
 
 
-class Coded(Protocol):
-    """What a result must hold to be summed up; all of it a dataclass."""
+class Wording(Protocol[R_contra]):
+    """How a command words its results.
 
-    @property
-    def duration_s(self) -> float:
-        """Seconds of audio."""
-        ...
+    Attributes:
+        verb: what was done to a file: ``encoded``.
+    """
+
+    verb: str
+
+    def line(self, result: R_contra) -> str:
+        """Words what became of one file."""
+
+    def total(self, results: Sequence[R_contra], wall_seconds: float) -> str:
+        """Words the sum of several results; `wall_seconds` is how long all of them took together."""
 
 
-R = TypeVar("R", bound=Coded)
-
-
-class Report(Generic[R]):
+class Summary(Generic[R]):
     """Collects the outcomes of a run, tells of each as it comes and of all at the end.
 
     Args:
         console: where to.
-        batch: whether the user asked for several files: then there is a summary, and JSON is a list.
-        verb: what was done to the files, such as ``encoded``.
-        line: words the result of one file.
-        total: words the sum of several results, given the wall-clock seconds of the run.
+        wording: of the command.
+        batch: whether the user asked for several files: then JSON is a list.
+        expected: files that were to be done; with more than one there is a summary.
     """
 
-    def __init__(
-        self,
-        console: Console,
-        *,
-        batch: bool,
-        verb: str,
-        line: Callable[[R], str],
-        total: Callable[[Sequence[R], float], str],
-    ) -> None:
+    def __init__(self, console: Console, wording: Wording[R], *, batch: bool, expected: int) -> None:
         self._console = console
+        self._wording = wording
         self._batch = batch
-        self._verb = verb
-        self._line = line
-        self._total = total
-        self._outcomes: list[Outcome[R]] = []
+        self._expected = expected
+        self._outcomes: list[Outcome[Any]] = []
         self._began = time.monotonic()
 
     def start(self) -> None:
-        """Begin to count the seconds of the work: after the model was loaded."""
+        """Begins to count the seconds of the work: after a model that all files share was loaded."""
         self._began = time.monotonic()
 
-    def add(self, outcome: Outcome[R]) -> None:
-        """Tell of one file."""
+    def add(self, outcome: Outcome[Any]) -> None:
+        """Tells of one file."""
         self._outcomes.append(outcome)
         source = outcome.job.source
         if outcome.error is not None:
             self._console.error(outcome.error, source)
         elif outcome.result is None:
-            self._console.detail(
-                f"{text.display(source)}: skipped, {text.display(outcome.job.output)} exists"
-            )
+            output = text.display(outcome.job.output)
+            self._console.detail(f"{text.display(source)}: skipped, {output} exists")
         elif self._batch and self._console.interactive:
-            self._console.detail(self._line(outcome.result))  # the bars tell enough
+            self._console.detail(self._wording.line(outcome.result))  # the bars tell enough
         else:
-            self._console.note(self._line(outcome.result))
+            self._console.note(self._wording.line(outcome.result))
 
-    def finish(self, expected: int) -> ExitStatus:
-        """Tell of all files, of which `expected` were to be done, and return the exit status."""
+    def finish(self) -> ExitStatus:
+        """Tells of all files and returns the exit status."""
         failed = [outcome for outcome in self._outcomes if outcome.error is not None]
-        if expected > 1:
-            self._summarise(failed, expected)
+        if self._expected > 1:
+            self._sum_up(failed)
         values = [_as_json(outcome) for outcome in self._outcomes]
         self._console.emit(values if self._batch else next(iter(values), None))
         if not failed:
@@ -86,19 +82,19 @@ class Report(Generic[R]):
         wrong = all(isinstance(outcome.error, UsageError) for outcome in failed)
         return ExitStatus.USAGE if wrong else ExitStatus.FAILED
 
-    def _summarise(self, failed: Sequence[Outcome[R]], expected: int) -> None:
+    def _sum_up(self, failed: Sequence[Outcome[Any]]) -> None:
         done = [outcome.result for outcome in self._outcomes if outcome.result is not None]
         skipped = sum(outcome.skipped for outcome in self._outcomes)
-        parts = [f"{len(done)} of {text.count(expected, 'file')} {self._verb}"]
+        parts = [f"{len(done)} of {text.count(self._expected, 'file')} {self._wording.verb}"]
         if skipped:
             parts.append(f"{skipped} skipped (output exists)")
         if failed:
             parts.append(f"{len(failed)} failed")
-        if len(self._outcomes) < expected:
-            parts.append(f"{expected - len(self._outcomes)} not done")
+        if len(self._outcomes) < self._expected:
+            parts.append(f"{self._expected - len(self._outcomes)} not done")
         self._console.note(", ".join(parts))
         if done:
-            self._console.note(f"  {self._total(done, time.monotonic() - self._began)}")
+            self._console.note(f"  {self._wording.total(done, time.monotonic() - self._began)}")
         if failed:
             self._console.note("failed:")
         for outcome in failed:

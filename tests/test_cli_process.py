@@ -1,0 +1,100 @@
+"""What the program does to its own process, and that it does so only where the process is its own."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from snaccli.cli import process
+from snaccli.cli.app import run
+from snaccli.cli.ui.console import Console
+from tests import pcm_codec
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """The calls of the C library, none of which is made; the environment asks for nothing."""
+    calls: list[tuple[int, int]] = []
+    monkeypatch.setattr(process, "_mallopt", lambda *call: calls.append(call))
+    monkeypatch.delenv("MALLOC_ARENA_MAX", raising=False)
+    for name in ("OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    return calls
+
+
+def console(*, own: bool) -> Console:
+    made = Console(io.StringIO(), io.StringIO(), {})
+    made.owns_process = own
+    return made
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="heaps of glibc, on another system")
+def test_the_user_decides_on_heaps(asked: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch) -> None:
+    process.one_heap()
+    assert asked == [(-8, 1)]
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "4")
+    process.one_heap()
+    assert len(asked) == 1
+
+
+def test_the_c_library_takes_what_it_is_asked() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "from snaccli.cli import process; process.one_heap(); print('done')"],
+        capture_output=True,
+        text=True,
+    )
+    assert (done.stdout, done.stderr) == ("done\n", "")
+
+
+def test_the_user_decides_on_threads(asked: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "3")
+    process.one_thread_for_products()
+    assert os.environ["OPENBLAS_NUM_THREADS"] == "3"
+    assert os.environ["VECLIB_MAXIMUM_THREADS"] == "1"
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_bench_tunes_its_own_process_only(
+    own: bool, tmp_path: Path, asked: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pcm_codec.install(monkeypatch)
+    path = pcm_codec.write(tmp_path / "in.wav", pcm_codec.tone(0.2))
+    assert run(["bench", str(path), "-q"], console(own=own)) == 0
+    assert asked == ([(-8, 1)] if own and sys.platform == "linux" else [])
+    assert os.environ.get("OPENBLAS_NUM_THREADS") == ("1" if own else None)
+
+
+QUIET = """
+import os
+from snaccli.cli import process
+from snaccli.cli.ui.console import Console
+console = Console()
+console.owns_process, console.debug = True, {debug}
+console.note("before")
+process.tune(console)
+os.write(2, b"what a library prints\\n")
+console.note("after")
+"""
+
+
+@pytest.mark.parametrize(
+    ("debug", "lines"),
+    [(False, ["before", "after"]), (True, ["before", "what a library prints", "after"])],
+)
+def test_what_libraries_print_is_dropped_but_for_debug(debug: bool, lines: list[str]) -> None:
+    script = QUIET.format(debug=debug)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.stdout, done.stderr.splitlines()) == ("", lines)
+
+
+def test_a_closed_standard_error_is_nothing_to_keep_clean() -> None:
+    script = QUIET.format(debug=False).replace('os.write(2, b"what a library prints\\n")', "print('done')")
+    command = [sys.executable, "-c", f"import os; os.close(2)\n{script}"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stdout == "done\n"
