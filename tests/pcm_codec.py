@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +14,7 @@ import soundfile
 
 from snaccli import container
 from snaccli.codes import CodedStream
-from snaccli.errors import AudioError, ModelNotFoundError
+from snaccli.errors import ModelNotFoundError
 
 RATE = 16000
 
@@ -44,62 +43,38 @@ class PcmCodec:
         )
 
 
-def encode_file(
-    source: Path,
-    output: Path,
-    *,
-    model: PcmCodec,
-    channels: str = "mono",
-    overwrite: bool = False,
-    progress: Callable[[float], None] | None = None,
-) -> Any:
-    try:
-        samples, rate = soundfile.read(source, always_2d=True)
-    except soundfile.LibsndfileError as error:
-        raise AudioError(f"not audio: {source}") from error
-    assert channels == "mono"
-    mono = samples.mean(axis=1)
-    tokens = np.clip(np.round(mono * 128) + 128, 0, model.codebook_size - 1).astype(np.uint8)
+def encode(codec: PcmCodec, blocks: Iterable[np.ndarray], rate: int) -> bytes:
+    """The file of a recording, mono."""
+    mono = np.concatenate([np.zeros(0, np.float32), *(block[:, 0] for block in blocks)])
+    tokens = np.clip(np.round(mono * 128) + 128, 0, codec.codebook_size - 1).astype(np.uint8)
     header = container.Header(
         model="pcm", fingerprint=bytes(8), sample_rate=rate, model_rate=rate, channels=1,
-        samples=len(mono), frames=len(mono), codebook_size=model.codebook_size, strides=(1,),
+        samples=len(mono), frames=len(mono), codebook_size=codec.codebook_size, strides=(1,),
     )  # fmt: skip
-    output.write_bytes(container.pack(header, [CodedStream(0, tokens.tobytes())]))
-    for fraction in (0.0, 0.5, 1.0):
-        if progress:
-            progress(fraction)
-    note = "stereo downmixed to mono" if samples.shape[1] == 2 else ""
-    return types.SimpleNamespace(duration_s=len(mono) / rate, note=note)
+    return container.pack(header, [CodedStream(0, tokens.tobytes())])
 
 
-def decode_file(
-    source: Path,
-    output: Path,
-    *,
-    model: PcmCodec,
-    levels: int | None = None,
-    start: float = 0.0,
-    duration: float | None = None,
-    overwrite: bool = False,
-    progress: Callable[[float], None] | None = None,
-) -> Any:
-    layout, streams, _ = container.unpack(source.read_bytes())
+def decode(
+    codec: PcmCodec, coded: Path, levels: int | None, start: float = 0.0, duration: float | None = None
+) -> Iterator[np.ndarray]:
+    """Samples of a file or of a part of it, in two blocks."""
+    layout, streams, _ = container.unpack(coded.read_bytes())
     samples = (np.frombuffer(streams[0].payload, np.uint8) - 128.0) / 128
     rate = layout.header.sample_rate
     first = round(start * rate)
     samples = samples[first : None if duration is None else first + round(duration * rate)]
-    soundfile.write(output, samples, rate, subtype="PCM_16")
-    if progress:
-        progress(1.0)
-    return types.SimpleNamespace()
+    yield from np.array_split(samples.astype(np.float32)[:, None], 2)
 
 
 def install(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
     """Puts this codec in the place of the real one."""
     module = types.ModuleType("snaccli.codec")
-    module.__dict__.update(Codec=PcmCodec, encode_file=encode_file, decode_file=decode_file)
+    module.__dict__.update(Codec=PcmCodec)
     monkeypatch.setitem(sys.modules, "snaccli.codec", module)
-    return module
+    coding = types.ModuleType("snaccli.bench.interim")
+    coding.__dict__.update(encode=encode, decode=decode)
+    monkeypatch.setitem(sys.modules, "snaccli.bench.interim", coding)
+    return coding
 
 
 def tone(seconds: float, rate: int = RATE, channels: int = 1, seed: int = 0) -> np.ndarray:

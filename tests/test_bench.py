@@ -9,6 +9,7 @@ import math
 import subprocess
 import sys
 import types
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import soundfile
 from rich.cells import cell_len
 from rich.console import Console
 
-from snaccli import bench
+from snaccli import audio, bench
 from snaccli.bench import BenchResult, FileResult
 from snaccli.errors import ModelNotFoundError, UsageError
 from snaccli.measures import compare
@@ -156,10 +157,10 @@ def test_summary_weighs_rates_by_length_and_decibels_by_recording() -> None:
 def test_a_decoder_of_other_length_is_found_out(
     tmp_path: Path, pcm_codec: types.ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def short(source: Path, output: Path, **options: Any) -> None:
-        soundfile.write(output, np.zeros(RATE - 1), RATE)
+    def short(*arguments: Any) -> Iterator[np.ndarray]:
+        yield np.zeros((RATE - 1, 1), np.float32)
 
-    monkeypatch.setattr(pcm_codec, "decode_file", short)
+    monkeypatch.setattr(pcm_codec, "decode", short)
     (result,) = bench.run([write(tmp_path / "a.wav", tone(1.0))], ["pcm"])
     assert result.files[0].error is not None
     assert "length" in result.files[0].error
@@ -205,36 +206,37 @@ def test_every_error_is_told_on_one_line(
     tmp_path: Path,
     pcm_codec: types.ModuleType,
     monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
     error: Exception,
     told: str,
 ) -> None:
-    def decode(source: Path, *rest: Any, **options: Any) -> None:
-        if source.name != "warm-up.snac":
+    def decode(codec: Any, coded: Path, *rest: Any) -> Iterator[np.ndarray]:
+        if coded.name != "coded":  # that of the warm-up
             raise error
+        yield np.zeros((2 * RATE, 1), np.float32)
 
-    monkeypatch.setattr(pcm_codec, "decode_file", decode)
-    with caplog.at_level("DEBUG", logger="snaccli.bench"):
-        (result,) = bench.run([write(tmp_path / "a.wav", tone(0.2))], ["pcm"])
-    assert result.files[0].error is not None
-    assert result.files[0].error.startswith(told)
-    assert caplog.records[0].exc_info  # the traceback is there for who asks
+    monkeypatch.setattr(pcm_codec, "decode", decode)
+    (result,) = bench.run([write(tmp_path / "a.wav", tone(0.2))], ["pcm"])
+    (file,) = result.files
+    assert file.error is not None
+    assert file.error.startswith(told)
+    assert "raise error" in file.trace  # the traceback is there for who asks
+    assert "trace" not in file.to_dict()
 
 
 def test_an_interrupt_ends_the_run(
     tmp_path: Path, pcm_codec: types.ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def decode(source: Path, *rest: Any, **options: Any) -> None:
+    def decode(*arguments: Any) -> Iterator[np.ndarray]:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pcm_codec, "decode_file", decode)
+    monkeypatch.setattr(pcm_codec, "decode", decode)
     with pytest.raises(KeyboardInterrupt):
         bench.run([write(tmp_path / "a.wav", tone(0.2))], ["pcm"])
 
 
 def test_models_are_loaded_before_anything_is_coded(recordings: Path, pcm_codec: types.ModuleType) -> None:
     coded = []
-    pcm_codec.__dict__["encode_file"] = lambda *args, **options: coded.append(args)
+    pcm_codec.__dict__["encode"] = lambda *args: coded.append(args)
     with pytest.raises(ModelNotFoundError, match="missing-model"):
         bench.run([recordings], ["pcm", "missing-model"])
     assert not coded
@@ -255,7 +257,7 @@ def test_progress_rises_from_nothing_to_the_whole(recordings: Path) -> None:
     assert fractions == sorted(fractions)
     assert (fractions[0], fractions[-1]) == (0.0, 1.0)
     assert {"one: a.wav", "one: b.flac", "two: a.wav", "two: b.flac"} <= {what for _, what in told}
-    assert {f for f, what in told if what == "two: a.wav"} >= {0.5, 0.75}
+    assert {f for f, what in told if what == "two: a.wav"} >= {0.25, 0.375, 0.5}
 
 
 def test_nothing_stays_behind(recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -301,6 +303,28 @@ def test_the_real_codec(tiny_model_folder: Path, recording: Path, tmp_path: Path
 # Inputs
 
 
+def test_hidden_files_and_folders_are_left_out(recordings: Path) -> None:
+    """As `snac encode` leaves them out: the copies that macOS makes, and folders of deleted files."""
+    (recordings / "._a.wav").write_bytes(b"of macOS")
+    write(recordings / ".trash" / "x.wav", tone(0.1))
+    assert [path.name for path in bench.find_recordings([recordings])] == ["a.wav", "b.flac"]
+    (result,) = bench.run([recordings], ["pcm"])
+    assert result.failed == ()
+
+
+def test_a_recording_is_opened_once(recordings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    real = audio.open_audio
+
+    def counting(path: Path) -> Any:
+        opened.append(Path(path).name)
+        return real(path)
+
+    monkeypatch.setattr(audio, "open_audio", counting)
+    bench.run([recordings], ["one", "two"])
+    assert opened == ["a.wav", "b.flac"]
+
+
 def test_folders_are_walked_and_repeats_dropped(recordings: Path) -> None:
     a, b = recordings / "a.wav", recordings / "below" / "b.flac"
     assert bench.find_recordings([recordings]) == [a, b]
@@ -321,8 +345,8 @@ def test_inputs_that_cannot_work_are_refused(tmp_path: Path) -> None:
 def test_without_inputs_the_shipped_recordings_are_taken(
     tmp_path: Path, recordings: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    installed = tmp_path / "site-packages" / "snaccli" / "bench" / "recordings.py"
-    monkeypatch.setattr("snaccli.bench.recordings.__file__", str(installed))
+    installed = tmp_path / "site-packages" / "snaccli" / "bench" / "running.py"
+    monkeypatch.setattr("snaccli.bench.running.__file__", str(installed))
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match="name files or folders"):
         bench.find_recordings([])

@@ -13,10 +13,9 @@ import soundfile
 
 from snaccli import bench
 from snaccli.bench import Peer, PeerError, parse_peers, perceptual
-from snaccli.bench.align import delay
-from snaccli.bench.peers import KINDS
-from snaccli.bench.results import FileResult
-from snaccli.bench.statistics import interval, ranking
+from snaccli.bench.figures import interval
+from snaccli.bench.peers import KINDS, delay
+from snaccli.bench.results import FileResult, ranking
 from snaccli.errors import UsageError
 from tests.pcm_codec import install, write
 

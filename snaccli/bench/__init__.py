@@ -1,8 +1,8 @@
 """What a codec costs and keeps: bit rate, measures and speed, by encoding and decoding real recordings.
 
-Every recording goes through the same :func:`snaccli.codec.encode_file` and ``decode_file`` that the command
-line uses, into a temporary folder, and is then compared with its original at the original rate. Loading
-a model and a first warm-up run are left out of the times.
+Every recording is read once, coded to the bytes of a ``.snac`` file and back by the command line's codec, and
+compared with its original at the original rate. Reading recordings, loading a model and a first warm-up
+run are left out of the times.
 """
 
 from __future__ import annotations
@@ -11,11 +11,8 @@ from snaccli.bench.gallery import Gallery
 from snaccli.bench.html import to_html
 from snaccli.bench.peers import Peer, PeerError, parse_peers
 from snaccli.bench.perceptual import remark
-from snaccli.bench.recordings import find_recordings
-from snaccli.bench.rendering import to_csv, to_json
-from snaccli.bench.results import BenchResult, FileResult
-from snaccli.bench.running import run
-from snaccli.bench.steps import Tell
+from snaccli.bench.results import BenchResult, FileResult, to_csv, to_json
+from snaccli.bench.running import find_recordings, run
 from snaccli.bench.terminal import table
 
 __all__ = [
@@ -24,7 +21,6 @@ __all__ = [
     "Gallery",
     "Peer",
     "PeerError",
-    "Tell",
     "find_recordings",
     "parse_peers",
     "remark",

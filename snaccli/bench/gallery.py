@@ -3,36 +3,32 @@
 from __future__ import annotations
 
 import io
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import soundfile
 import soxr
 
-from snaccli import audio
 from snaccli.bench import pictures
-from snaccli.bench.results import BenchResult
-from snaccli.bench.statistics import ranking
-from snaccli.bench.steps import Steps
-from snaccli.bench.subjects import Subject, span
-from snaccli.errors import AudioError
+from snaccli.bench.results import BenchResult, ranking
+from snaccli.bench.subjects import Subject
+from snaccli.bench.tracks import Samples, Track, open_original
+from snaccli.errors import SnacError
+from snaccli.io.files import shown
 
 __all__ = ["MOST_BYTES", "Copy", "Exhibit", "Gallery", "Take", "choose"]
 
-Samples = npt.NDArray[np.float32]
 Shelf = tuple[Subject, Callable[[int], Path]]
 """A codec, and where its coded file of a recording lies."""
 
 MOST_BYTES = 30_000_000
 """Of pictures and sound in a gallery: a page with them stays below 50 MB."""
 
-_LOG = logging.getLogger(__name__)
 _WORST = 3  # always among the exhibits
 _STEP_S = 0.1  # to which the loudest stretch is found
+_STEPS_AT_ONCE = 100
 _PLAYED_RATES = 8_000, 48_000  # which every browser plays
 
 
@@ -40,7 +36,7 @@ _PLAYED_RATES = 8_000, 48_000  # which every browser plays
 class Take:
     """One version of an excerpt: its outline (2, columns), spectrogram (PNG), sound (FLAC, or empty)."""
 
-    outline: npt.NDArray[np.float32]
+    outline: Samples
     spectrogram: bytes
     sound: bytes = b""
 
@@ -59,10 +55,11 @@ class Exhibit:
     """An excerpt of one recording.
 
     Attributes:
-        number: of the recording, from 0.
-        start_s, duration_s: where it lies, seconds.
-        rate: of the recording, Hz.
-        original: as recorded, downmixed.
+        number: number of the recording, from 0.
+        start_s: where the excerpt begins, seconds.
+        duration_s: its length, seconds.
+        rate: sampling rate of the recording, Hz.
+        original: the excerpt as recorded, downmixed.
         copies: one a codec that did not fail.
     """
 
@@ -79,16 +76,18 @@ class Gallery:
     """Collects exhibits while a run has its coded files.
 
     Attributes:
-        count: recordings wanted.
-        clip_s: longest excerpt, seconds.
+        count: number of recordings wanted.
+        clip_s: length of an excerpt at most, seconds.
         exhibits: what was collected, in the order of the recordings.
-        dropped: recordings wanted but left out, because the page would have become too large.
+        dropped: number of recordings wanted but left out, because the page would have become too large.
+        failures: a line for each excerpt that could not be made.
     """
 
     count: int = 12
     clip_s: float = 5.0
     exhibits: list[Exhibit] = field(default_factory=list)
     dropped: int = 0
+    failures: list[str] = field(default_factory=list)
 
     def fill(
         self,
@@ -96,21 +95,21 @@ class Gallery:
         results: Sequence[BenchResult],
         shelves: Sequence[Shelf],
         folder: Path,
-        steps: Steps,
+        begin: Callable[[str], None],
     ) -> None:
-        """Take excerpts of the recordings that :func:`choose` names by the first result.
+        """Takes excerpts of the recordings that :func:`choose` names by the first result.
 
         Args:
             paths: all recordings.
-            results: one a shelf.
+            results: one result a shelf.
             shelves: the codecs with their coded files.
-            folder: for temporary files.
-            steps: gets one step an exhibit.
+            folder: a place for scratch files.
+            begin: told before each exhibit what is under way.
         """
-        room, self.dropped = MOST_BYTES, 0
+        room, self.dropped, self.failures = MOST_BYTES, 0, []
         found: list[Exhibit] = []
         for number in choose(results[0], self.count):
-            steps.begin(f"drawing {paths[number].name}")
+            begin(f"drawing {paths[number].name}")
             usable = [
                 shelf
                 for shelf, result in zip(shelves, results, strict=True)
@@ -123,32 +122,30 @@ class Gallery:
                 found.append(exhibit)
             else:
                 self.dropped += 1
-            steps.end()
         self.exhibits = sorted(found, key=lambda exhibit: exhibit.number)
 
     def _exhibit(self, number: int, path: Path, shelves: Sequence[Shelf], folder: Path) -> Exhibit:
-        start, frames, rate = _loudest(path, self.clip_s)
-        original = span(path, start, frames)
-        decoded: dict[str, Samples] = {}
-        for subject, coded in shelves:
-            try:
-                samples = subject.excerpt(path, coded(number), folder / "excerpt.wav", start, frames, rate)
-                if len(samples) != len(original):
-                    raise AudioError(f"{path}: the excerpt differs in length from the original")
-                decoded[subject.name] = samples
-            except Exception:  # a picture less must not cost the figures of a whole night
-                _LOG.debug("no excerpt of %s by %s", path, subject.name, exc_info=True)
+        track = open_original(path, folder / "original")
+        start, frames = _loudest(track, self.clip_s)
+        original, rate = track.read(start, frames), track.rate
         mel = pictures.log_mel(original, rate)
         top = float(mel.max())
-        copies = tuple(_copy(name, samples, original, mel, rate, top) for name, samples in decoded.items())
+        copies = []
+        for subject, coded in shelves:
+            try:
+                samples = subject.excerpt(coded(number), track, folder / "excerpt", start, frames)
+            except (SnacError, OSError) as error:  # an excerpt less must not cost the figures
+                self.failures.append(f"no excerpt of {shown(path)} by {subject.name}: {error}")
+                continue
+            copies.append(_copy(subject.name, samples, original, mel, rate, top))
         take = Take(pictures.outline(original), pictures.spectrogram_png(mel, top), _flac(original, rate))
-        return Exhibit(number, start / rate, frames / rate, rate, take, copies)
+        return Exhibit(number, start / rate, frames / rate, rate, take, tuple(copies))
 
 
 def choose(result: BenchResult, count: int) -> list[int]:
-    """Numbers of the recordings to show: the worst three by mel distance, then evenly from the best down.
+    """Returns which recordings to show: the worst three by mel distance, then evenly from the best down.
 
-    The order is that in which to leave out from the end if room is short.
+    They are numbers of recordings. The order is that in which to leave out from the end if room is short.
     """
     order = ranking(result.files)
     first, rest = order[: min(_WORST, count)], order[_WORST:][::-1]
@@ -170,22 +167,18 @@ def _copy(
     )
 
 
-def _loudest(path: Path, clip_s: float) -> tuple[int, int, int]:
-    """(first sample, samples, rate) of the stretch of at most `clip_s` that holds most energy."""
-    with audio.open_audio(path) as recording:
-        rate = recording.rate
-        step = max(1, round(_STEP_S * rate))
-        energies: list[float] = []
-        total = 0
-        for block in audio.downmix(recording.blocks(step * max(1, audio.BLOCK_FRAMES // step))):
-            total += len(block)
-            squares = np.square(block[:, 0], dtype=np.float64)
-            energies.extend(np.add.reduceat(squares, np.arange(0, len(squares), step)).tolist())
-    frames = min(total, round(clip_s * rate))
+def _loudest(track: Track, clip_s: float) -> tuple[int, int]:
+    """Returns the first sample and the number of samples of the loudest stretch of at most `clip_s`."""
+    step = max(1, round(_STEP_S * track.rate))
+    energies: list[float] = []
+    for start in range(0, track.frames, step * _STEPS_AT_ONCE):
+        squares = np.square(track.read(start, step * _STEPS_AT_ONCE), dtype=np.float64)
+        energies.extend(np.add.reduceat(squares, np.arange(0, len(squares), step)).tolist())
+    frames = min(track.frames, round(clip_s * track.rate))
     width = max(1, frames // step)
     sums = np.concatenate([[0.0], np.cumsum(energies)])
     start = int(np.argmax(sums[width:] - sums[:-width])) * step if len(sums) > width else 0
-    return min(start, total - frames), frames, rate
+    return min(start, track.frames - frames), frames
 
 
 def _flac(samples: Samples, rate: int) -> bytes:

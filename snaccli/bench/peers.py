@@ -1,7 +1,7 @@
 """Other codecs to measure beside the models, through the programs installed: Opus, Codec 2, MP3.
 
-Each gets the recording as mono PCM of 16 bits, and gives PCM back; its bit rate is counted from the bytes
-of its file. Containers and headers are part of that, as in a ``.snac`` file.
+Each gets the recording as mono PCM of 16 bits, and gives PCM back, late by a delay of its own; its bit rate
+is counted from the bytes of its file. Containers and headers are part of that, as in a ``.snac`` file.
 """
 
 from __future__ import annotations
@@ -12,13 +12,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from snaccli.audio.ffmpeg import find_program
+from snaccli.bench.tracks import Samples
 from snaccli.errors import SnacError, UsageError
 from snaccli.io.files import shown
 
-__all__ = ["KINDS", "Peer", "PeerError", "parse_peers"]
+__all__ = ["KINDS", "MOST_DELAY_S", "Peer", "PeerError", "delay", "parse_peers"]
 
 Command = list[str]
+
+MOST_DELAY_S = 0.15
+"""Delays beyond this, to either side, are not looked for."""
+
+_FAITHFUL = 0.4  # correlation from which the waveform itself tells the delay
+_STEP_S = 0.001  # of the envelope
+_SMOOTH_S = 0.02
 
 
 class PeerError(SnacError):
@@ -30,14 +40,13 @@ class Kind:
     """A codec that can be measured beside the models.
 
     Attributes:
-        programs: that it needs, the one that tells its version first.
-        package: of Debian, that has them.
+        programs: the programs that it needs, the one that tells its version first.
+        package: the Debian package that has them.
         settings: what may stand behind the colon, in words.
         valid: whether a setting is one of these.
-        ending: of its files.
-        feed_rate: (setting, recording's rate) to the rate in Hz that the encoder gets.
-        encode: (setting, rate, PCM file, coded file) to a command.
-        decode: (setting, rate, coded file, PCM file) to a command.
+        feed_rate: from a setting and the recording's rate to the rate in Hz that the encoder gets.
+        encode: from a setting, a rate, a PCM file and a coded file to a command.
+        decode: from a setting, a rate, a coded file and a PCM file to a command.
         version: arguments that make the first program tell its version, if any do.
     """
 
@@ -45,7 +54,6 @@ class Kind:
     package: str
     settings: str
     valid: Callable[[str], bool]
-    ending: str
     feed_rate: Callable[[str, int], int]
     encode: Callable[[str, int, Path, Path], Command]
     decode: Callable[[str, int, Path, Path], Command]
@@ -81,12 +89,13 @@ _FFMPEG = ["ffmpeg", "-nostdin", "-hide_banner", "-loglevel", "error", "-y"]
 
 def _mp3_encode(setting: str, rate: int, source: Path, coded: Path) -> Command:
     pcm = ["-f", "s16le", "-ar", str(rate), "-ac", "1", "-i", f"file:{source}"]
-    return [*_FFMPEG, *pcm, "-c:a", "libmp3lame", "-b:a", f"{float(setting):g}k", f"file:{coded}"]
+    rate_asked = f"{float(setting):g}k"
+    return [*_FFMPEG, *pcm, "-c:a", "libmp3lame", "-b:a", rate_asked, "-f", "mp3", f"file:{coded}"]
 
 
 def _mp3_decode(setting: str, rate: int, coded: Path, decoded: Path) -> Command:
     pcm = ["-f", "s16le", "-ar", str(rate), "-ac", "1", f"file:{decoded}"]
-    return [*_FFMPEG, "-i", f"file:{coded}", *pcm]
+    return [*_FFMPEG, "-f", "mp3", "-i", f"file:{coded}", *pcm]
 
 
 def _full_band(setting: str, rate: int) -> int:
@@ -102,15 +111,15 @@ _CODEC2 = ("3200", "2400", "1600", "1400", "1300", "1200", "700C", "450")
 
 KINDS = {
     "opus": Kind(
-        ("opusenc", "opusdec"), "opus-tools", "kbit/s, 6 to 256", _between(6, 256), ".opus",
+        ("opusenc", "opusdec"), "opus-tools", "kbit/s, 6 to 256", _between(6, 256),
         _full_band, _opus_encode, _opus_decode, ("--version",),
     ),
     "codec2": Kind(
-        ("c2enc", "c2dec"), "codec2", "bit/s, one of " + " ".join(_CODEC2), _CODEC2.__contains__, ".bin",
+        ("c2enc", "c2dec"), "codec2", "bit/s, one of " + " ".join(_CODEC2), _CODEC2.__contains__,
         lambda setting, rate: 8_000, _codec2_encode, _codec2_decode,
     ),
     "mp3": Kind(
-        ("ffmpeg",), "ffmpeg", "kbit/s, 8 to 160", _between(8, 160), ".mp3",
+        ("ffmpeg",), "ffmpeg", "kbit/s, 8 to 160", _between(8, 160),
         _mp3_rate, _mp3_encode, _mp3_decode, ("-version",),
     ),
 }  # fmt: skip
@@ -212,10 +221,58 @@ def _call(peer: Peer, command: Command) -> None:
             [program, *command[1:]], stdin=subprocess.DEVNULL, capture_output=True, check=False
         )
     except OSError as error:
-        raise PeerError(f"{peer.name}: {command[0]} does not start: {error.strerror}") from None
+        raise PeerError(f"{peer.name}: {command[0]} does not start: {error.strerror}") from error
     if done.returncode != 0:
         said = done.stderr.decode("utf-8", "replace").strip().splitlines()
         raise PeerError(
             f"{peer.name}: {command[0]} failed with status {done.returncode}"
             + (f": {shown(said[-1].strip())}" if said else "")
         )
+
+
+def delay(reference: Samples, decoded: Samples, rate: int) -> int:
+    """Samples by which `decoded` lags behind `reference`; negative if it leads.
+
+    Where the waveform was kept, the lag of the greatest cross-correlation. Vocoders keep no waveform: there
+    the lag, to a millisecond, at which the envelopes of loudness fit best.
+
+    Args:
+        reference, decoded: (samples,) each; lengths may differ. A few seconds with some sound will do.
+        rate: of both, Hz.
+
+    Returns:
+        within `MOST_DELAY_S` to either side; 0 where either signal is silent.
+    """
+    lag, fit = _best(reference, decoded, round(MOST_DELAY_S * rate))
+    if fit >= _FAITHFUL:
+        return lag
+    step = max(1, round(_STEP_S * rate))
+    lag, _ = _best(
+        _envelope(reference, rate, step), _envelope(decoded, rate, step), round(MOST_DELAY_S * rate / step)
+    )
+    return lag * step
+
+
+def _best(reference: Samples, decoded: Samples, most: int) -> tuple[int, float]:
+    """(lag, correlation) where the normalised cross-correlation is greatest, |lag| <= most."""
+    energy = float(np.sqrt(np.sum(reference**2, dtype=np.float64) * np.sum(decoded**2, dtype=np.float64)))
+    if energy == 0.0:
+        return 0, 0.0
+    size = 1 << (max(len(reference), len(decoded)) + most).bit_length()
+    spectrum = np.fft.rfft(decoded, size) * np.conj(np.fft.rfft(reference, size))
+    products = np.fft.irfft(spectrum, size)
+    lags = np.arange(-most, most + 1)
+    around = products[lags]  # negative lags wrap around
+    best = int(np.argmax(around))
+    return int(lags[best]), float(around[best]) / energy
+
+
+def _envelope(samples: Samples, rate: int, step: int) -> Samples:
+    """Loudness every `step` samples, smoothed and freed from its mean."""
+    whole = len(samples) // step * step
+    power = np.square(samples[:whole], dtype=np.float64).reshape(-1, step).mean(axis=1)
+    width = max(1, round(_SMOOTH_S * rate / step))
+    smooth = np.convolve(power, np.hanning(width + 2)[1:-1], mode="same") if len(power) > width else power
+    loudness = np.log10(np.maximum(smooth, 1e-8))
+    centred: Samples = (loudness - loudness.mean()).astype(np.float32) if len(loudness) else loudness
+    return centred

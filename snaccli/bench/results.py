@@ -1,17 +1,20 @@
-"""The figures of one recording, of one model over many, and their averages."""
+"""The figures of one recording, of one codec over many, their averages, and both as JSON and CSV."""
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
-from snaccli.bench.figures import MEASURES
-from snaccli.bench.statistics import Interval, interval
+from snaccli.bench.figures import FIGURES, MEASURES, Interval, interval
 from snaccli.io.files import shown
 
-__all__ = ["BenchResult", "FileResult", "flat", "ratio"]
+__all__ = ["BenchResult", "FileResult", "flat", "ranking", "ratio", "short_names", "to_csv", "to_json"]
 
 
 @dataclass(frozen=True)
@@ -19,9 +22,9 @@ class FileResult:
     """One recording through one codec. Figures are None where they are undefined, all of them if it failed.
 
     Attributes:
-        path: as found, to the original recording.
-        duration_s: of the recording, seconds.
-        bytes: of the whole coded file; where only the coarsest levels are used, without the finer ones.
+        path: the path of the original recording, as it was found.
+        duration_s: length of the recording, seconds.
+        bytes: size of the whole coded file; where only the coarsest levels are used, without the finer ones.
         bitrate_kbps: 8 * bytes / duration, in 1000 bit/s.
         raw_bitrate_kbps: log2(codebook size) bits a token, without container, in 1000 bit/s.
         bits_per_token: bits of the coded streams, without container, over the number of tokens. Other codecs
@@ -29,12 +32,14 @@ class FileResult:
         snr_db, si_sdr_db, mel_distance, lsd_db: see :mod:`snaccli.measures`; against the original, downmixed
             to mono as it was coded, at the original rate.
         stoi, pesq: see :mod:`snaccli.bench.perceptual`; None without the extra ``snaccli[metrics]``.
-        encode_x_realtime, decode_x_realtime: duration over wall-clock seconds, reading and writing included.
-        tokens: of all streams.
-        encode_s, decode_s: wall-clock seconds.
+        encode_x_realtime, decode_x_realtime: duration over the wall-clock seconds from samples to the bytes
+            of the coded file, and back.
+        tokens: number of tokens of all streams.
+        encode_s, decode_s: the wall-clock seconds.
         levels: the coded streams as ``snac info --json`` lists them.
         note: what encoding has to say, such as a downmix.
-        error: one line, if the recording failed.
+        error: why the recording failed, on one line; None if it did not.
+        trace: the traceback of that error, for reports of defects; left out of JSON and CSV.
     """
 
     path: str
@@ -57,6 +62,7 @@ class FileResult:
     levels: tuple[dict[str, Any], ...] = ()
     note: str = ""
     error: str | None = None
+    trace: str = field(default="", repr=False, compare=False)
 
     @property
     def failure(self) -> str:
@@ -64,18 +70,25 @@ class FileResult:
         name = shown(self.path)
         return "" if self.error is None else self.error if name in self.error else f"{name}: {self.error}"
 
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the object that stands for this recording in JSON."""
+        found = asdict(self)
+        del found["trace"]
+        return found
+
 
 @dataclass(frozen=True)
 class BenchResult:
     """All recordings through one codec.
 
     Attributes:
-        model: what to call it: the model's name, or such as ``opus:6``.
-        fingerprint: of the weights; empty for other codecs.
-        device, threads: where it ran.
-        files: one a recording.
+        model: what to call the codec: the model's name, or such as ``opus:6``.
+        fingerprint: fingerprint of the weights, 16 hex digits; empty for other codecs.
+        device: where it ran, as ``cpu``.
+        threads: number of threads that computed each recording.
+        files: one result a recording.
         kind: ``model``, or ``peer`` for a codec measured beside the models.
-        tool: what coded, with its version, where that is another program.
+        tool: the program that coded, with its version, where that is another one.
         levels: how many of the coarsest levels were decoded, None for all.
         parts: the same encoding decoded from fewer levels, coarsest first.
     """
@@ -186,7 +199,7 @@ class BenchResult:
             "tool": self.tool,
             "device": self.device,
             "threads": self.threads,
-            "files": [asdict(file) for file in self.files],
+            "files": [file.to_dict() for file in self.files],
             "summary": self.summary,
             "by_level": self.by_level(),
         }
@@ -194,7 +207,7 @@ class BenchResult:
             found["by_levels_used"] = [
                 {
                     "levels": part.levels,
-                    "files": [asdict(file) for file in part.files],
+                    "files": [file.to_dict() for file in part.files],
                     "summary": part.summary,
                 }
                 for part in self.parts
@@ -227,3 +240,49 @@ def _mean(files: Iterable[FileResult], key: str) -> float | None:
 def ratio(numerator: float, denominator: float) -> float | None:
     """The quotient, or None where the denominator is not above 0."""
     return numerator / denominator if denominator > 0 else None
+
+
+def ranking(files: Sequence[FileResult]) -> list[int]:
+    """Returns the numbers of the recordings, the greatest mel distance first; failed ones are left out.
+
+    The mel distance is always there, and of the four measures the nearest to what one hears.
+    """
+    distances = {number: file.mel_distance for number, file in enumerate(files)}
+    known = {number: distance for number, distance in distances.items() if distance is not None}
+    return sorted(known, key=lambda number: -known[number])
+
+
+def short_names(paths: Sequence[str]) -> list[str]:
+    """Returns the paths without the folders that all of them share, fit to be shown."""
+    parents = [Path(path).parent.parts for path in paths]
+    shared = 0
+    while parents and all(len(p) > shared and p[shared] == parents[0][shared] for p in parents):
+        shared += 1
+    return [shown(str(Path(*Path(path).parts[shared:]))) for path in paths]
+
+
+_CSV_COLUMNS = ("model", "levels", "path", "bytes", *(figure.key for figure in FIGURES), "error")
+
+
+def to_json(results: Sequence[BenchResult]) -> str:
+    """JSON text: one object for one model, a list of them for several. No NaN or Infinity: null instead."""
+    objects = [result.to_dict() for result in results]
+    return json.dumps(objects[0] if len(objects) == 1 else objects, indent=2, allow_nan=False)
+
+
+def to_csv(results: Sequence[BenchResult]) -> str:
+    """CSV text (RFC 4180 quoting, LF line ends): a header, then a row per codec and recording, no summary.
+
+    Columns are keys of a file, led by the codec and the number of levels decoded, empty for all; an undefined
+    figure is an empty field.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_CSV_COLUMNS)
+    for result in flat(results):
+        for file in result.files:
+            row = {
+                **file.to_dict(), "model": result.model, "levels": result.levels, "path": shown(file.path)
+            }  # fmt: skip
+            writer.writerow(["" if row[key] is None else row[key] for key in _CSV_COLUMNS])
+    return text.getvalue()

@@ -7,9 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from snaccli.bench.figures import FIGURES, Figure
-from snaccli.bench.names import short_names
-from snaccli.bench.results import BenchResult, flat
-from snaccli.bench.statistics import ranking
+from snaccli.bench.results import BenchResult, flat, ranking, short_names
 from snaccli.io import files
 
 if TYPE_CHECKING:

@@ -6,10 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from snaccli.bench.figures import MEASURES, Figure
+from snaccli.bench.figures import MEASURES, Figure, Interval
 from snaccli.bench.html.markup import Markup, element, join
 from snaccli.bench.results import BenchResult, flat
-from snaccli.bench.statistics import Interval
 
 __all__ = ["rate_quality"]
 

@@ -111,6 +111,7 @@ def bench(
         )
     if html is not None and gallery is not None:
         _write_report(console, html, measuring.to_html(results, gallery), gallery, force=force)
+    _trace(console, results)
     _print(console, results, printed)
     return ExitStatus.FAILED if left_out or any(result.failed for result in results) else ExitStatus.OK
 
@@ -143,6 +144,14 @@ def _print(console: Console, results: list[BenchResult], printed: str | None) ->
             console.complain(f"{file.path}: {file.error} (model {result.model})")
 
 
+def _trace(console: Console, results: list[BenchResult]) -> None:
+    """With ``--debug``, tells where what failed came from."""
+    if console.debug:
+        for result in results:
+            for file in result.failed:
+                console.complain(f"{shown(file.path)} ({result.model}):\n{file.trace}")
+
+
 def _present(console: Console, peers: list[Peer]) -> tuple[list[Peer], bool]:
     """Those of `peers` whose programs are there, and whether any is left out; each of these is told of."""
     from snaccli.bench import PeerError
@@ -165,3 +174,5 @@ def _write_report(console: Console, path: str, page: str, gallery: Gallery, *, f
     excerpts = f"excerpts of {count} recording{'s' * (count != 1)}, {gallery.clip_s:g} s each at most"
     dropped = f"; {gallery.dropped} more left out for their size: lower --clip" if gallery.dropped else ""
     console.note(f"{shown(path, stdio='report')}: {len(data) / 1e6:.1f} MB, {excerpts}{dropped}")
+    for failure in gallery.failures:
+        console.complain(failure)
