@@ -87,7 +87,7 @@ def test_a_program_that_fails_fails_the_recording_with_its_words(
     recording = write(tmp_path / "a.wav", speech[0][:8000], speech[1])
     _, result = bench.run([recording], ["pcm"], against=[Peer("opus", "6")])
     (failed,) = result.failed
-    assert failed.error == "opus:6: opusenc failed with status 3: bad �[2J bits"
+    assert failed.error == "opus:6: opusenc failed with status 3: bad \\x1b[2J bits"
     assert result.summary["bitrate_kbps"] is None
 
 
