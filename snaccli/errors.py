@@ -1,33 +1,48 @@
 """Errors and exit statuses of the command line and its library.
 
-Every error a user can meet derives from :class:`SnacError`; its message is one line that says what is
-wrong and what to do. Anything else that escapes is a defect of the program. Knows no torch.
+Every error a user can meet derives from :class:`SnacError`; ``str(error)`` is one line that says what is
+wrong and what to do, in the terms of somebody who calls the library. What is said differently at a shell is
+held as fields (:class:`Remedy` and the attributes of the named classes), from which the command line makes
+its own line. Anything else that escapes is a defect of the program. Knows no torch.
 """
 
 from __future__ import annotations
 
-from enum import IntEnum
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+from enum import Enum, IntEnum
 
 from snac.errors import ModelError, ModelNotFoundError, SnacError
+from snaccli.io.names import shown
 
 __all__ = [
     "AudioError",
     "ContainerError",
     "ExitStatus",
+    "FileError",
     "HeaderDamagedError",
+    "LevelsError",
     "ModelError",
     "ModelMismatchError",
     "ModelNotFoundError",
     "NotSnacFileError",
     "OutputError",
+    "OutputExistsError",
+    "Remedy",
     "SnacError",
     "StreamDamagedError",
     "StreamInvalidError",
     "TrailingDataError",
     "TruncatedError",
+    "UnknownModelError",
     "UnsupportedVersionError",
     "UsageError",
+    "WeightsMismatchError",
+    "about",
 ]
+
+Path = str | os.PathLike[str]
 
 
 class ExitStatus(IntEnum):
@@ -39,24 +54,170 @@ class ExitStatus(IntEnum):
     INTERRUPTED = 130
 
 
+class Remedy(Enum):
+    """What to do about an error, where a library's caller and a shell spell it differently.
+
+    The values are the ends of messages for callers of the library.
+    """
+
+    OVERWRITE = ": overwrite=True replaces it"
+    OTHER_OUTPUT = ": choose another output"
+    FILE_IN_FOLDER = ": name a file in it"
+    OTHER_FOLDER = ": create it, or choose another"
+    NAME_OUTPUT = ": name a file as the output"
+    FILE_OR_PIPE = ": redirect it, or name a file as the output"
+    NAME_MODEL = "; give model=, its name or its folder"
+    OTHER_MODEL = "; give the right one as model="
+    OTHER_MODEL_OR_FORCE = "; give the right one as model=, or force it with any_weights=True"
+    SALVAGE = "; get the file again, or decode what is intact of it with salvage=True"
+    OTHER_FORMAT_OR_RATE = ": choose another format such as wav or flac, or rate='model'"
+    ALREADY_CODED = ": decode_file turns it into audio"
+
+
+class FileError(SnacError):
+    """An error about one file, or about what a file holds.
+
+    Args:
+        problem: what is wrong. With `path`, the rest of a sentence whose subject is the file, such as ``is
+            empty``; without it, a whole sentence.
+        path: of the file, ``-`` for a standard stream; None where it is not known or no file is at fault.
+        remedy: what ends the message.
+
+    Attributes: those arguments, of the same names.
+    """
+
+    joint = " "  # between a file's name and the problem
+    stdio = "standard input"
+
+    def __init__(self, problem: str, path: Path | None = None, *, remedy: Remedy | None = None) -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.path = None if path is None else os.fspath(path)
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return self.line({})
+
+    def line(self, words: Mapping[Remedy, str]) -> str:
+        """The message on one line, with other words for some remedies."""
+        remedy = "" if self.remedy is None else words.get(self.remedy, self.remedy.value)
+        return self.subject + self.problem + remedy
+
+    @property
+    def subject(self) -> str:
+        """What the message begins with: the file's name and what joins it to the problem, or nothing."""
+        return "" if self.path is None else shown(self.path, stdio=self.stdio) + self.joint
+
+
+@contextlib.contextmanager
+def about(path: Path | None) -> Iterator[None]:
+    """Gives this path to errors about a file that leave the block without one."""
+    try:
+        yield
+    except FileError as error:
+        if error.path is None and path is not None:
+            error.path = os.fspath(path)
+        raise
+
+
 class UsageError(SnacError):
-    """The command was called in a way that cannot work, whatever the files hold (exit status 2)."""
+    """The call cannot work, whatever the files hold (exit status 2)."""
 
 
-class AudioError(SnacError):
+class LevelsError(UsageError):
+    """More levels were asked for than there are, or fewer than one.
+
+    Attributes:
+        wanted: number asked for.
+        available: number there is.
+        where: what has them, such as ``the file`` or ``the model 'mini'``.
+    """
+
+    def __init__(self, wanted: int, available: int, where: str = "the file") -> None:
+        super().__init__(f"levels={wanted}: {where} has {available} levels; choose 1 to {available}")
+        self.wanted, self.available, self.where = wanted, available, where
+
+
+class AudioError(FileError):
     """An audio file cannot be read, or holds samples that cannot be coded."""
 
 
-class OutputError(SnacError):
+class OutputError(FileError):
     """An output cannot be written: it exists, equals the input, or the disk refuses it."""
 
-
-class ContainerError(SnacError):
-    """A ``.snac`` file is not one, is of another version, or is damaged. Base of the container's errors."""
+    stdio = "standard output"
 
 
-class ModelMismatchError(SnacError):
-    """A file was made with other weights than the model at hand (the fingerprints differ)."""
+class OutputExistsError(OutputError):
+    """There is a file at `path` already, and leave to replace it was not given."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("exists already", path, remedy=Remedy.OVERWRITE)
+
+
+class UnknownModelError(ModelError):
+    """A file names a model that is not one of the known ones, or none.
+
+    A file must not choose what is downloaded, nor which folder is read, so the caller has to name the model.
+
+    Attributes:
+        model: the name in the file, None where it gives none.
+        remedy: ``Remedy.NAME_MODEL``.
+    """
+
+    remedy = Remedy.NAME_MODEL
+
+    def __init__(self, model: str | None) -> None:
+        told = "does not say which model its tokens are of" if model is None else f"was made with {model!r}"
+        self.problem = f"the file {told}"
+        super().__init__(self.problem + self.remedy.value)
+        self.model = model
+
+
+class ModelMismatchError(FileError):
+    """What a file holds is not of the model at hand."""
+
+    joint = ": "
+
+
+class WeightsMismatchError(ModelMismatchError):
+    """A file was made with other weights than those of the model at hand: their fingerprints differ.
+
+    Attributes:
+        file_model: the model that the file names, None where it names none.
+        file_fingerprint: 16 hex digits, of the weights it was made with.
+        model: name of the model at hand.
+        fingerprint: 16 hex digits, of its weights.
+    """
+
+    def __init__(
+        self,
+        file_model: str | None,
+        file_fingerprint: str,
+        model: str,
+        fingerprint: str,
+        *,
+        path: Path | None = None,
+        remedy: Remedy = Remedy.OTHER_MODEL_OR_FORCE,
+    ) -> None:
+        named = "a model" if file_model is None else repr(file_model)
+        super().__init__(
+            f"the file was made with {named} of fingerprint {file_fingerprint}, the model {model!r} here has "
+            f"{fingerprint}",
+            path,
+            remedy=remedy,
+        )
+        self.file_model, self.file_fingerprint = file_model, file_fingerprint
+        self.model, self.fingerprint = model, fingerprint
+
+
+class ContainerError(FileError):
+    """A ``.snac`` file is not one, is of another version, or is damaged. Base of the container's errors.
+
+    The problem is a sentence of its own, with a path or without.
+    """
+
+    joint = ": "
 
 
 class NotSnacFileError(ContainerError):
@@ -83,8 +244,8 @@ class StreamDamagedError(ContainerError):
         channel: its channel, counted from 0.
     """
 
-    def __init__(self, message: str, level: int, channel: int) -> None:
-        super().__init__(message)
+    def __init__(self, problem: str, level: int, channel: int, *, remedy: Remedy | None = None) -> None:
+        super().__init__(problem, remedy=remedy)
         self.level = level
         self.channel = channel
 

@@ -196,7 +196,7 @@ class TestRefusals:
             "text.wav": "install ffmpeg",
             "random.mp3": "install ffmpeg",
             "list.m3u8": "is a playlist",
-            "a.snac": "snac decode",
+            "a.snac": "decode_file turns it into audio",
         }.items():
             text = refusal(tmp_path / name)
             assert said in text
@@ -267,7 +267,7 @@ class TestRefusals:
             def __exit__(self, *_: Any) -> None: ...
 
         monkeypatch.setattr(reading, "open_input", Opened)
-        assert refusal(path) == f"cannot read {path}: Input/output error"
+        assert refusal(path) == f"{path} cannot be read: Input/output error"
 
     def test_damage_never_escapes(self, tmp_path: Path, no_ffmpeg: None, capfd: Any) -> None:
         """Changed bytes give sound or an AudioError, and the library prints nothing."""

@@ -109,8 +109,8 @@ class TestFormats:
     @pytest.mark.parametrize(
         ("ending", "rate", "channels", "said"),
         [
-            ("opus", 44100, 1, "8000, 12000, 16000, 24000, 48000.*--rate model"),
-            ("mp3", 96000, 1, "44100, 48000.*--rate model"),
+            ("opus", 44100, 1, "8000, 12000, 16000, 24000, 48000.*rate='model'"),
+            ("mp3", 96000, 1, "44100, 48000.*rate='model'"),
             ("mp3", 44100, 3, "at most 2 channels"),
             ("flac", 44100, 9, "at most 8 channels"),
             ("flac", 768_000, 1, "wav"),
@@ -226,7 +226,7 @@ class TestWholeOrNothing:
         def small(self: OutputFile, data: bytes) -> int:
             left[0] -= len(data)
             if left[0] < 0:
-                raise OutputError(f"cannot write {self.name}: {os.strerror(errno.ENOSPC)}")
+                raise OutputError(f"cannot be written: {os.strerror(errno.ENOSPC)}", self.path)
             return real(self, data)
 
         monkeypatch.setattr(OutputFile, "write", small)
@@ -239,13 +239,13 @@ class TestWholeOrNothing:
     @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
     @pytest.mark.parametrize("ending", ["wav", "flac", "opus"])
     def test_device_that_is_full(self, ending: str) -> None:
-        with pytest.raises(OutputError, match=r"cannot write /dev/full: no space left"):
+        with pytest.raises(OutputError, match=r"/dev/full cannot be written: no space left"):
             write("/dev/full", tone(), audio_format=ending)
 
     def test_existing_file_is_kept(self, tmp_path: Path) -> None:
         write(tmp_path / "a.wav", tone(10))
         before = (tmp_path / "a.wav").read_bytes()
-        with pytest.raises(OutputError, match="--force"):
+        with pytest.raises(OutputError, match="overwrite=True"):
             write(tmp_path / "a.wav", tone(20))
         with pytest.raises(OutputError, match="input itself"):
             write(tmp_path / "a.wav", tone(20), overwrite=True, source=tmp_path / "a.wav")

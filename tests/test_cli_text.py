@@ -11,7 +11,21 @@ import pytest
 
 from snaccli.cli.ui import text
 from snaccli.cli.ui.console import Console
-from snaccli.errors import AudioError, ExitStatus, UsageError
+from snaccli.errors import (
+    AudioError,
+    ContainerError,
+    ExitStatus,
+    LevelsError,
+    NotSnacFileError,
+    OutputError,
+    OutputExistsError,
+    Remedy,
+    TruncatedError,
+    UnknownModelError,
+    UsageError,
+    WeightsMismatchError,
+    about,
+)
 
 
 def test_the_examples_in_the_docstrings_hold():
@@ -42,15 +56,17 @@ def test_streams_are_called_by_what_they_are():
     assert text.arrow("-", "-") == "standard input -> standard output"
     assert text.arrow("./-", "a.snac") == "./- -> a.snac"
     assert text.explain(AudioError("not audio"), "-") == "standard input: not audio"
-    assert text.explain(AudioError("standard input is empty"), "-") == "standard input is empty"
+    assert text.explain(AudioError("is empty", "-"), "-") == "standard input is empty"
+    assert text.explain(OutputError("is a terminal", "-"), "a.wav") == "a.wav: standard output is a terminal"
 
 
 def test_errors_are_explained_on_one_line():
     assert text.explain(AudioError("is\nnot  audio"), "a.wav") == "a.wav: is not audio"
-    assert text.explain(AudioError("a.wav: not audio"), "a.wav") == "a.wav: not audio", "not named twice"
-    unread = AudioError("cannot read a.wav: permission denied")
-    assert text.explain(unread, "a.wav") == "a.wav: cannot be read: permission denied"
-    assert text.explain(AudioError("a.wav is a folder"), "a.wav") == "a.wav is a folder"
+    unread = AudioError("cannot be read: permission denied", "a.wav")
+    assert text.explain(unread, "a.wav") == "a.wav cannot be read: permission denied", "not named twice"
+    assert text.explain(unread) == "a.wav cannot be read: permission denied"
+    assert text.explain(unread, "b.wav") == "b.wav: a.wav cannot be read: permission denied"
+    assert text.explain(AudioError("is a folder", "a\nb"), "a\nb") == r"a\nb is a folder"
     assert text.explain(AudioError("no audio in it"), "in") == "in: no audio in it"
     missing = FileNotFoundError(errno.ENOENT, "No such file or directory", "a.wav")
     assert text.explain(missing, "a.wav") == "a.wav: no such file: check the name"
@@ -61,6 +77,40 @@ def test_errors_are_explained_on_one_line():
     assert "defect of snac: ZeroDivisionError: by zero" in text.explain(ZeroDivisionError("by zero"))
     assert "--debug" in text.explain(AssertionError())
     assert "memory" in text.explain(MemoryError())
+
+
+@pytest.mark.parametrize("name", ["the", "not", "there", "level", "cannot", "a file"])
+def test_a_file_keeps_its_name_whatever_it_is_called(name):
+    for problem in (
+        TruncatedError("the file ends within its header"),
+        NotSnacFileError("not a .snac file: it does not begin with 'snac'"),
+        ContainerError("there are bytes after the last stream"),
+        ContainerError("level 2 of 4 is wrong"),
+    ):
+        assert text.explain(problem, name) == f"{name}: {problem}"
+        with pytest.raises(ContainerError) as raised, about(name):
+            raise problem
+        assert text.explain(raised.value, name) == f"{name}: {problem.problem}"
+    assert text.explain(AudioError("cannot be read: no", name), name) == f"{name} cannot be read: no"
+
+
+def test_remedies_are_the_options_of_the_command_line():
+    assert set(text.REMEDIES) == set(Remedy)
+    for error, line in (
+        (OutputExistsError("a.snac"), "a.snac exists already: give -f to overwrite it, or --skip-existing"),
+        (LevelsError(5, 4), "--levels 5: the file has 4 levels; choose 1 to 4"),
+        (
+            UnknownModelError("x/y"),
+            "the file was made with 'x/y'; name the model, or its folder, with -m",
+        ),
+        (
+            WeightsMismatchError("mini", "0" * 16, "other", "1" * 16),
+            "the file was made with 'mini' of fingerprint 0000000000000000, the model 'other' here has "
+            "1111111111111111; name the right model with -m, or force it with --any-weights",
+        ),
+    ):
+        assert text.explain(error) == line
+        assert " -" not in str(error), "a Python caller is not told of options"
 
 
 def streams(**kwargs):

@@ -174,7 +174,7 @@ def test_other_weights_are_refused_unless_forced(
     with torch.no_grad():
         other.decoder.model[0].bias += 0.1
     changed = Codec(other, "other")
-    with pytest.raises(ModelMismatchError, match=r"fingerprint .* --any-weights"):
+    with pytest.raises(ModelMismatchError, match=r"fingerprint .* any_weights=True"):
         decode_file(tmp_path / "x.snac", tmp_path / "out.wav", model=changed)
     result = decode_file(tmp_path / "x.snac", tmp_path / "out.wav", model=changed, any_weights=True)
     assert "other weights" in result.note
@@ -184,7 +184,7 @@ def test_a_file_does_not_choose_what_is_loaded(tmp_path: Path, codec: Codec) -> 
     """The tiny model's folder exists under the name in the file, and still is not taken unasked."""
     save(tmp_path / "in.wav", 0.2, 16000)
     encode_file(tmp_path / "in.wav", tmp_path / "x.snac", model=codec)
-    with pytest.raises(ModelError, match="name it, or its folder, with -m"):
+    with pytest.raises(ModelError, match="give model=, its name or its folder"):
         decode_file(tmp_path / "x.snac", tmp_path / "out.wav")
 
 

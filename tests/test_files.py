@@ -261,7 +261,10 @@ class TestGuards:
     def test_existing_output_is_kept(self, tmp_path: Path) -> None:
         path = tmp_path / "a.bin"
         path.write_bytes(b"before")
-        with pytest.raises(OutputError, match=r"-f \(--force\)") as error, open_output(path) as out:
+        with (
+            pytest.raises(OutputError, match="exists already: overwrite=True replaces it") as error,
+            open_output(path) as out,
+        ):
             out.write(b"x")
         assert str(path) in one_line(error)
         assert path.read_bytes() == b"before"
@@ -360,7 +363,10 @@ class TestStandardOutput:
     def test_no_bytes_to_a_terminal(self, monkeypatch: pytest.MonkeyPatch, stream: Any) -> None:
         with monkeypatch.context() as patch:
             patch.setattr(sys, "stdout", stream)
-            with pytest.raises(OutputError, match="-o") as error, open_output("-") as out:
+            with (
+                pytest.raises(OutputError, match="name a file as the output") as error,
+                open_output("-") as out,
+            ):
                 out.write(b"x")
         assert "standard output" in one_line(error)
 
@@ -459,7 +465,9 @@ class TestReading:
         with pytest.raises(AudioError) as error, open_input(tmp_path / "a", error=AudioError):
             pass
         monkeypatch.undo()
-        assert one_line(error) == f"cannot read {tmp_path / 'a'}: permission denied: check the access rights"
+        assert (
+            one_line(error) == f"{tmp_path / 'a'} cannot be read: permission denied: check the access rights"
+        )
 
     def test_errors_of_the_reader_pass_through(self, tmp_path: Path) -> None:
         (tmp_path / "a").touch()
@@ -484,7 +492,7 @@ def test_output_file_names_what_fails() -> None:
 
     broken = OutputFile(Broken(), "that", seekable=True)  # type: ignore[arg-type]
     for action in (lambda: broken.write(b""), lambda: broken.seek(0), broken.flush, broken.close):
-        with pytest.raises(OutputError, match="cannot write that: no space"):
+        with pytest.raises(OutputError, match="that cannot be written: no space"):
             action()
 
 

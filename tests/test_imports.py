@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 STAGES: dict[str, int] = {
     "snaccli.errors": 0,
-    "snaccli.io.names": 0,
+    "snaccli.io.names": -1,  # what errors call files
     "snaccli.progress": 0,
     "snaccli.workers": 1,
     "snaccli.io": 1,
@@ -32,7 +32,6 @@ STAGES: dict[str, int] = {
     "snaccli.container": 3,
     "snaccli.codec": 4,
     "snaccli.bench": 5,
-    "snaccli.batch": 5,
     "snaccli.tokens": 5,
     "snaccli.training": 5,
     "snaccli": 6,  # the package's own names: they gather what programs import

@@ -60,8 +60,8 @@ class FfmpegDecoder:
     exact = False
     frames: int | None = None
 
-    def __init__(self, program: str, path: str | Path, name: str) -> None:
-        self._name = name
+    def __init__(self, program: str, path: str | Path, source: str | Path) -> None:
+        self._source = source
         self._count = 0
         command = [program, "-nostdin", "-hide_banner", "-loglevel", "error", "-xerror", *_GUARDS]
         command += ["-i", f"file:{path}", "-map", "0:a:0", "-c:a", "pcm_f32be", "-f", "au", "pipe:1"]
@@ -70,7 +70,7 @@ class FfmpegDecoder:
                 command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
             )
         except OSError as error:
-            raise AudioError(f"{name} needs ffmpeg, which does not start: {error.strerror}") from None
+            raise AudioError(f"needs ffmpeg, which does not start: {error.strerror}", source) from error
         assert self._process.stdout is not None
         assert self._process.stderr is not None
         self._pipe: IO[bytes] = self._process.stdout
@@ -96,12 +96,14 @@ class FfmpegDecoder:
         if len(head) < 24 or head[:4] != b".snd":
             self._wait()
             raise AudioError(
-                f"{self._name} is not audio that ffmpeg can read{self._said()}: name a recording, or "
-                "convert it to WAV or FLAC with the program that made it"
+                f"is not audio that ffmpeg can read{self._said()}: name a recording, or convert it to WAV or "
+                "FLAC with the program that made it",
+                self._source,
             )
         offset, _size, encoding, rate, channels = struct.unpack(">5I", head[4:])
         if encoding != 6 or not 24 <= offset <= _MOST_HEADER:
-            raise AudioError(f"{self._name}: the ffmpeg on the PATH answers in an unknown way; update it")
+            problem = "cannot be read: the ffmpeg on the PATH answers in an unknown way; update it"
+            raise AudioError(problem, self._source)
         self._pipe.read(offset - 24)
         return rate, channels
 
@@ -116,10 +118,10 @@ class FfmpegDecoder:
         if whole < frames:
             self._wait()
             if self._process.returncode != 0:
-                raise AudioError(f"{self._name} is damaged{self._said()}{REMEDY}")
+                raise AudioError(f"is damaged{self._said()}{REMEDY}", self._source)
         self._count += whole
         if self._count == 0:
-            raise AudioError(f"{self._name} holds no audio that ffmpeg can decode{self._said()}")
+            raise AudioError(f"holds no audio that ffmpeg can decode{self._said()}", self._source)
         samples = np.frombuffer(data, ">f4", whole * self.channels)
         return samples.reshape(whole, self.channels).astype(np.float32)
 
@@ -129,9 +131,9 @@ class FfmpegDecoder:
         self._listener.join()
         text = self._messages.decode("utf-8", "replace")
         if _NO_AUDIO.search(text):
-            raise AudioError(f"{self._name} holds no audio: name a recording")
+            raise AudioError("holds no audio: name a recording", self._source)
         if _CUT_OFF.search(text):
-            raise AudioError(f"{self._name} is cut off{self._said()}{REMEDY}")
+            raise AudioError(f"is cut off{self._said()}{REMEDY}", self._source)
 
     def _said(self) -> str:
         """Last line of ffmpeg's messages, without what names its own parts or the file."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import soundfile
 
-from snaccli.errors import OutputError
+from snaccli.errors import OutputError, Remedy
 from snaccli.io.files import is_stdio, shown
 
 __all__ = ["AudioFormat", "named_format", "output_format", "writable_formats"]
@@ -96,12 +96,10 @@ def output_format(
         )
     if kind.rates and rate not in kind.rates:
         raise OutputError(
-            f"{ending} cannot hold {rate} Hz, only {', '.join(map(str, kind.rates))}: choose another format "
-            "such as wav or flac, or --rate model where the model's rate is among these"
+            f"{ending} cannot hold {rate} Hz, only {', '.join(map(str, kind.rates))}",
+            remedy=Remedy.OTHER_FORMAT_OR_RATE,
         )
     # FLAC's frame header counts rates above 65535 Hz in tens.
     if rate > kind.highest or (kind.container == "FLAC" and rate > 65_535 and rate % 10):
-        raise OutputError(
-            f"{ending} cannot hold {rate} Hz: choose another format such as wav, or --rate model"
-        )
+        raise OutputError(f"{ending} cannot hold {rate} Hz", remedy=Remedy.OTHER_FORMAT_OR_RATE)
     return kind

@@ -18,8 +18,8 @@ import numpy as np
 from snaccli.audio.ffmpeg import FfmpegDecoder, find_program
 from snaccli.audio.ogg import scan_ogg
 from snaccli.audio.sndfile import REMEDY, NotForLibsndfileError, SndfileDecoder
-from snaccli.errors import AudioError
-from snaccli.io.files import is_stdio, open_input, shown
+from snaccli.errors import AudioError, Remedy
+from snaccli.io.files import cause, is_stdio, open_input
 
 __all__ = ["BLOCK_FRAMES", "MAX_CHANNELS", "MAX_RATE", "AudioInfo", "AudioReader", "open_audio", "probe"]
 
@@ -84,7 +84,7 @@ class AudioReader:
     ) -> None:
         self._decoder = decoder
         self._stack = stack
-        self._name = shown(path)
+        self._path = path
         self._position = 0
         self.rate = decoder.rate
         self.channels = decoder.channels
@@ -123,13 +123,11 @@ class AudioReader:
         value = float(block[frame][odd[frame]][0])
         place = f"at {(self._position + frame) / self.rate:.6g} s"
         if math.isnan(value):
-            raise AudioError(
-                f"{self._name} holds a sample that is not a number (NaN) {place}: mend or cut it"
-            )
+            raise AudioError(f"holds a sample that is not a number (NaN) {place}: mend or cut it", self._path)
         if math.isinf(value):
-            raise AudioError(f"{self._name} holds an infinite sample {place}: mend or cut it")
+            raise AudioError(f"holds an infinite sample {place}: mend or cut it", self._path)
         raise AudioError(
-            f"{self._name} holds the sample {value:.6g} {place}, far beyond full scale (1): scale it down"
+            f"holds the sample {value:.6g} {place}, far beyond full scale (1): scale it down", self._path
         )
 
     def close(self) -> None:
@@ -158,56 +156,56 @@ def open_audio(source: str | Path) -> AudioReader:
         AudioError: no such file, a folder, unreadable, empty, not audio, cut off, damaged, more than 16
             channels, a rate outside 1 to 768,000 Hz.
     """
-    name = shown(source)
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(open_input(source, error=AudioError))
         head = file.read(16)
         if not head:
-            raise AudioError(f"{name} is empty (0 bytes): not a recording")
+            raise AudioError("is empty (0 bytes): not a recording", source)
         if not is_stdio(source) and Path(source).suffix.lower() == ".snac":
-            raise AudioError(f"{name} is a .snac file already: `snac decode` turns it into audio")
-        decoder, notes = _decoder(source, file, head, name, stack)
+            raise AudioError("is a .snac file already", source, remedy=Remedy.ALREADY_CODED)
+        decoder, notes = _decoder(source, file, head, stack)
         if not 1 <= decoder.channels <= MAX_CHANNELS:
             raise AudioError(
-                f"{name} has {decoder.channels} channels, at most {MAX_CHANNELS} can be read: split it first"
+                f"has {decoder.channels} channels, at most {MAX_CHANNELS} can be read: split it first", source
             )
         if not 1 <= decoder.rate <= MAX_RATE:
             raise AudioError(
-                f"{name} has a sample rate of {decoder.rate} Hz, not 1 to {MAX_RATE}: resample it first"
+                f"has a sample rate of {decoder.rate} Hz, not 1 to {MAX_RATE}: resample it first", source
             )
         return AudioReader(decoder, str(source), notes, stack.pop_all())
     raise AssertionError("not reached: an ExitStack without callbacks suppresses nothing")
 
 
 def _decoder(
-    source: str | Path, file: BinaryIO, head: bytes, name: str, stack: contextlib.ExitStack
+    source: str | Path, file: BinaryIO, head: bytes, stack: contextlib.ExitStack
 ) -> tuple[_Decoder, tuple[str, ...]]:
     """What decodes the file, and remarks on it."""
     decoder: _Decoder
     try:
-        notes = _ogg_notes(file, name) if head.startswith(b"OggS") else ()
-        decoder = SndfileDecoder(file, name)
+        notes = _ogg_notes(file, source) if head.startswith(b"OggS") else ()
+        decoder = SndfileDecoder(file, source)
         stack.callback(decoder.close)
         return decoder, notes
     except NotForLibsndfileError as error:
         reason = str(error)
     if head.startswith(_PLAYLISTS):
-        raise AudioError(f"{name} is a playlist, not a recording: name the recordings themselves")
+        raise AudioError("is a playlist, not a recording: name the recordings themselves", source)
     program = find_program("ffmpeg")
     if program is None:
         raise AudioError(
-            f"{name} cannot be read as audio here ({reason}): install ffmpeg, which reads more, "
-            "or convert it to WAV or FLAC"
+            f"cannot be read as audio here ({reason}): install ffmpeg, which reads more, "
+            "or convert it to WAV or FLAC",
+            source,
         )
-    decoder = FfmpegDecoder(program, _on_disk(source, file, stack), name)
+    decoder = FfmpegDecoder(program, _on_disk(source, file, stack), source)
     stack.callback(decoder.close)
     return decoder, ()
 
 
-def _ogg_notes(file: BinaryIO, name: str) -> tuple[str, ...]:
+def _ogg_notes(file: BinaryIO, source: str | Path) -> tuple[str, ...]:
     scan = scan_ogg(file)
     if scan.cut:
-        raise AudioError(f"{name} is cut off{REMEDY}")
+        raise AudioError(f"is cut off{REMEDY}", source)
     if scan.joined:
         raise NotForLibsndfileError("several recordings joined in one Ogg file")
     return () if scan.ended else ("the file has no end mark, it may be cut off",)
@@ -224,7 +222,7 @@ def _on_disk(source: str | Path, file: BinaryIO, stack: contextlib.ExitStack) ->
         with open(path, "wb") as copy:
             shutil.copyfileobj(file, copy)
     except OSError as error:
-        raise AudioError(f"cannot keep {shown(source)} in {folder} meanwhile: {error.strerror}") from None
+        raise AudioError(f"cannot be kept in {folder} meanwhile: {cause(error)}", source) from error
     return path
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
@@ -83,8 +84,8 @@ class SndfileDecoder:
         AudioError: the file is damaged or cut off.
     """
 
-    def __init__(self, file: BinaryIO, name: str) -> None:
-        self._name = name
+    def __init__(self, file: BinaryIO, path: str | Path) -> None:
+        self._path = path
         self._source = _Source(file)
         file.seek(0)
         try:
@@ -93,8 +94,8 @@ class SndfileDecoder:
         except soundfile.LibsndfileError as error:
             self._check_system()
             if error.code == _MALFORMED:
-                raise AudioError(f"{name} is damaged or cut off{REMEDY}") from None
-            raise NotForLibsndfileError(_words(error)) from None
+                raise AudioError(f"is damaged or cut off{REMEDY}", path) from error
+            raise NotForLibsndfileError(_words(error)) from error
         try:
             self._describe(file)
         except BaseException:
@@ -115,7 +116,7 @@ class SndfileDecoder:
         for stated, found in _SHORT.findall(sound.extra_info):
             known = int(stated) < _STREAMED or 1 << 32 <= int(stated) < 1 << 62
             if known and int(found) + _SLACK_BYTES < int(stated):
-                raise AudioError(f"{self._name} is cut off: {stated} bytes announced, {found} there{REMEDY}")
+                raise AudioError(f"is cut off: {stated} bytes announced, {found} there{REMEDY}", self._path)
 
     def _describe_mpeg(self, file: BinaryIO) -> None:
         if self.format != "MP3":
@@ -146,7 +147,7 @@ class SndfileDecoder:
                 data: np.ndarray = self._sound.read(frames, dtype="float32", always_2d=True)
         except (soundfile.LibsndfileError, RuntimeError) as error:
             self._check_system()
-            raise AudioError(f"{self._name} is damaged ({_words(error)}){REMEDY}") from None
+            raise AudioError(f"is damaged ({_words(error)}){REMEDY}", self._path) from error
         self._check_system()
         self._count += len(data)
         if len(data) < frames:
@@ -159,11 +160,12 @@ class SndfileDecoder:
 
     def _cut_off(self, count: int, stated: int) -> AudioError:
         there, whole = count / self.rate, stated / self.rate
-        return AudioError(f"{self._name} is cut off after {there:.2f} s of {whole:.2f} s{REMEDY}")
+        return AudioError(f"is cut off after {there:.2f} s of {whole:.2f} s{REMEDY}", self._path)
 
     def _check_system(self) -> None:
-        if self._source.error is not None:
-            raise AudioError(f"cannot read {self._name}: {cause(self._source.error)}")
+        error = self._source.error
+        if error is not None:
+            raise AudioError(f"cannot be read: {cause(error)}", self._path) from error
 
     def close(self) -> None:
         """Let go of libsndfile's state; the file itself belongs to the caller."""

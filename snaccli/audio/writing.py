@@ -116,18 +116,14 @@ class AudioWriter:
             raise ValueError("AudioWriter is used in a with statement")
         block = np.asarray(block, dtype=np.float32).reshape(-1, self.channels)
         if not np.isfinite(block).all():
-            raise OutputError(f"cannot write {self._name}: a sample is not a finite number")
+            raise OutputError("cannot be written: a sample is not a finite number", self._output)
         self.written += len(block)
         if self._limit is not None and self._size(self.written) > self._limit:
             raise OutputError(
-                f"cannot write {self._name}: {self._kind.ending} ends at 4 GiB, choose w64, caf or flac"
+                f"cannot be written: {self._kind.ending} ends at 4 GiB, choose w64, caf or flac", self._output
             )
         for start in range(0, len(block), _PIECE):
             self._sink.write(_quantised(block[start : start + _PIECE], self.encoding))
-
-    @property
-    def _name(self) -> str:
-        return self._sink.name if self._sink is not None else str(self._output)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -139,7 +135,7 @@ class AudioWriter:
                 if self.written == 0 and not self._kind.may_be_empty:
                     ending = self._kind.ending
                     raise OutputError(
-                        f"cannot write {sink.name}: no samples, which {ending} cannot hold, choose wav"
+                        f"cannot be written: no samples, which {ending} cannot hold, choose wav", self._output
                     )
         elif sink is not None:
             sink.abandon()
@@ -164,8 +160,6 @@ def _quantised(block: np.ndarray, encoding: str) -> np.ndarray:
 class _Sink(Protocol):
     """Where quantised samples go."""
 
-    name: str
-
     def write(self, samples: np.ndarray) -> None: ...
 
     def finish(self) -> None: ...
@@ -177,7 +171,6 @@ class _WavStream:
     """A WAV file written in order, for outputs that cannot seek back to complete a header."""
 
     def __init__(self, out: OutputFile, writer: AudioWriter, size: int | None) -> None:
-        self.name = out.name
         self._out = out
         self._expected = size
         self._count = 0
@@ -189,7 +182,7 @@ class _WavStream:
         kind = 3 if writer.encoding == "FLOAT" else 1
         layout = (kind, writer.channels, writer.rate, writer.rate * frame, frame, 8 * width)
         if layout[3] > _UNKNOWN:
-            raise OutputError(f"cannot write {out.name}: too many channels at {writer.rate} Hz for WAV")
+            raise OutputError(f"cannot be written: too many channels at {writer.rate} Hz for WAV", out.path)
         out.write(
             struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", riff, b"WAVE", b"fmt ", 16, *layout, b"data", data)
         )
@@ -243,7 +236,7 @@ class _SndfileSink:
     """Writes through libsndfile, to an output that can seek."""
 
     def __init__(self, out: OutputFile, writer: AudioWriter, container: str) -> None:
-        self.name = out.name
+        self._path = out.path
         self._bridge = _Bridge(out)
         with self._checked():
             self._sound = soundfile.SoundFile(
@@ -269,9 +262,9 @@ class _SndfileSink:
             yield
         except (soundfile.LibsndfileError, RuntimeError, AssertionError) as error:
             reason = self._bridge.error or OutputError(
-                f"cannot write {self.name}: libsndfile gave up ({error})"
+                f"cannot be written: libsndfile gave up ({error})", self._path
             )
-            raise reason from None
+            raise reason from error
         if self._bridge.error is not None:
             raise self._bridge.error
 

@@ -18,8 +18,8 @@ from snaccli.cli.plan import STREAM, Plan
 from snaccli.cli.ui.console import Console
 from snaccli.cli.ui.progress import FileBars
 from snaccli.cli.ui.summary import Summary, Wording
-from snaccli.cli.ui.text import count, display
-from snaccli.errors import ExitStatus, OutputError, UsageError
+from snaccli.cli.ui.text import count
+from snaccli.errors import ExitStatus, OutputError, OutputExistsError, UsageError
 from snaccli.io.files import make_folder
 from snaccli.progress import Progress
 from snaccli.workers import Job, Outcome, run_jobs
@@ -158,7 +158,7 @@ def _taken(job: Job) -> OutputError | None:
     """Returns what is wrong if the output is there already; other faults show when it is written."""
     if job.output == STREAM or not os.path.isfile(job.output):  # a device or a pipe may be written to
         return None
-    return OutputError(f"{display(job.output)} exists already: give -f to overwrite it, or --skip-existing")
+    return OutputExistsError(job.output)
 
 
 def _reader_has_gone(error: BaseException | None) -> bool:

@@ -19,7 +19,7 @@ from snaccli.codec.encoding import beside
 from snaccli.codec.model import Codec, cut
 from snaccli.codec.progress import CODING_SHARE, Progress, Report
 from snaccli.codes import CodedStream, Codes
-from snaccli.errors import ContainerError, ModelError, ModelMismatchError, UsageError
+from snaccli.errors import ContainerError, LevelsError, UnknownModelError, UsageError, WeightsMismatchError
 from snaccli.io.files import check_output, open_input, shown
 
 
@@ -239,7 +239,7 @@ def _levels(wanted: int | None, in_file: int, intact: int) -> int:
     if wanted is None:
         return intact
     if not 1 <= wanted <= in_file:
-        raise UsageError(f"--levels {wanted}: the file has {in_file} levels; choose 1 to {in_file}")
+        raise LevelsError(wanted, in_file)
     return min(wanted, intact)
 
 
@@ -264,7 +264,7 @@ def _named_model(name: str) -> str:
         ModelError: the name is not that of a known model.
     """
     if name not in MODELS:
-        raise ModelError(f"the file was made with the model {name!r}; name it, or its folder, with -m")
+        raise UnknownModelError(name)
     return name
 
 
@@ -274,10 +274,7 @@ def _check_weights(codec: Codec, header: container.Header, any_weights: bool) ->
     if found == codec.fingerprint:
         return ""
     if not any_weights:
-        raise ModelMismatchError(
-            f"the file was made with {header.model!r} of fingerprint {found}, the model {codec.name!r} here "
-            f"has {codec.fingerprint}; name the right model with -m, or force it with --any-weights"
-        )
+        raise WeightsMismatchError(header.model, found, codec.name, codec.fingerprint)
     return f"decoded with other weights ({codec.fingerprint} instead of {found})"
 
 

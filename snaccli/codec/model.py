@@ -15,7 +15,7 @@ from snac.nn.model import SNAC
 from snaccli import heap
 from snaccli.audio import fit, resample
 from snaccli.codes import Codes
-from snaccli.errors import ModelMismatchError, UsageError
+from snaccli.errors import ModelMismatchError, Remedy, UsageError
 from snaccli.processors import share
 from snaccli.workers import read_ahead
 
@@ -130,7 +130,8 @@ class Codec:
         if codes.strides != self.strides[: len(codes.strides)] or codes.codebook_size > self.codebook_size:
             raise ModelMismatchError(
                 f"codes of strides {list(codes.strides)} and {codes.codebook_size} codewords are not of the "
-                f"model {self.name} ({list(self.strides)}, {self.codebook_size}); name theirs with -m"
+                f"model {self.name} ({list(self.strides)}, {self.codebook_size})",
+                remedy=Remedy.OTHER_MODEL,
             )
         total = codes.frames * self.hop_length
         stop = total if stop is None else min(stop, total)

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 from snaccli.codes import CodedStream
 from snaccli.container.header import CODER_NAMES, Header, Layout, StreamEntry, pack_header, read_layout
-from snaccli.errors import ContainerError, StreamDamagedError, TrailingDataError, TruncatedError
+from snaccli.errors import ContainerError, Remedy, StreamDamagedError, TrailingDataError, TruncatedError
 
 __all__ = [
     "Damage",
@@ -46,7 +46,7 @@ class Damage:
     cause: ContainerError
 
     def __str__(self) -> str:
-        return f"{self.intact} of {self.levels} levels are intact: {self.cause}"
+        return f"{self.intact} of {self.levels} levels are intact: {self.cause.problem}"
 
 
 def pack(header: Header, streams: Sequence[CodedStream]) -> bytes:
@@ -169,17 +169,15 @@ def _payload(file: BinaryIO, entry: StreamEntry, header: Header) -> Iterator[byt
     while left:
         data = file.read(min(left, CHUNK))
         if not data:
-            raise TruncatedError(f"the file ends within {place}; get it again, or decode with --salvage")
+            raise TruncatedError(f"the file ends within {place}", remedy=Remedy.SALVAGE)
         checksum, left = zlib.crc32(data, checksum), left - len(data)
         yield data
     if checksum != entry.checksum:
         raise StreamDamagedError(
-            f"{place} does not match its checksum; get the file again, or decode with --salvage",
-            entry.level,
-            entry.channel,
+            f"{place} does not match its checksum", entry.level, entry.channel, remedy=Remedy.SALVAGE
         )
 
 
 def _expect_end(file: BinaryIO) -> None:
     if file.read(1):
-        raise TrailingDataError("there are bytes after the last stream; get the file again, or use --salvage")
+        raise TrailingDataError("there are bytes after the last stream", remedy=Remedy.SALVAGE)

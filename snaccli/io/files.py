@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from snac.files import Replacement
-from snaccli.errors import OutputError, SnacError
+from snaccli.errors import FileError, OutputError, OutputExistsError, Remedy
 from snaccli.io.names import STDIO, cause, is_stdio, same_file, shown
 
 __all__ = [
@@ -46,12 +46,12 @@ def make_folder(folder: str | Path) -> None:
     """
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
-    except FileExistsError:
+    except FileExistsError as error:
         raise OutputError(
             f"cannot create folder {shown(folder)}: a file of that name is in the way, choose another folder"
-        ) from None
+        ) from error
     except (OSError, ValueError) as error:
-        raise OutputError(f"cannot create folder {shown(folder)}: {cause(error)}") from None
+        raise OutputError(f"cannot create folder {shown(folder)}: {cause(error)}") from error
 
 
 def check_output(output: str | Path, *, source: str | Path | None = None, overwrite: bool = False) -> None:
@@ -70,16 +70,15 @@ def check_output(output: str | Path, *, source: str | Path | None = None, overwr
     """
     if is_stdio(output):
         return
-    name = shown(output)
     if source is not None and same_file(source, output):
-        raise OutputError(f"{name} is the input itself: choose another output with -o")
+        raise OutputError("is the input itself", output, remedy=Remedy.OTHER_OUTPUT)
     mode = _mode(output)
     if mode is None:
         _check_folder(output)
     elif stat.S_ISDIR(mode):
-        raise OutputError(f"{name} is a folder: name a file in it with -o")
+        raise OutputError("is a folder", output, remedy=Remedy.FILE_IN_FOLDER)
     elif stat.S_ISREG(mode) and not overwrite:
-        raise OutputError(f"{name} exists already: -f (--force) overwrites it")
+        raise OutputExistsError(output)
 
 
 def _mode(output: str | Path) -> int | None:
@@ -89,13 +88,17 @@ def _mode(output: str | Path) -> int | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise OutputError(f"cannot write {shown(output)}: {cause(error)}") from None
+        raise _unwritable(output, error) from error
+
+
+def _unwritable(path: str | Path, error: OSError | ValueError) -> OutputError:
+    return OutputError(f"cannot be written: {cause(error)}", path)
 
 
 def _check_folder(output: str | Path) -> None:
     folder = Path(os.path.realpath(output)).parent
     if not folder.is_dir():
-        raise OutputError(f"folder {shown(folder)} does not exist: create it, or choose another with -o")
+        raise OutputError(f"folder {shown(folder)} does not exist", remedy=Remedy.OTHER_FOLDER)
     if not os.access(folder, os.W_OK):
         refused = cause(PermissionError(errno.EACCES, ""))
         raise OutputError(f"cannot write in folder {shown(folder)}: {refused}")
@@ -105,14 +108,19 @@ class OutputFile:
     """A binary output whose every failure is an `OutputError` that names it.
 
     Attributes:
-        name: what messages call it.
+        path: as the user named it, ``-`` for standard output.
         seekable: whether `seek` works; standard output, devices and pipes only take bytes in order.
     """
 
-    def __init__(self, file: BinaryIO, name: str, *, seekable: bool) -> None:
+    def __init__(self, file: BinaryIO, path: str | Path, *, seekable: bool) -> None:
         self._file = file
-        self.name = name
+        self.path = path
         self.seekable = seekable
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return shown(self.path, stdio="standard output")
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
         """Write all of `data`; returns its number of bytes."""
@@ -145,7 +153,7 @@ class OutputFile:
         try:
             yield
         except OSError as error:
-            raise OutputError(f"cannot write {self.name}: {cause(error)}") from None
+            raise _unwritable(self.path, error) from error
 
 
 @contextlib.contextmanager
@@ -177,9 +185,9 @@ def open_output(
     try:
         new = Replacement(output)
     except OSError as error:
-        raise OutputError(f"cannot write {shown(output)}: {cause(error)}") from error
+        raise _unwritable(output, error) from error
     try:
-        out = OutputFile(new.file, shown(output), seekable=True)
+        out = OutputFile(new.file, output, seekable=True)
         yield out
         out.close()
     except BaseException:
@@ -188,21 +196,20 @@ def open_output(
     try:
         new.commit()
     except OSError as error:
-        raise OutputError(f"cannot write {shown(output)}: {cause(error)}") from error
+        raise _unwritable(output, error) from error
 
 
 @contextlib.contextmanager
 def _device(output: str | Path) -> Iterator[OutputFile]:
     """A device or named pipe, which takes bytes in order and is never renamed over."""
-    name = shown(output)
     try:
         file = cast(BinaryIO, open(output, "wb"))  # noqa: SIM115 (closed below, failures named)
     except OSError as error:
-        raise OutputError(f"cannot write {name}: {cause(error)}") from None
-    out = OutputFile(file, name, seekable=False)
+        raise _unwritable(output, error) from error
+    out = OutputFile(file, output, seekable=False)
     try:
         if file.isatty():
-            raise OutputError(f"{name} is a terminal and takes no binary data: name a file with -o")
+            raise OutputError("is a terminal and takes no binary data", output, remedy=Remedy.NAME_OUTPUT)
         yield out
     except BaseException:
         with contextlib.suppress(OutputError):
@@ -215,20 +222,20 @@ def _device(output: str | Path) -> Iterator[OutputFile]:
 def _standard_output() -> Iterator[OutputFile]:
     stream = getattr(sys.stdout, "buffer", None)
     if stream is None:
-        raise OutputError("standard output takes no binary data: name a file with -o")
+        raise OutputError("takes no binary data", STDIO, remedy=Remedy.NAME_OUTPUT)
     if stream.isatty():
-        raise OutputError("standard output is a terminal: redirect it, or name a file with -o")
-    out = OutputFile(cast(BinaryIO, stream), "standard output", seekable=False)
+        raise OutputError("is a terminal", STDIO, remedy=Remedy.FILE_OR_PIPE)
+    out = OutputFile(cast(BinaryIO, stream), STDIO, seekable=False)
     yield out
     out.flush()
 
 
 @contextlib.contextmanager
-def open_input(source: str | Path, *, error: type[SnacError] = SnacError) -> Iterator[BinaryIO]:
-    """Open `source` for binary reading, seekable whatever it is.
+def open_input(source: str | Path, *, error: type[FileError] = FileError) -> Iterator[BinaryIO]:
+    """Open `source` for binary reading, seekable whatever it is; once, so that it may be a named pipe.
 
-    Standard input (``-``) and named pipes are read to their end first: into memory up to 8 MiB, into a
-    temporary file beyond. Devices are refused, since they have no end.
+    Standard input (``-``) and pipes (``/dev/fd/63`` of a shell, or what mkfifo makes) are read to their end
+    first: into memory up to 8 MiB, into a temporary file beyond. Devices are refused, since they have no end.
 
     Args:
         source: path, or ``-``.
@@ -237,26 +244,27 @@ def open_input(source: str | Path, *, error: type[SnacError] = SnacError) -> Ite
     Raises:
         error: no such file, a folder, a device, a terminal, or not readable.
     """
-    name = shown(source)
     with contextlib.ExitStack() as stack:
         try:
-            if is_stdio(source):
-                stream = getattr(sys.stdin, "buffer", None)
-                if stream is None or stream.isatty():
-                    raise error("standard input is a terminal: pipe a file in, or name one")
-                file = _spooled(cast(BinaryIO, stream), stack)
-            else:
-                mode = os.stat(source).st_mode
-                if stat.S_ISDIR(mode):
-                    raise error(f"{name} is a folder: name a file in it")
-                if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):
-                    raise error(f"{name} is a device: name a file")
-                file = cast(BinaryIO, stack.enter_context(open(source, "rb")))
-                if stat.S_ISFIFO(mode):
-                    file = _spooled(file, stack)
+            file = _opened(source, error, stack)
         except (OSError, ValueError) as failure:
-            raise error(f"cannot read {name}: {cause(failure)}") from None
+            raise error(f"cannot be read: {cause(failure)}", source) from failure
         yield file
+
+
+def _opened(source: str | Path, error: type[FileError], stack: contextlib.ExitStack) -> BinaryIO:
+    if is_stdio(source):
+        stream = getattr(sys.stdin, "buffer", None)
+        if stream is None or stream.isatty():
+            raise error("is a terminal: pipe a file in, or name one", source)
+        return _spooled(cast(BinaryIO, stream), stack)
+    mode = os.stat(source).st_mode
+    if stat.S_ISDIR(mode):
+        raise error("is a folder: name a file in it", source)
+    if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):
+        raise error("is a device: name a file", source)
+    file = cast(BinaryIO, stack.enter_context(open(source, "rb")))  # noqa: SIM115 (on the stack)
+    return _spooled(file, stack) if stat.S_ISFIFO(mode) else file
 
 
 def _spooled(stream: BinaryIO, stack: contextlib.ExitStack) -> BinaryIO:

@@ -15,7 +15,7 @@ from snaccli.codec import Codec
 from snaccli.codec.decoding import decode_streams
 from snaccli.codec.encoding import header_of
 from snaccli.codec.progress import CODING_SHARE, Progress, Report
-from snaccli.errors import ContainerError, ModelMismatchError, UsageError
+from snaccli.errors import ContainerError, LevelsError, Remedy, WeightsMismatchError
 from snaccli.io.files import open_input, shown
 from snaccli.tokens.models import Models
 from snaccli.tokens.recording import Recording
@@ -54,10 +54,10 @@ def from_snac(
     header = layout.header
     used = _checked_levels(levels, header.levels, shown(source))
     codec = models.named(header.model)
-    if header.fingerprint.hex() != codec.fingerprint:
-        raise ModelMismatchError(
-            f"the file was made with {header.model!r} of fingerprint {header.fingerprint.hex()}, the model "
-            f"{codec.name!r} here has {codec.fingerprint}; name the right model with -m"
+    found = header.fingerprint.hex()
+    if found != codec.fingerprint:
+        raise WeightsMismatchError(
+            header.model, found, codec.name, codec.fingerprint, remedy=Remedy.OTHER_MODEL
         )
     codes = decode_streams(header, streams[: used * header.channels], codec, progress)
     return Recording(
@@ -107,7 +107,7 @@ def _checked_levels(wanted: int | None, there: int, name: str) -> int:
     if wanted is None:
         return there
     if not 1 <= wanted <= there:
-        raise UsageError(f"--levels {wanted}: {name} has {there} levels; choose 1 to {there}")
+        raise LevelsError(wanted, there, name)
     return wanted
 
 
@@ -121,7 +121,7 @@ def to_snac(recording: Recording, codec: Codec, *, progress: Progress | None = N
     try:
         header = header_of(codec, codes, recording.rate, recording.samples)
     except ValueError as problem:
-        raise ContainerError(f"cannot be a .snac file: {problem}") from None
+        raise ContainerError(f"cannot be a .snac file: {problem}") from problem
     return container.pack(header, entropy.encode(codes, codec.codebooks, progress=progress))
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from snaccli.errors import SnacError
+from snaccli.errors import FileError
 
 __all__ = ["RaggedLevelsError", "TokenError", "TokenFileError", "TokenRangeError"]
 
 
-class TokenError(SnacError):
+class TokenError(FileError):
     """Tokens that are not a recording's. Base of the named errors."""
+
+    joint = ": "
 
 
 class TokenFileError(TokenError):

@@ -6,7 +6,7 @@ import threading
 
 from snac.hub.registry import DEFAULT_MODEL, MODELS
 from snaccli.codec import Codec
-from snaccli.errors import ModelError
+from snaccli.errors import ModelError, UnknownModelError
 
 __all__ = ["Models"]
 
@@ -46,8 +46,7 @@ class Models:
         if isinstance(self._choice, Codec):
             return self._choice
         if self._choice is None and name not in MODELS:
-            told = "does not say which model its tokens are of" if name is None else f"was made with {name!r}"
-            raise ModelError(f"the file {told}; name the model, or its folder, with -m")
+            raise UnknownModelError(name)
         return self._load(self._choice or str(name))
 
     def _load(self, name: str) -> Codec:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from snaccli.audio import MAX_RATE, resampled_length
 from snaccli.codes import Codes
-from snaccli.errors import ModelMismatchError, UsageError
+from snaccli.errors import ModelMismatchError, Remedy, UsageError, WeightsMismatchError
 from snaccli.tokens.errors import RaggedLevelsError, TokenFileError, TokenRangeError
 from snaccli.tokens.interleaving import MAX_ID, Interleaving, flatten, unflatten
 
@@ -145,10 +145,12 @@ class Draft:
         """The strides of the levels that are there."""
         found = self.facts.get("fingerprint", codec.fingerprint)
         if found != codec.fingerprint:
-            named = f"{self.facts['model']!r} " if "model" in self.facts else ""
-            raise ModelMismatchError(
-                f"the tokens are of the model {named}of fingerprint {found}, the model {codec.name!r} here "
-                f"has {codec.fingerprint}; name the right one with -m"
+            raise WeightsMismatchError(
+                self.facts.get("model"),
+                found,
+                codec.name,
+                codec.fingerprint,
+                remedy=Remedy.OTHER_MODEL,
             )
         count = len(codec.strides) if self.interleaved else len(self.sequences)
         strides = self.facts.get("strides", codec.strides[:count])
@@ -157,13 +159,14 @@ class Draft:
         if strides != codec.strides[: len(strides)] or (size, rate) != (codec.codebook_size, codec.rate):
             raise ModelMismatchError(
                 f"tokens of strides {list(strides)}, {size} codewords and {rate} Hz are not of the model "
-                f"{codec.name!r} ({list(codec.strides)}, {codec.codebook_size}, {codec.rate}); name theirs "
-                "with -m"
+                f"{codec.name!r} ({list(codec.strides)}, {codec.codebook_size}, {codec.rate})",
+                remedy=Remedy.OTHER_MODEL,
             )
         if not self.interleaved and count != len(strides):
             raise ModelMismatchError(
                 f"{count} levels of tokens do not fit the strides {list(strides)} of the model "
-                f"{codec.name!r}; name theirs with -m"
+                f"{codec.name!r}",
+                remedy=Remedy.OTHER_MODEL,
             )
         return tuple(strides)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
-from snaccli.errors import SnacError
+from snaccli.errors import FileError, LevelsError, Remedy, SnacError, UnknownModelError
 from snaccli.io.names import cause, printable, shown
 
 __all__ = ["arrow", "bitrate", "clock", "count", "display", "explain", "joined", "size", "speed", "usage"]
@@ -31,24 +32,46 @@ def joined(*parts: str) -> str:
     return "  ".join(part for part in parts if part)
 
 
+REMEDIES: Mapping[Remedy, str] = {
+    Remedy.OVERWRITE: ": give -f to overwrite it, or --skip-existing",
+    Remedy.OTHER_OUTPUT: ": choose another output with -o",
+    Remedy.FILE_IN_FOLDER: ": name a file in it with -o",
+    Remedy.OTHER_FOLDER: ": create it, or choose another with -o",
+    Remedy.NAME_OUTPUT: ": name a file with -o",
+    Remedy.FILE_OR_PIPE: ": redirect it, or name a file with -o",
+    Remedy.NAME_MODEL: "; name the model, or its folder, with -m",
+    Remedy.OTHER_MODEL: "; name the right one with -m",
+    Remedy.OTHER_MODEL_OR_FORCE: "; name the right model with -m, or force it with --any-weights",
+    Remedy.SALVAGE: "; get the file again, or decode what is intact of it with --salvage",
+    Remedy.OTHER_FORMAT_OR_RATE: ": choose another format such as wav or flac, or --rate model",
+    Remedy.ALREADY_CODED: ": `snac decode` turns it into audio",
+}
+"""The remedies as the options of the command line."""
+
+
 def explain(error: BaseException, subject: str | None = None) -> str:
     """Return the one line that tells the user of `error`.
 
-    It is led by `subject`, the name of the file at fault, unless the error begins with it already.
+    It is led by `subject`, the name of the file at fault, unless the error begins with it.
     """
-    text = printable(" ".join(_words(error).split()))
-    if subject is None:
+    text = printable(" ".join(_words(error, subject).split()))
+    if subject is None or (isinstance(error, FileError) and error.path == subject):
         return text
-    own = display(subject)
-    text = text.removeprefix(f"{own}: ").replace(f"cannot read {own}: ", "cannot be read: ", 1)
-    return text if text.startswith(f"{own} ") else f"{own}: {text}"
+    return f"{display(subject)}: {text}"
 
 
-def _words(error: BaseException) -> str:
+def _words(error: BaseException, subject: str | None) -> str:
+    if isinstance(error, FileError):
+        return error.line(REMEDIES)
+    if isinstance(error, LevelsError):
+        there = error.available
+        return f"--levels {error.wanted}: {error.where} has {there} levels; choose 1 to {there}"
+    if isinstance(error, UnknownModelError):
+        return error.problem + REMEDIES[error.remedy]
     if isinstance(error, SnacError):
         return str(error)
     if isinstance(error, OSError):
-        named = error.filename is not None
+        named = error.filename is not None and os.fsdecode(error.filename) != subject
         return f"{display(os.fsdecode(error.filename))}: {cause(error)}" if named else cause(error)
     if isinstance(error, MemoryError):
         return "not enough memory: close other programs, or use fewer --jobs"
