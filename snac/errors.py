@@ -13,3 +13,11 @@ class ModelError(SnacError):
 
 class ModelNotFoundError(ModelError):
     """No model of that name, or it cannot be reached from here."""
+
+
+class InputValueError(SnacError, ValueError):
+    """Audio or codes that a model was given have a shape or values that it cannot take."""
+
+
+class InputTypeError(SnacError, TypeError):
+    """Audio or codes that a model was given are of a type that it cannot take."""

@@ -32,7 +32,8 @@ TAPS: Final = 7
 
 def hann(length: int) -> np.ndarray:
     """The periodic Hann window, sin^2(pi t / length), float32 of shape (length,)."""
-    return (np.sin(np.pi * np.arange(length) / length) ** 2).astype(np.float32)
+    window: np.ndarray = np.sin(np.pi * np.arange(length) / length) ** 2
+    return window.astype(np.float32)
 
 
 def mel_edges(rate: int, bands: int) -> np.ndarray:
@@ -64,7 +65,8 @@ def mel_bank(rate: int, window: int, bands: int) -> np.ndarray:
     low, centre, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
     rising, falling = (frequencies - low) / (centre - low), (high - frequencies) / (high - centre)
     bank: np.ndarray = np.maximum(np.minimum(rising, falling), 0)
-    return (bank / (bank.sum(1, keepdims=True) + 1e-8)).astype(np.float32)
+    bank /= bank.sum(1, keepdims=True) + 1e-8
+    return bank.astype(np.float32)
 
 
 def long_bank(config: SpectralConfig) -> np.ndarray:

@@ -13,6 +13,7 @@ from fractions import Fraction
 import torch
 from torch import Tensor, nn
 
+from snac.config import WaveformConfig
 from snac.engine.stages import Stage, flow, inputs_reaching
 from snac.nn.layers import DecoderBlock, NoiseBlock
 from snac.nn.model import SNAC
@@ -28,6 +29,7 @@ _GPU_TILES = 64
 def tile_frames(model: SNAC) -> int:
     """Latent frames of a tile: of about ``TILE_VALUES``, aligned to attention windows and coarse tokens."""
     config = model.config
+    assert isinstance(config, WaveformConfig)
     channels = max(config.encoder_dim, config.decoder_dim >> len(config.decoder_rates))
     unit = config.frame_alignment
     return max(1, round(TILE_VALUES / (channels * config.hop_length * unit))) * unit

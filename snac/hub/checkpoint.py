@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from snac.config import ModelConfig
+from snac.config import ModelConfig, WaveformConfig
 from snac.errors import ModelError
 from snac.hub.registry import CONFIG_FILE, WEIGHTS_FILES
 
@@ -92,9 +92,9 @@ def check_state_dict(expected: Mapping[str, Tensor], loaded: Mapping[str, Tensor
 def save_checkpoint(
     folder: str | Path, config: ModelConfig, state_dict: Mapping[str, Tensor], *, half: bool = False
 ) -> Path:
-    """Exports a model: config.json, model.safetensors and pytorch_model.bin in ``folder``.
+    """Exports a model: config.json, model.safetensors and, of the published form, pytorch_model.bin.
 
-    The published ``snac`` package loads the folder, too. All files are written in full before the first
+    The published ``snac`` package then loads the folder, too. All files are written in full before the first
     one takes its name, so that an interrupted export leaves the former one.
 
     Args:
@@ -116,9 +116,10 @@ def save_checkpoint(
     writers: dict[str, Callable[[str], Any]] = {
         # safetensors' own save_file leaves a file that only its owner may read.
         safe: lambda path: Path(path).write_bytes(save(tensors, metadata={"format": "pt"})),
-        pickled: lambda path: torch.save(tensors, path),
-        CONFIG_FILE: lambda path: Path(path).write_text(text, encoding="utf-8"),
     }
+    if isinstance(config, WaveformConfig):
+        writers[pickled] = lambda path: torch.save(tensors, path)
+    writers[CONFIG_FILE] = lambda path: Path(path).write_text(text, encoding="utf-8")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _write_together(folder, writers)

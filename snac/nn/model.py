@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from snac.config import ModelConfig, WaveformConfig
+from snac.config import ModelConfig, SpectralConfig, WaveformConfig
 from snac.engine.inference import fuse
 from snac.errors import ModelError
 from snac.hub import locate as hub
 from snac.hub.checkpoint import check_state_dict, load_state_dict, save_checkpoint
 from snac.hub.fingerprint import fingerprint
+from snac.nn.arguments import check_audio, checked_codes
 from snac.nn.layers import Decoder, Encoder, convolutions
+from snac.nn.spectral import SpectralDecoder, SpectralEncoder
 from snac.nn.vq import ResidualVectorQuantize
 from snac.noise import NoiseSource
 
@@ -48,6 +49,10 @@ class SNAC(nn.Module):
         ModelError: the arguments contradict each other.
     """
 
+    config: ModelConfig
+    encoder: Any  # an Encoder or a SpectralEncoder: (B, 1, T) to (B, C, T / hop)
+    decoder: Any  # a Decoder or a SpectralDecoder: (B, C, T) to (B, 1, T * hop)
+
     def __init__(
         self,
         sampling_rate: int = 44100,
@@ -64,46 +69,47 @@ class SNAC(nn.Module):
         depthwise: bool = True,
     ) -> None:
         super().__init__()
-        self.config = WaveformConfig(
-            sampling_rate=sampling_rate,
-            encoder_dim=encoder_dim,
-            encoder_rates=tuple(encoder_rates),
-            latent_dim=latent_dim,
-            decoder_dim=decoder_dim,
-            decoder_rates=tuple(decoder_rates),
-            attn_window_size=attn_window_size,
-            codebook_size=codebook_size,
-            codebook_dim=codebook_dim,
-            vq_strides=tuple(vq_strides),
-            noise=noise,
-            depthwise=depthwise,
+        self._build(
+            WaveformConfig(
+                sampling_rate=sampling_rate,
+                encoder_dim=encoder_dim,
+                encoder_rates=tuple(encoder_rates),
+                latent_dim=latent_dim,
+                decoder_dim=decoder_dim,
+                decoder_rates=tuple(decoder_rates),
+                attn_window_size=attn_window_size,
+                codebook_size=codebook_size,
+                codebook_dim=codebook_dim,
+                vq_strides=tuple(vq_strides),
+                noise=noise,
+                depthwise=depthwise,
+            )
         )
-        config = self.config
-        assert config.latent_dim is not None
+
+    def _build(self, config: ModelConfig) -> None:
+        self.config = config
         self.sampling_rate = config.sampling_rate
-        self.encoder_dim = config.encoder_dim
-        self.encoder_rates = list(config.encoder_rates)
-        self.decoder_dim = config.decoder_dim
-        self.decoder_rates = list(config.decoder_rates)
-        self.latent_dim = config.latent_dim
+        self.latent_dim = config.latent_channels
         self.hop_length = config.hop_length
         self.n_codebooks = len(config.vq_strides)
         self.codebook_size = config.codebook_size
         self.codebook_dim = config.codebook_dim
         self.vq_strides = list(config.vq_strides)
-        self.attn_window_size = config.attn_window_size
-        self.encoder = Encoder(encoder_dim, encoder_rates, depthwise, attn_window_size)
-        self.quantizer = ResidualVectorQuantize(config.latent_dim, codebook_size, codebook_dim, vq_strides)
-        self.decoder = Decoder(
-            config.latent_dim, decoder_dim, decoder_rates, noise, depthwise, attn_window_size
+        self.attn_window_size = config.attention_window
+        if isinstance(config, WaveformConfig):
+            self.encoder_dim, self.encoder_rates = config.encoder_dim, list(config.encoder_rates)
+            self.decoder_dim, self.decoder_rates = config.decoder_dim, list(config.decoder_rates)
+        # Registered in this order, which is that of the published state dict.
+        self.encoder = _encoder(config)
+        self.quantizer = ResidualVectorQuantize(
+            self.latent_dim, config.codebook_size, config.codebook_dim, config.vq_strides
         )
+        self.decoder = _decoder(config)
         self._fingerprint_of_folded: str | None = None
 
     def preprocess(self, audio_data: Tensor) -> Tensor:
         """Pads (..., T) on the right with zeros to a multiple of ``config.pad_multiple`` samples."""
-        length = audio_data.shape[-1]
-        padded = math.ceil(length / self.config.pad_multiple) * self.config.pad_multiple
-        return F.pad(audio_data, (0, padded - length))
+        return F.pad(audio_data, (0, -audio_data.shape[-1] % self.config.pad_multiple))
 
     def forward(self, audio_data: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Encodes and decodes.
@@ -113,19 +119,24 @@ class SNAC(nn.Module):
 
         Returns:
             the audio as decoded, (B, 1, T), and the codes as ``encode`` gives them.
+
+        Raises:
+            InputTypeError, InputValueError: as ``encode`` does.
         """
-        length = audio_data.shape[-1]
-        z_q, codes = self.quantizer(self.encoder(self.preprocess(audio_data)))
-        audio_hat = self.decoder(z_q, self._noise_source(0))
-        return audio_hat[..., :length], codes
+        z_q, codes = self._quantised(audio_data)
+        audio_hat = self._decoded(z_q, seed=0)
+        return audio_hat[..., : audio_data.shape[-1]], codes
 
     def encode(self, audio_data: Tensor) -> list[Tensor]:
         """Audio (B, 1, T) to codes: one int64 tensor (B, frames / stride) a level, coarse to fine.
 
         ``frames`` is the number of latent frames of the audio padded as ``preprocess`` does.
+
+        Raises:
+            InputTypeError: the audio is no tensor, or not of floating point.
+            InputValueError: it is not of shape (B, 1, T), or without samples.
         """
-        _, codes = self.quantizer(self.encoder(self.preprocess(audio_data)))
-        return list(codes)
+        return list(self._quantised(audio_data)[1])
 
     def decode(self, codes: Sequence[Tensor], *, seed: int | None = 0) -> Tensor:
         """Codes to audio.
@@ -139,24 +150,26 @@ class SNAC(nn.Module):
             (B, 1, frames * hop_length), in -1 to 1.
 
         Raises:
-            ValueError: no level, more than the model has, or levels whose lengths do not fit together.
+            InputTypeError: the codes are no list of tensors of whole numbers.
+            InputValueError: there is no level or more than the model has, a level is not of shape (B, T) or
+                of a length that does not fit the others, or a code is not below the codebook's size.
         """
-        self._check_codes(codes)
-        z_q = self.quantizer.from_codes(codes)
-        audio: Tensor = self.decoder(z_q, self._noise_source(seed or 0), noise_on=seed is not None)
+        return self._decoded(self.quantizer.from_codes(checked_codes(codes, self.config)), seed)
+
+    def _quantised(self, audio: Tensor) -> tuple[Tensor, list[Tensor]]:
+        check_audio(audio, self.config, next(self.encoder.parameters()).dtype)
+        quantised: tuple[Tensor, list[Tensor]] = self.quantizer(self.encoder(self.preprocess(audio)))
+        return quantised
+
+    def _decoded(self, latents: Tensor, seed: int | None) -> Tensor:
+        """Latents (B, C, T) to audio; with fresh noise at every call in training, whatever the seed."""
+        audio: Tensor
+        if isinstance(self.config, SpectralConfig):
+            audio = self.decoder(latents)
+        else:
+            noise = None if self.training else NoiseSource(seed or 0)
+            audio = self.decoder(latents, noise, noise_on=seed is not None)
         return audio
-
-    def _noise_source(self, seed: int) -> NoiseSource | None:
-        # Training wants fresh noise at every step.
-        return None if self.training else NoiseSource(seed)
-
-    def _check_codes(self, codes: Sequence[Tensor]) -> None:
-        if not 1 <= len(codes) <= self.n_codebooks:
-            raise ValueError(f"codes must have 1 to {self.n_codebooks} levels, not {len(codes)}")
-        frames = {code.shape[-1] * stride for code, stride in zip(codes, self.vq_strides, strict=False)}
-        if len(frames) > 1:
-            lengths = [code.shape[-1] for code in codes]
-            raise ValueError(f"levels of {lengths} tokens do not fit the strides {self.vq_strides}")
 
     @classmethod
     def from_config(cls, config_path: str | Path) -> SNAC:
@@ -169,8 +182,13 @@ class SNAC(nn.Module):
 
     @classmethod
     def from_model_config(cls, config: ModelConfig) -> SNAC:
-        """A model with fresh weights from a validated configuration."""
-        return cls(**config.to_dict())
+        """A model of either form with fresh weights from a validated configuration."""
+        if isinstance(config, WaveformConfig):
+            return cls(**config.to_dict())
+        model = cls.__new__(cls)  # the constructor's arguments are those of the published form
+        nn.Module.__init__(model)
+        model._build(config)
+        return model
 
     @classmethod
     def from_pretrained(cls, repo_id: str | Path, **kwargs: Any) -> SNAC:
@@ -196,7 +214,9 @@ class SNAC(nn.Module):
         return model.eval()
 
     def save_pretrained(self, folder: str | Path, *, half: bool = False) -> None:
-        """Writes config.json, model.safetensors and pytorch_model.bin, which the published package loads too.
+        """Writes config.json and model.safetensors; of the published form pytorch_model.bin, too.
+
+        The published package then loads the folder as well; models of the spectral form it does not know.
 
         Args:
             folder: made if missing.
@@ -240,3 +260,24 @@ class SNAC(nn.Module):
                 parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
         fuse(self.encoder, self.decoder)
         return self.eval().requires_grad_(False)
+
+
+def _encoder(config: ModelConfig) -> Encoder | SpectralEncoder:
+    if isinstance(config, SpectralConfig):
+        return SpectralEncoder(config)
+    assert isinstance(config, WaveformConfig)
+    return Encoder(config.encoder_dim, config.encoder_rates, config.depthwise, config.attn_window_size)
+
+
+def _decoder(config: ModelConfig) -> Decoder | SpectralDecoder:
+    if isinstance(config, SpectralConfig):
+        return SpectralDecoder(config)
+    assert isinstance(config, WaveformConfig)
+    return Decoder(
+        config.latent_channels,
+        config.decoder_dim,
+        config.decoder_rates,
+        config.noise,
+        config.depthwise,
+        config.attn_window_size,
+    )
