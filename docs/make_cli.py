@@ -89,7 +89,7 @@ def default(param: Any) -> str:
     """The default value in words, where there is one worth telling."""
     value = param.default.value if isinstance(param.default, Enum) else param.default
     untold = value is None or value == () or callable(value)
-    if untold or param.is_flag or param.param_type_name == "argument":
+    if untold or param.param_type_name == "argument" or param.is_flag:
         return ""
     return f" Default: {value}."
 
