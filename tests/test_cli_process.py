@@ -98,3 +98,49 @@ def test_a_closed_standard_error_is_nothing_to_keep_clean() -> None:
     command = [sys.executable, "-c", f"import os; os.close(2)\n{script}"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.stdout == "done\n"
+
+
+KERNEL = """
+import sys
+sys.path.insert(0, {folder!r})
+import numpy as np
+from snaccli.cli import process
+from snaccli.cli.ui.console import Console
+console = Console()
+console.owns_process = True
+process.tune(console)
+import doubling
+values = np.ones(3, np.float32)
+doubling.double(values)
+doubling.treble(values)
+print(values[0])
+"""
+KERNELS = """
+from snac.jit import compiled
+
+@compiled("f4[:]")
+def double(values) -> int:
+    for i in range(len(values)):
+        values[i] *= 2
+    return 0
+
+@compiled("f4[:]")
+def treble(values) -> int:
+    for i in range(len(values)):
+        values[i] *= 3
+    return 0
+"""
+
+
+def test_the_first_run_on_a_machine_says_what_it_prepares(tmp_path: Path) -> None:
+    (tmp_path / "doubling.py").write_text(KERNELS)
+    command = [sys.executable, "-c", KERNEL.format(folder=str(tmp_path))]
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    environment.pop("NUMBA_DISABLE_JIT", None)
+    first, second = (
+        subprocess.run(command, capture_output=True, text=True, env=environment) for _ in range(2)
+    )
+    assert (first.stdout, second.stdout) == ("6.0\n", "6.0\n")
+    assert first.stderr.count("\n") == 1
+    assert first.stderr.startswith("first run on this machine: compiling for its processor")
+    assert second.stderr == ""

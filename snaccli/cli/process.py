@@ -11,6 +11,7 @@ import contextlib
 import functools
 import os
 import sys
+import threading
 
 from snaccli.cli.ui.console import Console
 
@@ -31,6 +32,7 @@ def _tune(console: Console) -> None:
     one_heap()
     if not console.debug:
         quiet_libraries(console)
+    tell_of_compiling(console)
 
 
 def one_thread_for_products() -> None:
@@ -81,3 +83,22 @@ def quiet_libraries(console: Console) -> None:
     except (OSError, ValueError):  # closed, or not a file: nothing to keep clean
         return
     console.stderr = sys.stderr = own
+
+
+def tell_of_compiling(console: Console) -> None:
+    """Says on one line why the first run on a machine takes longer, when it does."""
+    from snac import jit
+
+    lock = threading.Lock()
+    told = False
+
+    def observe(name: str, seconds: float | None) -> None:
+        nonlocal told
+        with lock:
+            if not told:
+                told = True
+                console.note(
+                    "first run on this machine: compiling for its processor, about ten seconds, this once"
+                )
+
+    jit.observe(observe)
