@@ -22,9 +22,9 @@ def touch(*paths: Path) -> None:
         path.write_bytes(b"")
 
 
-def plan(inputs, output=None, *, ending=".snac", replaces=None, wanted=is_audio):
+def plan(inputs, output=None, *, extension=".snac", replaces=None, wanted=is_audio):
     sources = find_sources(inputs, wanted=wanted, kind="audio file")
-    return make_plan(sources, output, ending=ending, replaces=replaces)
+    return make_plan(sources, output, extension=extension, replaces=replaces)
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +45,7 @@ def here(tmp_path, monkeypatch):
         ("[x] 100%.flac", "[x] 100%.snac"),
     ],
 )
-def test_the_ending_changes_beside_the_input(here, source, output):
+def test_the_extension_changes_beside_the_input(here, source, output):
     touch(here / source)
     assert plan([source]).jobs == [Job(source, output)]
     assert not plan([source]).batch
@@ -55,9 +55,9 @@ def test_the_ending_changes_beside_the_input(here, source, output):
     ("source", "output"),
     [("a.snac", "a.flac"), ("a.SNAC", "a.flac"), ("a", "a.flac"), ("a.wav", "a.wav.flac")],
 )
-def test_decoding_replaces_only_the_ending_of_its_own_files(here, source, output):
+def test_decoding_replaces_only_the_extension_of_its_own_files(here, source, output):
     touch(here / source)
-    assert plan([source], ending=".flac", replaces=".snac").jobs == [Job(source, output)]
+    assert plan([source], extension=".flac", replaces=".snac").jobs == [Job(source, output)]
 
 
 def test_output_names_a_file_or_a_folder(here):
@@ -161,7 +161,7 @@ def test_output_equal_to_input_is_refused(here, output):
 def test_an_output_that_is_another_input_is_refused(here):
     touch(here / "a.snac", here / "b.snac", here / "b.wav")
     with pytest.raises(OutputClashError, match=r"b\.snac would be written over .*b\.wav"):
-        plan(["a.snac", "b.snac", "b.wav"], ".", ending=".wav", replaces=".snac")
+        plan(["a.snac", "b.snac", "b.wav"], ".", extension=".wav", replaces=".snac")
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_patterns_are_expanded_where_the_shell_does_not(here):
     assert expand(["*.wav"], globs=False) == ["*.wav"]
 
 
-def test_snac_files_are_known_by_their_ending():
+def test_snac_files_are_known_by_their_extension():
     assert is_snac("a.snac")
     assert is_snac("A.SNAC")
     assert not is_snac("a.snac.part")

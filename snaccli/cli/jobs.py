@@ -14,13 +14,14 @@ from typing import Protocol, TypeVar
 
 from snaccli import processors
 from snaccli.cli import process
-from snaccli.cli.plan import STREAM, Plan
+from snaccli.cli.plan import Plan
 from snaccli.cli.ui.console import Console
 from snaccli.cli.ui.progress import FileBars
 from snaccli.cli.ui.summary import Summary, Wording
 from snaccli.cli.ui.text import count
 from snaccli.errors import ExitStatus, OutputError, OutputExistsError, UsageError
 from snaccli.io.files import make_folder
+from snaccli.io.names import STDIO
 from snaccli.progress import Progress
 from snaccli.workers import Job, Outcome, run_jobs
 
@@ -110,7 +111,7 @@ class Batch:
                 with closing(outcomes):
                     for outcome in outcomes:
                         bars.end(outcome.job, failed=outcome.error is not None)
-                        if outcome.job.output == STREAM and _reader_has_gone(outcome.error):
+                        if outcome.job.output == STDIO and _reader_has_gone(outcome.error):
                             raise BrokenPipeError
                         summary.add(outcome)
         except KeyboardInterrupt:
@@ -147,7 +148,7 @@ class _Folders:
 
 
 def _check_standard_output(console: Console, jobs: Sequence[Job]) -> None:
-    if any(job.output == STREAM for job in jobs):
+    if any(job.output == STDIO for job in jobs):
         if console.json:
             raise UsageError("--json and the output would both go to standard output; give -o a file")
         if console.stdout.isatty():
@@ -156,7 +157,7 @@ def _check_standard_output(console: Console, jobs: Sequence[Job]) -> None:
 
 def _taken(job: Job) -> OutputError | None:
     """Returns what is wrong if the output is there already; other faults show when it is written."""
-    if job.output == STREAM or not os.path.isfile(job.output):  # a device or a pipe may be written to
+    if job.output == STDIO or not os.path.isfile(job.output):  # a device or a pipe may be written to
         return None
     return OutputExistsError(job.output)
 

@@ -9,12 +9,11 @@ from dataclasses import dataclass, field
 
 from snaccli.cli.ui.text import display
 from snaccli.errors import SnacError, UsageError
+from snaccli.io.names import STDIO
 from snaccli.io.walk import walk
 from snaccli.workers import Job
 
 __all__ = ["OutputClashError", "Plan", "Sources", "expand", "find_sources", "is_snac", "make_plan"]
-
-STREAM = "-"
 
 
 class OutputClashError(UsageError):
@@ -43,7 +42,7 @@ class Sources:
     remarks: list[str] = field(default_factory=list)
 
     def skipped(self, path: str, error: OSError | None) -> None:
-        """Note a folder that was left out."""
+        """Notes a folder that was left out."""
         if error is None:
             self.remarks.append(f"{display(path)}: linked folder not followed")
         else:
@@ -61,7 +60,7 @@ class Plan:
 
 
 def expand(inputs: Iterable[str], *, globs: bool = os.name == "nt") -> list[str]:
-    """Return `inputs` with patterns expanded where the shell leaves that to the program, as on Windows."""
+    """Returns `inputs` with patterns expanded where the shell leaves that to the program, as on Windows."""
     expanded: list[str] = []
     for name in inputs:
         matches = []
@@ -72,7 +71,7 @@ def expand(inputs: Iterable[str], *, globs: bool = os.name == "nt") -> list[str]
 
 
 def find_sources(inputs: Iterable[str], *, wanted: Callable[[str], bool], kind: str) -> Sources:
-    """Return the files that `inputs` stand for.
+    """Returns the files that `inputs` stand for.
 
     Args:
         inputs: files, folders (walked recursively; what begins with a dot is left out there, and links to
@@ -83,7 +82,7 @@ def find_sources(inputs: Iterable[str], *, wanted: Callable[[str], bool], kind: 
     """
     names = expand(inputs)
     sources = Sources(batch=len(names) > 1 or any(os.path.isdir(name) for name in names))
-    if STREAM in names and len(names) > 1:
+    if STDIO in names and len(names) > 1:
         raise UsageError("standard input cannot be one of several inputs; give it a run of its own")
     for name in names:
         try:
@@ -93,25 +92,25 @@ def find_sources(inputs: Iterable[str], *, wanted: Callable[[str], bool], kind: 
     return sources
 
 
-def make_plan(sources: Sources, output: str | None, *, ending: str, replaces: str | None = None) -> Plan:
-    """Return one job for each file, its output found and checked.
+def make_plan(sources: Sources, output: str | None, *, extension: str, replaces: str | None = None) -> Plan:
+    """Returns one job for each file, its output found and checked.
 
     Args:
         sources: what to work on.
         output: a file, or a folder where there are several files; ``-``; None to write beside each input,
             and to standard output from standard input.
-        ending: of the outputs, with its dot.
-        replaces: the only ending that `ending` takes the place of; None for any.
+        extension: of the names of the outputs, with its dot.
+        replaces: the only file extension that `extension` takes the place of; None for any.
 
     Raises:
         UsageError: the inputs and the output do not fit together.
         OutputClashError: two jobs have one output, or an output is an input.
     """
-    if output is None and any(source == STREAM for source, _ in sources.files):
-        output = STREAM
+    if output is None and any(source == STDIO for source, _ in sources.files):
+        output = STDIO
     folder = _output_folder(output, sources.batch)
     jobs = [
-        Job(source, _target(source, below, output, folder, ending, replaces))
+        Job(source, _target(source, below, output, folder, extension, replaces))
         for source, below in sources.files
     ]
     return Plan(_without_clashes(jobs), sources.batch, sources.problems, sources.remarks)
@@ -123,13 +122,13 @@ def is_snac(name: str) -> bool:
 
 
 def _output_folder(output: str | None, batch: bool) -> str | None:
-    """Return the folder that outputs go to, or None when `output` is a file, a stream or not given."""
+    """Returns the folder that outputs go to, or None when `output` is a file, a stream or not given."""
     if output is None:
         return None
     if not output:
         raise UsageError("the output has an empty name; give -o a file or a folder")
     if batch:
-        if output == STREAM:
+        if output == STDIO:
             raise UsageError("several files cannot go to standard output; give -o a folder")
         if os.path.lexists(output) and not os.path.isdir(output):
             raise UsageError(f"{display(output)} is a file; for several inputs -o names a folder")
@@ -140,8 +139,8 @@ def _output_folder(output: str | None, batch: bool) -> str | None:
 def _files(
     name: str, wanted: Callable[[str], bool], kind: str, sources: Sources
 ) -> Iterator[tuple[str, str]]:
-    """Yield each file that `name` stands for, with its path below the folder that was named."""
-    if name == STREAM:
+    """Yields each file that `name` stands for, with its path below the folder that was named."""
+    if name == STDIO:
         yield name, name
     elif os.path.isdir(name):
         found = list(walk(name, wanted, skipped=sources.skipped))
@@ -154,27 +153,29 @@ def _files(
 
 
 def _target(
-    source: str, below: str, output: str | None, folder: str | None, ending: str, replaces: str | None
+    source: str, below: str, output: str | None, folder: str | None, extension: str, replaces: str | None
 ) -> str:
     if folder is not None:
-        return os.path.join(folder, _with_ending("stdin" if source == STREAM else below, ending, replaces))
+        return os.path.join(
+            folder, _with_extension("stdin" if source == STDIO else below, extension, replaces)
+        )
     if output is not None:
         return output
-    return _with_ending(source, ending, replaces)
+    return _with_extension(source, extension, replaces)
 
 
-def _with_ending(name: str, ending: str, replaces: str | None) -> str:
+def _with_extension(name: str, extension: str, replaces: str | None) -> str:
     stem, old = os.path.splitext(name)
-    return (stem if replaces is None or old.lower() == replaces else name) + ending
+    return (stem if replaces is None or old.lower() == replaces else name) + extension
 
 
 def _without_clashes(jobs: Sequence[Job]) -> list[Job]:
-    """Return `jobs` without exact repeats; raise if one would write over another's input or output."""
-    sources = {_identity(job.source): job.source for job in jobs if job.source != STREAM}
+    """Returns `jobs` without exact repeats; raise if one would write over another's input or output."""
+    sources = {_identity(job.source): job.source for job in jobs if job.source != STDIO}
     outputs: dict[str, Job] = {}
     for job in jobs:
-        if job.output == STREAM:
-            outputs[STREAM] = job
+        if job.output == STDIO:
+            outputs[STDIO] = job
             continue
         place = _identity(job.output)
         if place in sources:

@@ -10,11 +10,12 @@ import typer
 from snac.hub.registry import MODELS
 from snaccli.cli import options
 from snaccli.cli.jobs import Batch, Choices
-from snaccli.cli.plan import STREAM, find_sources, is_snac, make_plan
+from snaccli.cli.plan import find_sources, is_snac, make_plan
 from snaccli.cli.ui import text
 from snaccli.cli.ui.console import Console
 from snaccli.cli.ui.progress import waiting
 from snaccli.errors import ExitStatus, ModelError, SnacError
+from snaccli.io.names import STDIO
 from snaccli.progress import Progress
 from snaccli.workers import Job
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """
 snac decode song.snac                   writes song.wav beside it
-snac decode song.snac -o song.flac      the format by the ending
+snac decode song.snac -o song.flac      the file extension says the format
 snac decode coded -o restored --format flac
 snac decode talk.snac --start 1:30 --duration 10
 snac decode - < song.snac | aplay
@@ -35,7 +36,7 @@ AudioFormat = Annotated[
     str | None,
     typer.Option(
         "--format",
-        metavar="ENDING",
+        metavar="FORMAT",
         help="wav, flac, ogg, opus, mp3, ... for outputs whose names you do not give; wav by default.",
     ),
 ]
@@ -103,9 +104,9 @@ def decode(
 ) -> ExitStatus:
     """Turn .snac files back into audio."""
     console: Console = context.obj
-    ending = "." + (audio_format or "wav").lower().lstrip(".")
+    extension = "." + (audio_format or "wav").lower().lstrip(".")
     sources = find_sources(inputs, wanted=is_snac, kind=".snac file")
-    plan = make_plan(sources, output, ending=ending, replaces=".snac")
+    plan = make_plan(sources, output, extension=extension, replaces=".snac")
     if plan.jobs:
         _check_format(plan.jobs[0].output, audio_format)  # a batch has one format
     how = {
@@ -216,7 +217,7 @@ class _Models:
         return None if name is None else self._codecs[name]
 
     def _name(self, job: Job) -> str | None:
-        if self._choice is not None or job.source == STREAM:
+        if self._choice is not None or job.source == STDIO:
             return self._choice
         try:
             name = _header(job).model

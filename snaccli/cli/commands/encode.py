@@ -60,7 +60,7 @@ def encode(
     """Turn audio into .snac files."""
     console: Console = context.obj
     sources = find_sources(inputs, wanted=_is_audio, kind="audio file")
-    plan = make_plan(sources, output, ending=".snac")
+    plan = make_plan(sources, output, extension=".snac")
     batch = Batch(console, plan, Choices(force, skip_existing, jobs, threads))
     options = {"channels": channels.value, "overwrite": force}
     return batch.run(_Encoding(console, model, device.value, batch.threads, options))

@@ -15,11 +15,12 @@ import typer
 from snaccli.cli import options
 from snaccli.cli.commands import tokens
 from snaccli.cli.jobs import Batch, Choices
-from snaccli.cli.plan import STREAM, OutputClashError, Plan, Sources, find_sources, is_snac, make_plan
+from snaccli.cli.plan import OutputClashError, Plan, Sources, find_sources, is_snac, make_plan
 from snaccli.cli.ui import text
 from snaccli.cli.ui.console import Console
 from snaccli.cli.ui.progress import waiting
 from snaccli.errors import ExitStatus, OutputError, SnacError, UsageError
+from snaccli.io.names import STDIO
 from snaccli.progress import Progress
 from snaccli.workers import Job
 
@@ -72,8 +73,8 @@ FileFormat = Annotated[
     typer.Option(
         "--format",
         metavar="FORMAT",
-        help="json, npz, or jsonl. By default by the ending of -o, else json for one file and jsonl, in "
-        "shards, for several.",
+        help="json, npz, or jsonl. By default by the file extension of -o, else json for one file and jsonl, "
+        "in shards, for several.",
     ),
 ]
 Layout = Annotated[
@@ -142,23 +143,23 @@ def export(
     choices = Choices(force, skip_existing, jobs, threads)
     if form == "jsonl" and sources.batch:
         return _export_shards(console, sources, output, shard_size, how, choices)
-    return _export_files(console, sources, make_plan(sources, output, ending=f".{form}"), how, choices)
+    return _export_files(console, sources, make_plan(sources, output, extension=f".{form}"), how, choices)
 
 
 def _form(output: str | None, wanted: FormatChoice | None, batch: bool) -> str:
     """The format of the output: json, jsonl or npz."""
-    ending = os.path.splitext(output or "")[1].lower().lstrip(".")
+    extension = os.path.splitext(output or "")[1].lower().lstrip(".")
     if wanted is not None:
         return wanted.value
     if batch:
         return "jsonl"
-    if output in (None, STREAM) or os.path.isdir(str(output)) or str(output).endswith(("/", os.sep)):
+    if output in (None, STDIO) or os.path.isdir(str(output)) or str(output).endswith(("/", os.sep)):
         return "json"
-    if ending not in FormatChoice.__members__:
+    if extension not in FormatChoice.__members__:
         raise UsageError(
-            f"{text.display(str(output))}: tokens are written as .json, .jsonl or .npz, by the ending"
+            f"{text.display(str(output))}: tokens are written as .json, .jsonl or .npz; name a file so"
         )
-    return ending
+    return extension
 
 
 def _export_files(
@@ -188,7 +189,7 @@ def _export_shards(
     from snaccli.tokens.shards import ShardWriter
     from snaccli.tokens.writing import to_json
 
-    if folder is None or folder == STREAM or os.path.splitext(folder)[1].lower() == ".jsonl":
+    if folder is None or folder == STDIO or os.path.splitext(folder)[1].lower() == ".jsonl":
         raise UsageError("several recordings are written as JSONL in shards; give -o a folder for them")
     if os.path.lexists(folder) and not os.path.isdir(folder):
         raise UsageError(f"{text.display(folder)} is a file; for several inputs -o names a folder")
@@ -325,7 +326,7 @@ def _exporter(console: Console, how: Export, jobs: Sequence[Job], threads: int) 
         from snaccli.tokens.transfer import Exporter
 
         models = Models(how.model, device=how.device.value, threads=threads)
-        if how.model is not None or any(not is_snac(job.source) for job in jobs if job.source != STREAM):
+        if how.model is not None or any(not is_snac(job.source) for job in jobs if job.source != STDIO):
             codec = models.for_audio()
             console.detail(f"model {codec.name}, fingerprint {codec.fingerprint}, on {codec.device}")
     form = Form(how.interleaved, how.offsets, how.start_id)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """
 snac tokens import talk.json                   writes talk.snac
-snac tokens import talk.npz -o talk.wav        or audio, by the ending
+snac tokens import talk.npz -o talk.wav        or audio: the file extension says which
 snac tokens import tokens -o coded             every recording of JSONL shards
 snac tokens import ids.json -m 24khz --offsets --start-id 128266 -o said.wav
 """
@@ -39,7 +39,7 @@ AudioFormat = Annotated[
     str | None,
     typer.Option(
         "--format",
-        metavar="ENDING",
+        metavar="FORMAT",
         help="snac, or wav, flac, opus, ... for outputs whose names you do not give; snac by default.",
     ),
 ]
@@ -69,8 +69,8 @@ def import_tokens(
     lines = _lines(sources)
     if lines and output is None:
         raise UsageError("the recordings of a JSONL file need a folder: give it with -o")
-    ending = "." + (audio_format or "snac").lower().lstrip(".")
-    plan = make_plan(sources, output, ending=ending)
+    extension = "." + (audio_format or "snac").lower().lstrip(".")
+    plan = make_plan(sources, output, extension=extension)
     batch = Batch(console, plan, Choices(force, skip_existing, jobs, threads))
 
     from snaccli.tokens.models import Models
