@@ -20,7 +20,7 @@ from snaccli.cli.ui.progress import FileBars
 from snaccli.cli.ui.summary import Summary, Wording
 from snaccli.cli.ui.text import count
 from snaccli.errors import ExitStatus, OutputError, OutputExistsError, UsageError
-from snaccli.io.files import make_folder
+from snaccli.io.files import check_output, make_folder
 from snaccli.io.names import STDIO
 from snaccli.progress import Progress
 from snaccli.workers import Job, Outcome, run_jobs
@@ -155,11 +155,15 @@ def _check_standard_output(console: Console, jobs: Sequence[Job]) -> None:
             raise UsageError("standard output is a terminal; give -o a file, or send the output into a pipe")
 
 
-def _taken(job: Job) -> OutputError | None:
-    """Returns what is wrong if the output is there already; other faults show when it is written."""
-    if job.output == STDIO or not os.path.isfile(job.output):  # a device or a pipe may be written to
-        return None
-    return OutputExistsError(job.output)
+def _taken(job: Job) -> OutputExistsError | None:
+    """Returns what is wrong if the output is there already; other faults are told when it is written."""
+    try:
+        check_output(job.output)
+    except OutputExistsError as error:
+        return error
+    except OutputError:  # a folder that is made later, or cannot be
+        pass
+    return None
 
 
 def _reader_has_gone(error: BaseException | None) -> bool:
