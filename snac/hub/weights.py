@@ -234,7 +234,6 @@ def _mapped_array(mapped: mmap.mmap, start: int, name: str, entry: Mapping[str, 
         raise ValueError(f"{name} is of the unknown type {kind!r}")
     if not all(type(size) is int and size >= 0 for size in (*shape, first, last)):
         raise ValueError(f"{name} has sizes that are no whole numbers")
-    array: np.ndarray
     dtype, count = np.dtype(_KINDS[kind]), math.prod(shape)
     if count * dtype.itemsize != last - first:
         raise ValueError(f"{name} has {last - first} bytes instead of {count * dtype.itemsize}")
@@ -243,7 +242,8 @@ def _mapped_array(mapped: mmap.mmap, start: int, name: str, entry: Mapping[str, 
         array = (array.astype(np.uint32) << 16).view(np.float32)
     if kind == "F64" or (start + first) % dtype.itemsize:
         array = array.astype(np.float32 if kind == "F64" else dtype)
-    return array.reshape(shape)
+    shaped: np.ndarray = array.reshape(shape)
+    return shaped
 
 
 def _load_torch(path: Path) -> Any:
