@@ -16,9 +16,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from snac.errors import ModelError, ModelNotFoundError
+from snac.errors import ChangedModelError, ModelError, ModelNotFoundError, UnreachableModelError
 from snac.hub import record
-from snac.hub.download import UnreachableError, cache_place, cached_commit, download, repository_folder
+from snac.hub.download import cache_place, cached_commit, download, repository_folder
 from snac.hub.registry import CONFIG_FILE, WEIGHTS_FILES, ModelSource, is_repository, resolve
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -103,7 +103,7 @@ def pull(source: str | os.PathLike[str], *, revision: str | None = None, **hub_k
         return _in_folder(wanted)
     try:
         files = _downloaded(wanted, hub_kwargs)
-    except UnreachableError:
+    except UnreachableModelError:
         present = _in_cache(wanted, hub_kwargs)
         if present is None or hub_kwargs.get("force_download"):
             raise
@@ -248,10 +248,7 @@ def _compare(files: ModelFiles, path: Path, when: str, sha256: str, size: int | 
         found = f"its SHA-256 begins with {digest[:12]} instead of {sha256[:12]}"
     else:
         return
-    raise ModelError(
-        f"{path}: is not the file that was {when}: {found}; fetch it again with "
-        f"`snac models pull {files.source.spelling}`"
-    )
+    raise ChangedModelError(files.source.spelling, path, f"is not the file that was {when}: {found}")
 
 
 def _sha256_of_blob(path: Path) -> str | None:
