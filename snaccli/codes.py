@@ -1,12 +1,14 @@
-"""The token grid of one recording: what the model's quantiser gives and what a ``.snac`` file carries.
+"""The token grid of one recording, and the limits and numbers of the format that others than it need.
 
-A recording is cut into latent *frames*. Level ``l`` holds one token for every ``strides[l]`` frames, so a
-coarse level ticks slowly and a fine one fast. Knows no torch.
+A grid is what the model's quantiser gives and what a ``.snac`` file carries. A recording is cut into latent
+*frames*. Level ``l`` holds one token for every ``strides[l]`` frames, so a coarse level ticks slowly and a
+fine one fast. Imports neither torch nor NumPy.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:  # not at run time, so that reading a file's header starts without numpy
@@ -16,7 +18,33 @@ if TYPE_CHECKING:  # not at run time, so that reading a file's header starts wit
 Tokens: TypeAlias = "npt.NDArray[np.uint16]"
 
 MIN_CODEBOOK_SIZE = 2
-MAX_CODEBOOK_SIZE = 65536
+MAX_CODEBOOK_SIZE = 65_536
+MAX_LEVELS = 16
+MAX_CHANNELS = 16
+MAX_RATE = 768_000  # Hz
+MAX_STRIDE = 65_535  # frames
+MAX_COUNT = (1 << 48) - 1  # samples, frames and payload bytes: ten years of audio at 768 kHz
+FINGERPRINT_BYTES = 8
+# A modelled token may not be certain: the coders leave it at least 8/85 bit, so that bytes bound tokens.
+TOKENS_PER_BYTE = 85
+
+
+class Coder(IntEnum):
+    """The numbers of the coders in the file."""
+
+    RAW = 0
+    ADAPTIVE = 1
+    PRIOR = 2
+
+
+def token_bits(codebook_size: int) -> int:
+    """Returns the bits of one packed token: the base-2 logarithm of the codebook size, rounded up."""
+    return (codebook_size - 1).bit_length()
+
+
+def packed_size(tokens: int, codebook_size: int) -> int:
+    """Returns the bytes that ``tokens`` packed tokens take."""
+    return (tokens * token_bits(codebook_size) + 7) // 8
 
 
 class CodedStream(NamedTuple):

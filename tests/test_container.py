@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snaccli import container
-from snaccli.codes import CodedStream
+from snaccli.codes import MAX_COUNT, CodedStream
 from snaccli.container import Header
-from snaccli.container.header import MAX_COUNT, MODELS, RATES
+from snaccli.container.header import MODELS, RATES
 from snaccli.errors import (
     ContainerError,
     HeaderDamagedError,
@@ -347,7 +347,7 @@ def test_impossible_header(fields: str, message: str):
 
 def test_filling_of_strides():
     fields = FIELDS.replace("1031", "1020").replace("8421", "8421")  # three levels of one channel
-    with pytest.raises(HeaderDamagedError, match="filling"):
+    with pytest.raises(HeaderDamagedError, match="padding"):
         container.unpack(sealed(fields, bytes(60)))
 
 

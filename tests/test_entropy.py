@@ -5,12 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from math import isqrt
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,16 +16,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from snaccli import entropy
-from snaccli.codes import CodedStream, Codes
-from snaccli.entropy import adaptive, compiled, directions, kernel, model, raw
-from snaccli.entropy.compiled import CompiledCoder, TokenCoder
-from snaccli.entropy.context import Context, Parent
-from snaccli.entropy.plain import PlainCoder
-from snaccli.entropy.rangecoder import TOTAL, Decoder, Encoder, shortest_bytes
-from snaccli.errors import StreamInvalidError
+from snaccli.codes import CodedStream, Codes, packed_size
+from snaccli.entropy import adaptive, kernel, raw
+from snaccli.entropy.adaptive import Context, Parent, StreamCoder
+from snaccli.entropy.kernel import TOTAL
+from snaccli.entropy.points import LIMIT, SPREAD, integer_sqrt, points_of
+from snaccli.entropy.rangecoder import Encoder, shortest_bytes
+from snaccli.errors import ModelMismatchError, StreamInvalidError
+from tests import entropy_oracle as oracle
+from tests.entropy_oracle import Decoder, OracleCoder
 from tests.format_reference import InvalidError, ReferenceRange
 from tests.test_format import GOLDEN, golden_grid
-from tests.token_grids import always_adaptive, assert_equal, codebook, decoded, rows_of, walk
+from tests.token_grids import (
+    always_adaptive,
+    assert_equal,
+    by_oracle,
+    codebook,
+    decoded,
+    decoded_by_oracle,
+    rows_of,
+    walk,
+)
 
 # Raw
 
@@ -36,7 +45,7 @@ from tests.token_grids import always_adaptive, assert_equal, codebook, decoded, 
 def test_raw_round_trip(size: int, count: int, seed: int):
     tokens = np.random.default_rng(seed).integers(0, size, count).astype(np.uint16)
     payload = raw.pack(tokens, size)
-    assert len(payload) == raw.packed_size(count, size) == -(-count * (size - 1).bit_length() // 8)
+    assert len(payload) == packed_size(count, size) == -(-count * (size - 1).bit_length() // 8)
     np.testing.assert_array_equal(raw.unpack(payload, count, size), tokens)
 
 
@@ -128,13 +137,13 @@ def test_bytes_no_encoder_wrote():
 def test_points_do_not_change_with_scale(seed: int, exponent: int):
     book = codebook(20, 8, seed, 0.3)
     scaled = np.ldexp(book, exponent).astype(np.float32)
-    np.testing.assert_array_equal(directions.points(scaled), directions.points(book))
+    np.testing.assert_array_equal(points_of(scaled), points_of(book))
 
 
 def test_points_fill_the_grid():
-    points = directions.points(codebook(500, 8, 3, 1.0))
-    assert abs(np.sqrt((points**2).sum(axis=1).mean()) - directions.SPREAD) < 2
-    assert np.abs(points.mean(axis=0)).max() < 1
+    grid = points_of(codebook(500, 8, 3, 1.0))
+    assert abs(np.sqrt((grid**2).sum(axis=1).mean()) - SPREAD) < 2
+    assert np.abs(grid.mean(axis=0)).max() < 1
 
 
 @pytest.mark.parametrize(
@@ -142,12 +151,12 @@ def test_points_fill_the_grid():
 )
 def test_points_refused(book: np.ndarray):
     with pytest.raises(ValueError, match="finite"):
-        directions.points(book)
+        points_of(book)
 
 
 @given(st.integers(0, 1 << 52))
 def test_integer_sqrt(square: int):
-    assert int(directions.integer_sqrt(np.array(square))) == isqrt(square)
+    assert int(integer_sqrt(np.array(square))) == isqrt(square)
 
 
 # The model
@@ -155,27 +164,25 @@ def test_integer_sqrt(square: int):
 
 @pytest.mark.parametrize("size", [2, 5, 300, 4096])
 def test_rows_are_frequencies(size: int):
-    """Whole numbers that sum to 2^24 with the ones, none above 15/16: at the start, and when all is said."""
-    points = directions.points(codebook(size, 8, 4))
-    learner = model.Model(points, 2, 17, 16)
-    context = np.zeros(17, np.int64)
-    context[-1] = model.BIAS
+    """Whole numbers that sum to 2^24, none above 15/16: at the start, and when all is said."""
+    grid = points_of(codebook(size, 8, 4))
+    coder = StreamCoder(Context(grid, 1, None))
     for turn in range(120):
-        row = learner.row(turn % 2, context)
-        assert row.min() >= 0
-        assert row.sum() == TOTAL - size
-        assert np.array_equal(row, np.floor(row))
-        assert row.max() + 1 <= TOTAL / 16 * 15
-        learner.update(1 if turn < 100 else turn % size)
-        context[:8] = points[1]
-    assert row.argmax() == 1
+        coder.intervals(np.array([1 if turn < 100 else turn % size], np.uint16))
+        row = coder.state.row.astype(np.int64) + coder.state.sums[4]
+        assert row.min() >= 1
+        assert row.sum() == TOTAL
+        assert row.max() <= TOTAL / 16 * 15
+        assert turn != 99 or row.argmax() == 1
 
 
 def test_kernels_need_not_be_kept(monkeypatch: pytest.MonkeyPatch):
     codes, books = walk(64, (2, 1), 64)
     streams = always_adaptive(codes, books)
-    monkeypatch.setattr(model, "KERNELS", 0)
-    assert always_adaptive(codes, books) == streams
+    for kept in (0, 64 * 7):
+        monkeypatch.setattr(adaptive, "KERNELS", kept)
+        assert always_adaptive(codes, books) == streams
+        assert_equal(decoded(codes, streams, books), codes)
 
 
 # Whole grids
@@ -198,7 +205,7 @@ def test_round_trip(grid: tuple[Codes, list[np.ndarray]], with_codebooks: bool):
     streams = entropy.encode(codes, books if with_codebooks else None)
     for number, (coder, payload) in enumerate(streams):
         tokens = codes.levels[number // codes.channels].shape[1]
-        assert len(payload) <= raw.packed_size(tokens, codes.codebook_size)
+        assert len(payload) <= packed_size(tokens, codes.codebook_size)
         assert len(payload) >= tokens // 85
         assert coder == 0 or with_codebooks
     assert_equal(decoded(codes, streams, books if with_codebooks else None), codes)
@@ -244,10 +251,8 @@ def test_channels_are_coded_by_themselves():
         assert entropy.encode(one, books) == both[channel::2]
 
 
-@pytest.mark.parametrize("coder", [PlainCoder, CompiledCoder])
-def test_progress(coder: type[TokenCoder], monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(coder, "block", 64)
-    monkeypatch.setattr(entropy, "choose", lambda tokens, space: coder)
+def test_progress(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(StreamCoder, "block", 64)
     codes, books = walk(256, (2, 1), 64)
     for codebooks in (books, None):
         seen: list[float] = []
@@ -273,9 +278,9 @@ def test_codebooks_that_do_not_fit():
     with pytest.raises(StreamInvalidError, match="codebooks"):
         decoded(codes, streams, None)
     for wrong in (books[:1], [codebook(17, 8, 1)] * 2):
-        with pytest.raises(ValueError, match="codebooks"):
+        with pytest.raises(ModelMismatchError, match="codebooks"):
             decoded(codes, streams, wrong)
-        with pytest.raises(ValueError, match="codebooks"):
+        with pytest.raises(ModelMismatchError, match="codebooks"):
             entropy.encode(codes, wrong)
 
 
@@ -297,205 +302,133 @@ def test_any_bytes_decode_or_are_refused():
     assert refused < 60
 
 
-# The compiled coder against the plain one
-
-
-def decoded_by(
-    coder: type[TokenCoder], codes: Codes, streams: Sequence[CodedStream], books: Sequence[np.ndarray]
-) -> Codes:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(entropy, "choose", lambda tokens, space: coder)
-        return decoded(codes, streams, books)
+# The kernel against its oracle
 
 
 @given(grids())
 @settings(max_examples=60, deadline=None)
-def test_both_coders_give_the_same_bytes(grid: tuple[Codes, list[np.ndarray]]):
+def test_the_oracle_gives_the_same_bytes(grid: tuple[Codes, list[np.ndarray]]):
     codes, books = grid
-    streams = always_adaptive(codes, books, PlainCoder)
-    assert always_adaptive(codes, books, CompiledCoder) == streams
-    for coder in (PlainCoder, CompiledCoder):
-        assert_equal(decoded_by(coder, codes, streams, books), codes)
+    streams = always_adaptive(codes, books)
+    assert by_oracle(codes, books) == streams
+    assert_equal(decoded(codes, streams, books), codes)
+    assert_equal(decoded_by_oracle(codes, streams, books), codes)
 
 
 @pytest.mark.parametrize("name", ["small", "full"])
-def test_golden_payloads_compiled(name: str):
+def test_golden_payloads_by_the_oracle(name: str):
     codes, books = golden_grid(name)
-    streams = always_adaptive(codes, books, CompiledCoder)
+    streams = by_oracle(codes, books)
     assert [stream.payload.hex() for stream in streams] == GOLDEN[name]["payloads"]
-    assert_equal(decoded_by(CompiledCoder, codes, streams, books), codes)
+    assert_equal(decoded_by_oracle(codes, streams, books), codes)
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [("HALVE", 50), ("KERNELS", 0), ("KERNELS", 300 * 7), ("TILT_LIMIT", 90), ("CAP", 9000)],
-)
-def test_both_coders_follow_the_constants(name: str, value: int, monkeypatch: pytest.MonkeyPatch):
-    """Those of the running program, whatever the compiler's cache holds; and halved counts, a full store."""
-    codes, books = walk(256, (2, 1), 300, dim=9, seed=3)
-    before = always_adaptive(codes, books, CompiledCoder)
-    monkeypatch.setattr(model, name, value)
-    streams = always_adaptive(codes, books, PlainCoder)
-    assert always_adaptive(codes, books, CompiledCoder) == streams
-    assert (before == streams) == (name == "KERNELS")
-    assert_equal(decoded_by(CompiledCoder, codes, streams, books), codes)
+def test_the_oracle_agrees_when_counts_are_halved():
+    codes, books = walk(2 * kernel.HALVE, (1,), 30, dim=9, seed=3)
+    streams = always_adaptive(codes, books)
+    assert by_oracle(codes, books) == streams
+    assert_equal(decoded(codes, streams, books), codes)
 
 
 @pytest.mark.parametrize("dim", [1, 8, 16, 40])
 @pytest.mark.parametrize("bits", [20, 40, 62])
-def test_both_coders_agree_on_extreme_maps(dim: int, bits: int):
+def test_the_oracle_agrees_on_extreme_maps(dim: int, bits: int):
     """Tilts at their limits, sums that wrap around, points at the edge of the grid."""
     rng = np.random.default_rng(dim)
-    points = directions.points(codebook(700, dim, 4))
-    points[0], points[1] = directions.LIMIT, -directions.LIMIT
-    above = Parent(rng.integers(0, 700, 40).astype(np.uint16), points, 4)
+    grid = points_of(codebook(700, dim, 4))
+    grid[0], grid[1] = LIMIT, -LIMIT
+    above = Parent(rng.integers(0, 700, 40).astype(np.uint16), grid, 4)
     tokens = np.concatenate([rng.integers(0, 700, 20), [0, 1] * 10, [0] * 40]).astype(np.uint16)
-    plain, fast = PlainCoder(Context(points, 2, above)), CompiledCoder(Context(points, 2, above))
+    plain, fast = OracleCoder(Context(grid, 2, above)), StreamCoder(Context(grid, 2, above))
     maps = rng.integers(-(1 << bits), 1 << bits, plain._model.maps.shape)
-    plain._model.maps[:] = fast._state.maps[:] = maps
+    plain._model.maps[:] = fast.state.maps[:] = maps
     np.testing.assert_array_equal(fast.intervals(tokens), plain.intervals(tokens))
-    np.testing.assert_array_equal(fast._state.maps, plain._model.maps)
+    np.testing.assert_array_equal(fast.state.maps, plain._model.maps)
 
 
-def test_both_coders_agree_on_constant_and_skewed_tokens():
+def test_points_of_many_dimensions():
+    """Squared distances beyond 32 bits: far is far."""
+    grid = np.full((40, 3000), LIMIT, np.int64)
+    grid[::2] = -LIMIT
+    tokens = np.arange(40, dtype=np.uint16)
+    context = Context(grid, 1, None)
+    np.testing.assert_array_equal(
+        StreamCoder(context).intervals(tokens), OracleCoder(context).intervals(tokens)
+    )
+
+
+def test_the_oracle_agrees_on_constant_and_skewed_tokens():
     rng = np.random.default_rng(0)
     for tokens in (np.full(1500, 1), rng.integers(0, 2, 300), rng.geometric(0.2, 1500) % 5):
-        points = directions.points(codebook(5, 2, 1))
-        plain, fast = PlainCoder(Context(points, 1, None)), CompiledCoder(Context(points, 1, None))
+        context = Context(points_of(codebook(5, 2, 1)), 1, None)
         some = tokens.astype(np.uint16)
-        np.testing.assert_array_equal(fast.intervals(some), plain.intervals(some))
+        np.testing.assert_array_equal(
+            StreamCoder(context).intervals(some), OracleCoder(context).intervals(some)
+        )
 
 
 def test_blocks_of_any_length_go_on_where_the_last_one_ended():
     codes, books = walk(64, (2, 1), 300)
-    points = [directions.points(book) for book in books]
-    context = Context(points[1], 1, Parent(codes.levels[0][0], points[0], 2))
+    space = [points_of(book) for book in books]
+    context = Context(space[1], 1, Parent(codes.levels[0][0], space[0], 2))
     tokens = codes.levels[1][0]
-    for coder in (PlainCoder, CompiledCoder):
-        whole = coder(context).intervals(tokens)
-        learner = coder(context)
-        parts = [learner.intervals(tokens[a:b]) for a, b in ((0, 1), (1, 1), (1, 3), (3, 50), (50, 64))]
-        np.testing.assert_array_equal(np.concatenate(parts), whole)
+    whole = OracleCoder(context).intervals(tokens)
+    learner = StreamCoder(context)
+    parts = [learner.intervals(tokens[a:b]) for a, b in ((0, 1), (1, 1), (1, 3), (3, 50), (50, 64))]
+    np.testing.assert_array_equal(np.concatenate(parts), whole)
 
 
-def outcome(coder: type[TokenCoder], payload: bytes, tokens: int, context: Context) -> list[int] | str:
+def outcome(coder: StreamCoder | OracleCoder, tokens: int) -> list[int] | str:
     try:
-        parts = (context.points, context.stride, context.parent)
-        return adaptive.decode(payload, tokens, *parts, lambda count: None, coder).tolist()
+        return coder.tokens(tokens).tolist()
     except StreamInvalidError as error:
         return str(error)
 
 
 @given(st.binary(max_size=30), st.sampled_from([2, 16, 300]), st.booleans())
 @settings(max_examples=60, deadline=None)
-def test_both_coders_take_bytes_of_noise_alike(noise: bytes, size: int, high: bool):
+def test_bytes_of_noise_are_taken_alike(noise: bytes, size: int, high: bool):
     """The same tokens or the same error, whatever the bytes: constriction is the yardstick."""
-    context = Context(directions.points(codebook(size, 3, 2)), 1, None)
+    context = Context(points_of(codebook(size, 3, 2)), 1, None)
     payload = b"\xff" * 9 + noise if high else noise
-    found = outcome(CompiledCoder, payload, 60, context)
-    assert found == outcome(PlainCoder, payload, 60, context)
+    assert outcome(StreamCoder(context, payload), 60) == outcome(OracleCoder(context, payload), 60)
 
 
-def test_the_compiled_coder_refuses_bytes_no_encoder_wrote():
-    context = Context(directions.points(codebook(16, 3, 2)), 1, None)
-    assert "does not decode" in outcome(CompiledCoder, b"\xff" * 12, 5, context)
+def test_the_kernel_refuses_bytes_no_encoder_wrote():
+    context = Context(points_of(codebook(16, 3, 2)), 1, None)
+    assert "does not decode" in outcome(StreamCoder(context, b"\xff" * 12), 5)
 
 
 def test_threads_do_not_disturb_each_other():
     codes, books = walk(512, (2, 1), 300)
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda _: always_adaptive(codes, books, CompiledCoder), range(8)))
+        found = list(pool.map(lambda _: always_adaptive(codes, books), range(8)))
     assert all(streams == found[0] for streams in found)
-    assert found[0] == always_adaptive(codes, books, PlainCoder)
+    assert found[0] == by_oracle(codes, books)
 
 
 def test_the_polynomial_is_the_table():
     """Far enough from the next integer that float32 cannot round across, in whatever order it adds."""
     coefficients = [Fraction(float(c)) for c in (kernel.P0, kernel.P1, kernel.P2, kernel.P3, kernel.P4)]
-    for i, mantissa in enumerate(model.MANTISSAS):
+    for i, mantissa in enumerate(oracle.MANTISSAS):
         exact = sum(c * i**n for n, c in enumerate(coefficients))
         # Eight operations round, each by half a unit in the last place of a number below 2^16 at the most.
         assert mantissa + 8 * 2**-9 < exact < mantissa + 1 - 8 * 2**-9
     for step in [*range(600), 2**20, 2**31 - 1]:
-        assert kernel._power(np.uint32(step)) == model.POWERS[min(step, 512)]
+        assert kernel.power(np.uint32(step)) == oracle.POWERS[min(step, 512)]
 
 
-# Which of the two is used
-
-
-class Wrong:
-    """A compiled function that does nothing."""
-
-    stats = SimpleNamespace(cache_path="nowhere")
-
-    def __call__(self, *arguments: object) -> int:
-        return 0
-
-
-class Damaged(Wrong):
-    """A compiled function whose cache must go before it works."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.stats = SimpleNamespace(cache_path=str(folder))
-
-    def __call__(self, *arguments: object) -> int:
-        if any(self.folder.iterdir()):
-            raise EOFError("Ran out of input")
-        return WORKING(*arguments)
-
-
-WORKING = compiled._working()
-
-
-@pytest.fixture
-def fresh(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """As at the start of a process, with caches that last as long as the test."""
-    monkeypatch.setattr(compiled, "_seen", 0)
-    monkeypatch.setattr(compiled, "_working", compiled._working.__wrapped__)
-    monkeypatch.setattr(compiled, "_module", compiled._module.__wrapped__)
-    return monkeypatch
-
-
-def with_kernel(monkeypatch: pytest.MonkeyPatch, build: object) -> None:
-    monkeypatch.setattr(compiled, "_module", lambda: SimpleNamespace(build=build))
-
-
-def test_a_damaged_cache_is_made_anew(fresh: pytest.MonkeyPatch, tmp_path: Path):
-    (tmp_path / "kernel._code-1.py311.nbi").write_bytes(b"no pickle")
-    with_kernel(fresh, lambda cached: Damaged(tmp_path))
-    assert compiled._working() is not None
-    assert not list(tmp_path.iterdir())
-
-
-def test_without_a_folder_for_the_cache_it_is_done_without(fresh: pytest.MonkeyPatch):
-    def build(cached: bool) -> object:
-        if cached:
-            raise RuntimeError("cannot cache function: no locator available")
-        return WORKING
-
-    with_kernel(fresh, build)
-    assert compiled._working() is WORKING
-    assert not compiled._on_disk()
-
-
-def test_a_compiled_coder_that_errs_is_not_used(fresh: pytest.MonkeyPatch):
-    with_kernel(fresh, lambda cached: Wrong())
-    assert compiled._working() is None
-    assert compiled.choose(10**6, []) is PlainCoder
-    with pytest.raises(RuntimeError, match="numba"):
-        CompiledCoder(Context(directions.points(codebook(4, 2, 1)), 1, None))
-
-
-def test_choice_by_the_tokens_of_the_process(fresh: pytest.MonkeyPatch):
-    points = directions.points(codebook(4, 2, 1))
-    for on_disk, first in ((True, compiled.IMPORTING), (False, compiled.COMPILING)):
-        fresh.setattr(compiled, "_seen", 0)
-        fresh.setattr(compiled, "_on_disk", lambda on_disk=on_disk: on_disk)
-        fresh.setattr(compiled, "_working", lambda: WORKING)
-        assert compiled.choose(first - 1, [points]) is PlainCoder
-        assert compiled.choose(1, [points]) is CompiledCoder
-    assert compiled.choose(1, [points, np.zeros((2, 5000), np.int64)]) is PlainCoder
+@pytest.mark.parametrize("dim", [8, 20])
+def test_interpreted_the_kernel_does_the_same(dim: int, monkeypatch: pytest.MonkeyPatch):
+    """As Python, where numba cannot be had: without a warning, the same intervals, tokens and refusals."""
+    codes, books = walk(32, (2, 1), 20, dim)
+    streams = always_adaptive(codes, books)
+    for name in ("code_narrow", "code_wide"):
+        monkeypatch.setattr(kernel, name, getattr(kernel, name).python)
+    assert always_adaptive(codes, books) == streams
+    assert_equal(decoded(codes, streams, books), codes)
+    context = Context(points_of(codebook(16, 3, 2)), 1, None)
+    assert "does not decode" in outcome(StreamCoder(context, b"\xff" * 12), 5)
 
 
 def run_python(script: str, **environment: str) -> str:
@@ -514,24 +447,29 @@ def run_python(script: str, **environment: str) -> str:
 
 @pytest.mark.parametrize(
     ("before", "environment"),
-    [("sys.modules['numba'] = None", {}), ("", {"NUMBA_DISABLE_JIT": "1"})],
+    [
+        ("sys.modules['numba'] = sys.modules['llvmlite'] = sys.modules['llvmlite.binding'] = None", {}),
+        ("", {"NUMBA_DISABLE_JIT": "1"}),
+    ],
 )
 def test_without_numba_the_bytes_are_the_same(before: str, environment: dict[str, str]):
     script = f"""
 import sys
 {before}
+from snac import jit
 from snaccli import entropy
-from snaccli.entropy import compiled
+from snaccli.entropy import kernel
 from tests.token_grids import walk
 codes, books = walk(64, (2, 1), 64)
-compiled.IMPORTING = compiled.COMPILING = 0
-print([stream.payload.hex() for stream in entropy.encode(codes, books)], compiled._working() is None)
+print([stream.payload.hex() for stream in entropy.encode(codes, books)], jit.available(kernel.code_narrow))
 """
     expected = [stream.payload.hex() for stream in entropy.encode(*walk(64, (2, 1), 64))]
-    assert run_python(script, **environment) == f"{expected} True"
+    assert run_python(script, **environment) == f"{expected} False"
 
 
-def test_a_short_recording_does_not_import_numba():
+def test_with_a_warm_cache_coding_does_not_import_numba():
+    """Nor does what ran before in the process change which code runs."""
+    entropy.encode(*walk(64, (2, 1), 64))
     script = """
 import sys
 from snaccli import entropy

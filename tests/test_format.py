@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 from snaccli import container, entropy
-from snaccli.codes import Codes
-from snaccli.entropy import adaptive, directions, model
+from snaccli.codes import TOKENS_PER_BYTE, Coder, Codes
+from snaccli.entropy import kernel, points
+from snaccli.entropy.adaptive import Context, StreamCoder
 from snaccli.entropy.rangecoder import Encoder
-from tests.format_reference import CONSTANTS, DOCUMENT, C, Reference, ReferenceModel, power, reference_points
+from tests.entropy_oracle import POWERS
+from tests.format_reference import CONSTANTS, DOCUMENT, Reference, ReferenceModel, power, reference_points
 from tests.token_grids import always_adaptive, assert_equal, codebook, decoded, rows_of, walk
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "entropy.json").read_text("utf-8"))
@@ -30,30 +32,32 @@ def test_golden_words():
 
 def test_points_of_the_document():
     for book in (codebook(50, 8, 1), codebook(9, 3, 2, 5.0), np.zeros((4, 2), np.float32), np.eye(3)):
-        assert directions.points(book).tolist() == reference_points(book.astype(np.float32).tolist())
+        assert points.points_of(book).tolist() == reference_points(book.astype(np.float32).tolist())
 
 
 def test_constants_are_those_of_the_document():
     for name, values in CONSTANTS.items():
-        here = getattr(model, name, None) or getattr(directions, name)
+        here = getattr(kernel, name, None) or getattr(points, name)
         assert (list(here) if isinstance(here, tuple) else [here]) == values, name
-    assert model.POWERS.tolist() == [power(i) for i in range(513)]
-    assert adaptive.MAX_TOKENS_PER_BYTE == container.header.TOKENS_PER_BYTE == 85
-    assert entropy.Coder._member_map_.keys() == {"RAW", "ADAPTIVE", "PRIOR"}
-    assert list(container.header.CODER_NAMES) == list(entropy.Coder)
+    assert POWERS.tolist() == [power(i) for i in range(513)]
+    assert TOKENS_PER_BYTE == 85
+    assert {coder.name: int(coder) for coder in Coder} == {"RAW": 0, "ADAPTIVE": 1, "PRIOR": 2}
 
 
 def test_extreme_maps_stay_exact():
     """With the tilt at its limits in every coordinate the sums are still those of integers."""
-    points = directions.points(codebook(64, 16, 4))
-    points[0], points[1] = directions.LIMIT, -directions.LIMIT
-    learner = model.Model(points, 1, 17, 16)
-    learner.maps[:] = np.array([(-1) ** d << 40 for d in range(16)])
-    context = np.full(17, 100, np.int64)
-    row = learner.row(0, context)
-    twin = ReferenceModel(points.tolist(), 1, 17)
-    twin.maps = learner.maps.tolist()
-    assert (row + 1).astype(int).tolist() == twin.frequencies(0, context.tolist())
+    grid = points.points_of(codebook(64, 16, 4))
+    grid[0], grid[1] = points.LIMIT, -points.LIMIT
+    coder = StreamCoder(Context(grid, 1, None))
+    twin = ReferenceModel(grid.tolist(), 1, 33)
+    coder.state.maps[:] = np.array([(-1) ** d << 40 for d in range(16)])
+    twin.maps = coder.state.maps.tolist()
+    row = twin.frequencies(0, coder.state.features.tolist())
+    ((below, own),) = coder.intervals(np.array([5], np.uint16)).tolist()
+    assert (below, own) == (sum(row[:5]), row[5])
+    every = [*coder.state.row.tolist()]
+    extra = int(coder.state.sums[4])
+    assert [x + extra for x in every] == row
 
 
 @pytest.mark.parametrize(
@@ -93,11 +97,9 @@ def test_reference_decoder_agrees_on_silence():
     assert reference.decode([stream.payload for stream in streams], tokens) == tokens
 
 
-def test_halving(monkeypatch: pytest.MonkeyPatch):
+def test_halving():
     """Counts are halved in time, and the reference decoder still agrees."""
-    monkeypatch.setattr(model, "HALVE", 50)
-    monkeypatch.setitem(C, "HALVE", 50)
-    codes, books = walk(240, (1,), 12)
+    codes, books = walk(kernel.HALVE + 40, (1,), 3, 2)
     streams = always_adaptive(codes, books)
     tokens = [codes.levels[0][0].tolist()]
     assert Reference([books[0].tolist()], (1,)).decode([streams[0].payload], tokens) == tokens
@@ -175,7 +177,7 @@ def example_lines() -> dict[str, str]:
     header, codes, books = example()
     data = container.pack(header, entropy.encode(codes, books))
     layout = container.read_header(data)
-    points = directions.points(books[0]).tolist()
+    grid = points.points_of(books[0]).tolist()
     first, fifth = example_frequencies()
     hexed = data.hex(" ")
     ends = [0, 4, 5, 6, 12, 20, 21, 22, 23, 24, 26, 27, 32, 37, 41, 41 + layout.entries[0].size, len(data)]
@@ -191,7 +193,7 @@ def example_lines() -> dict[str, str]:
         f"| `{data[a:b].hex(' ')}` | {word} |" for a, b, word in zip(ends, ends[1:], words, strict=False)
     ]
     return {
-        "POINTS": wrapped([f"({x}, {y})" for x, y in points], 8),
+        "POINTS": wrapped([f"({x}, {y})" for x, y in grid], 8),
         "FIRST": wrapped([str(x) for x in first], 8),
         "FIFTH": wrapped([str(x) for x in fifth], 8),
         "HEX": wrapped(hexed.split(), 16),

@@ -8,10 +8,12 @@ import numpy as np
 
 from snaccli import entropy
 from snaccli.codes import CodedStream, Codes
-from snaccli.entropy import adaptive, directions
-from snaccli.entropy.compiled import TokenCoder
-from snaccli.entropy.plain import PlainCoder
-from snaccli.entropy.rangecoder import TOTAL
+from snaccli.entropy import adaptive
+from snaccli.entropy.adaptive import Context, Parent
+from snaccli.entropy.kernel import TOTAL
+from snaccli.entropy.points import points_of
+from snaccli.entropy.rangecoder import Encoder
+from tests.entropy_oracle import OracleCoder
 
 
 def codebook(size: int, dim: int, seed: int, offset: float = 0.0) -> np.ndarray:
@@ -54,24 +56,52 @@ def assert_equal(first: Codes, second: Codes) -> None:
         assert one.dtype == np.uint16
 
 
-def always_adaptive(
-    codes: Codes, books: Sequence[np.ndarray], coder: type[TokenCoder] = PlainCoder
-) -> list[CodedStream]:
-    """Every stream adaptive, even where raw is smaller."""
-    space = [directions.points(book) for book in books]
-    streams = []
-    for level, tokens in enumerate(codes.levels):
+def contexts(codes: Codes, books: Sequence[np.ndarray]) -> list[Context]:
+    """The context of every stream, in the file's order."""
+    space = [points_of(book) for book in books]
+    found = []
+    for level, stride in enumerate(codes.strides):
         for channel in range(codes.channels):
-            above = codes.levels[level - 1][channel] if level else None
             parent = None
-            if above is not None:
-                parent = adaptive.Parent(above, space[level - 1], codes.strides[level - 1])
-            stride = codes.strides[level]
-            payload = adaptive.encode(
-                tokens[channel], space[level], stride, parent, lambda count: None, coder
-            )
-            streams.append(CodedStream(1, payload))
+            if level:
+                above = codes.levels[level - 1][channel]
+                parent = Parent(above, space[level - 1], codes.strides[level - 1])
+            found.append(Context(space[level], stride, parent))
+    return found
+
+
+def streams_of(codes: Codes) -> list[np.ndarray]:
+    """The tokens of every stream, in the file's order."""
+    return [tokens for level in codes.levels for tokens in level]
+
+
+def always_adaptive(codes: Codes, books: Sequence[np.ndarray]) -> list[CodedStream]:
+    """Every stream adaptive, even where raw is smaller."""
+    return [
+        CodedStream(1, adaptive.encode(tokens, c.points, c.stride, c.parent, lambda count: None))
+        for tokens, c in zip(streams_of(codes), contexts(codes, books), strict=True)
+    ]
+
+
+def by_oracle(codes: Codes, books: Sequence[np.ndarray]) -> list[CodedStream]:
+    """As ``always_adaptive``, by the coder that the kernel is held against."""
+    streams = []
+    for tokens, context in zip(streams_of(codes), contexts(codes, books), strict=True):
+        encoder = Encoder()
+        encoder.encode_intervals(OracleCoder(context).intervals(tokens))
+        payload = encoder.payload().ljust(adaptive.smallest_size(tokens.size), b"\0")
+        streams.append(CodedStream(1, payload))
     return streams
+
+
+def decoded_by_oracle(codes: Codes, streams: Sequence[CodedStream], books: Sequence[np.ndarray]) -> Codes:
+    """What the oracle decodes, given the lengths and the coarser levels of ``codes``."""
+    rows = [
+        OracleCoder(context, stream.payload).tokens(tokens.size)
+        for tokens, context, stream in zip(streams_of(codes), contexts(codes, books), streams, strict=True)
+    ]
+    levels = [np.stack(rows[i : i + codes.channels]) for i in range(0, len(rows), codes.channels)]
+    return Codes(tuple(levels), codes.strides, codes.codebook_size)
 
 
 def rows_of(seed: int, count: int, size: int, sharp: int) -> np.ndarray:

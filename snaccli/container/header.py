@@ -11,25 +11,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from snaccli.codes import MAX_CODEBOOK_SIZE, MIN_CODEBOOK_SIZE, CodedStream
+from snaccli.codes import (
+    FINGERPRINT_BYTES,
+    MAX_CHANNELS,
+    MAX_CODEBOOK_SIZE,
+    MAX_COUNT,
+    MAX_LEVELS,
+    MAX_RATE,
+    MAX_STRIDE,
+    MIN_CODEBOOK_SIZE,
+    TOKENS_PER_BYTE,
+    CodedStream,
+    Coder,
+    packed_size,
+)
 from snaccli.errors import HeaderDamagedError, NotSnacFileError, TruncatedError, UnsupportedVersionError
 
 MAGIC = b"snac"
 VERSION = 1
 FLAG_PRIOR = 1
-MAX_LEVELS = 16
-MAX_CHANNELS = 16
-MAX_RATE = 768_000
-MAX_STRIDE = 65_535
 MAX_MODEL_BYTES = 128
-MAX_COUNT = (1 << 48) - 1  # samples, frames and payload bytes: ten years of audio at 768 kHz
 MAX_VARINT_BYTES = 7
-FINGERPRINT_BYTES = 8
-
-RAW, ADAPTIVE, PRIOR = 0, 1, 2
-CODER_NAMES = {RAW: "raw", ADAPTIVE: "adaptive", PRIOR: "prior"}
-# A modelled token may not be certain: the coders leave it at least 8/85 bit, so that bytes bound tokens.
-TOKENS_PER_BYTE = 85
 
 MODELS = ("24khz", "32khz", "44khz", "mini")  # registry numbers from 1
 RATES = (
@@ -77,7 +79,7 @@ class Header:
             (self.model.isprintable(), "the model's name has characters that do not print"),
             (len(self.fingerprint) == FINGERPRINT_BYTES, "the fingerprint is not of 8 bytes"),
             (self.prior is None or len(self.prior) == FINGERPRINT_BYTES, "the prior is not of 8 bytes"),
-            (1 <= self.sample_rate <= MAX_RATE, f"a rate of {self.sample_rate} Hz is not in 1..768000"),
+            (1 <= self.sample_rate <= MAX_RATE, f"a rate of {self.sample_rate} Hz is not in 1..{MAX_RATE}"),
             (1 <= self.model_rate <= MAX_RATE, f"a rate of {self.model_rate} Hz is not in 1..768000"),
             (1 <= self.channels <= MAX_CHANNELS, f"{self.channels} channels are not 1 to 16"),
             (0 <= self.samples <= MAX_COUNT, f"{self.samples} samples are out of range"),
@@ -107,18 +109,13 @@ class Header:
         """Streams of the file: one a level and channel."""
         return self.levels * self.channels
 
-    @property
-    def token_bits(self) -> int:
-        """Bits of a packed raw token."""
-        return (self.codebook_size - 1).bit_length()
-
     def tokens(self, level: int) -> int:
-        """Return the tokens per channel of a level."""
+        """Returns the tokens per channel of a level."""
         return self.frames // self.strides[level]
 
     def raw_size(self, level: int) -> int:
-        """Return the bytes of one packed raw stream of a level."""
-        return (self.tokens(level) * self.token_bits + 7) // 8
+        """Returns the bytes of one packed raw stream of a level."""
+        return packed_size(self.tokens(level), self.codebook_size)
 
 
 @dataclass(frozen=True)
@@ -158,7 +155,7 @@ class Layout:
 
 
 def _varint(value: int) -> bytes:
-    """Return seven bits a byte, least significant first; the top bit says that more follow."""
+    """Returns seven bits a byte, least significant first; the top bit says that more follow."""
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)
@@ -168,7 +165,7 @@ def _varint(value: int) -> bytes:
 
 
 def pack_header(header: Header, streams: Sequence[CodedStream]) -> bytes:
-    """Return all that stands before the payloads of ``streams``.
+    """Returns all that stands before the payloads of ``streams``.
 
     Raises:
         ValueError: the streams do not fit the header.
@@ -178,7 +175,7 @@ def pack_header(header: Header, streams: Sequence[CodedStream]) -> bytes:
     head = _pack_fields(header)
     for number, (coder, payload) in enumerate(streams):
         problem = _stream_problem(header, number // header.channels, coder, len(payload))
-        if coder not in CODER_NAMES:
+        if coder not in tuple(Coder):
             problem = f"there is no coder {coder}"
         if problem:
             raise ValueError(problem)
@@ -187,7 +184,7 @@ def pack_header(header: Header, streams: Sequence[CodedStream]) -> bytes:
 
 
 def _pack_fields(header: Header) -> bytes:
-    """Return the header up to the table of streams."""
+    """Returns the header up to the table of streams."""
     flags = FLAG_PRIOR if header.prior is not None else 0
     head = MAGIC + bytes([VERSION << 4 | flags, header.levels - 1 << 4 | header.channels - 1])
     if header.model in MODELS:
@@ -207,15 +204,15 @@ def _pack_fields(header: Header) -> bytes:
 
 
 def _stream_problem(header: Header, level: int, coder: int, size: int) -> str:
-    """Return why a stream of this coder and size cannot hold the level's tokens, or nothing."""
+    """Returns why a stream of this coder and size cannot hold the level's tokens, or nothing."""
     tokens, raw_size = header.tokens(level), header.raw_size(level)
-    if coder == PRIOR and header.prior is None:
+    if coder == Coder.PRIOR and header.prior is None:
         return f"level {level} needs a learned prior that the header does not name"
-    if coder == RAW and size != raw_size:
+    if coder == Coder.RAW and size != raw_size:
         return f"level {level} has {size} bytes for {tokens} raw tokens, which take {raw_size}"
     if size > raw_size:
         return f"level {level} has {size} bytes, more than its {tokens} tokens take raw"
-    if coder != RAW and size < tokens // TOKENS_PER_BYTE:
+    if coder != Coder.RAW and size < tokens // TOKENS_PER_BYTE:
         return f"level {level} has {size} bytes, too few for its {tokens} tokens"
     return ""
 
@@ -224,7 +221,7 @@ def _stream_problem(header: Header, level: int, coder: int, size: int) -> str:
 
 
 def _read(file: BinaryIO, count: int) -> bytes:
-    """Read ``count`` bytes, fewer only at the end of the file: a pipe gives what it has."""
+    """Reads ``count`` bytes, fewer only at the end of the file: a pipe gives what it has."""
     parts = []
     while count > 0 and (part := file.read(count)):
         parts.append(part)
@@ -264,7 +261,7 @@ class _Reader:
 
 
 def read_layout(file: BinaryIO) -> Layout:
-    """Read what stands before the payloads, and no byte more, from a file at its beginning.
+    """Reads what stands before the payloads, and no byte more, from a file at its beginning.
 
     Raises:
         NotSnacFileError, UnsupportedVersionError, TruncatedError, HeaderDamagedError: see the classes.
@@ -301,7 +298,7 @@ def read_layout(file: BinaryIO) -> Layout:
 
 
 def _read_fields(reader: _Reader, flags: int) -> dict[str, Any]:
-    """Read the arguments of :class:`Header`, the model's name still as bytes or a registry number."""
+    """Reads the arguments of :class:`Header`, the model's name still as bytes or a registry number."""
     shape = reader.byte()
     levels, channels = (shape >> 4) + 1, (shape & 0xF) + 1
     model: int | bytes = reader.byte()
@@ -312,7 +309,7 @@ def _read_fields(reader: _Reader, flags: int) -> dict[str, Any]:
     packed = reader.take((levels + 1) // 2)
     nibbles = [nibble for byte in packed for nibble in (byte >> 4, byte & 0xF)]
     if any(nibbles[levels:]):
-        raise HeaderDamagedError("the header has a filling that is not zero; get the file again")
+        raise HeaderDamagedError("the header has padding that is not zero; get the file again")
     strides = tuple(nibble or _at_least(reader.varint(), 16) for nibble in nibbles[:levels])
     return {
         "model": model,
@@ -366,11 +363,11 @@ def _model_name(model: int | bytes) -> str:
 
 
 def _entries(header: Header, rows: list[tuple[int, int]]) -> tuple[StreamEntry, ...]:
-    """Check the table of streams against the counts: after this, bytes bound tokens."""
+    """Checks the table of streams against the counts: after this, bytes bound tokens."""
     entries = []
     for number, (row, checksum) in enumerate(rows):
         level, channel = divmod(number, header.channels)
-        if row & 3 not in CODER_NAMES:
+        if row & 3 not in tuple(Coder):
             raise UnsupportedVersionError(f"the file uses coder {row & 3}, unknown here; update snaccli")
         problem = _stream_problem(header, level, row & 3, row >> 2)
         if problem:

@@ -7,26 +7,16 @@ turns payloads into the grid again. docs/format.md describes the coders down to 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from enum import IntEnum
 
 import numpy as np
 
-from snaccli.codes import CodedStream, Codes, Tokens
+from snaccli.codes import CodedStream, Coder, Codes, Tokens
 from snaccli.entropy import adaptive, raw
 from snaccli.entropy.adaptive import Parent
-from snaccli.entropy.compiled import choose
-from snaccli.entropy.directions import Codebook, Points, points
-from snaccli.errors import StreamInvalidError
+from snaccli.entropy.points import Codebook, Points, points_of
+from snaccli.errors import ModelMismatchError, Remedy, StreamInvalidError
 
-__all__ = ["Codebook", "Coder", "decode", "encode"]
-
-
-class Coder(IntEnum):
-    """The coders' numbers in the file."""
-
-    RAW = 0
-    ADAPTIVE = 1
-    PRIOR = 2
+__all__ = ["Codebook", "decode", "encode"]
 
 
 def encode(
@@ -35,7 +25,7 @@ def encode(
     *,
     progress: Callable[[float], None] | None = None,
 ) -> list[CodedStream]:
-    """Code a token grid: one stream a level and channel, coarse to fine, channel by channel.
+    """Codes a token grid: one stream a level and channel, coarse to fine, channel by channel.
 
     Args:
         codes: the tokens.
@@ -47,11 +37,10 @@ def encode(
         The streams in the file's order, none larger than its packed raw form.
 
     Raises:
-        ValueError: the codebooks are not those of the tokens.
+        ModelMismatchError: the codebooks are not those of the tokens.
     """
     space = None if codebooks is None else _space(codebooks, codes.codebook_size, len(codes.levels))
     steps = Steps(codes.tokens, progress)
-    coder = choose(codes.tokens if space else 0, space or ())
     streams: list[CodedStream] = []
     for level, tokens in enumerate(codes.levels):
         for channel in range(codes.channels):
@@ -59,7 +48,7 @@ def encode(
             if space is not None and tokens.size:
                 parent = _parent(codes.levels, codes.strides, space, level, channel)
                 coded = adaptive.encode(
-                    tokens[channel], space[level], codes.strides[level], parent, steps.count, coder
+                    tokens[channel], space[level], codes.strides[level], parent, steps.count
                 )
                 if len(coded) < len(best.payload):
                     best = CodedStream(Coder.ADAPTIVE, coded)
@@ -78,7 +67,7 @@ def decode(
     codebooks: Sequence[Codebook] | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Codes:
-    """Undo :func:`encode`, for all levels or for the coarsest ones alone.
+    """Undoes :func:`encode`, for all levels or for the coarsest ones alone.
 
     Args:
         streams: as :func:`encode` gave them, of the first ``len(streams) // channels`` levels.
@@ -91,12 +80,11 @@ def decode(
 
     Raises:
         StreamInvalidError: a stream does not decode to as many tokens, or needs what is not there.
-        ValueError: the codebooks are not those of the tokens.
+        ModelMismatchError: the codebooks are not those of the tokens.
     """
     used = len(streams) // channels
     space = None if codebooks is None else _space(codebooks, codebook_size, used)
     steps = Steps(sum(channels * (frames // stride) for stride in strides[:used]), progress)
-    coder = choose(steps.whole if space else 0, space or ())
     levels: list[Tokens] = []
     for level, stride in enumerate(strides[:used]):
         rows: list[Tokens] = []
@@ -110,9 +98,7 @@ def decode(
                 raise StreamInvalidError("an adaptive stream needs the model's codebooks; name the model")
             else:
                 parent = _parent(levels, strides, space, level, channel)
-                rows.append(
-                    adaptive.decode(payload, tokens, space[level], stride, parent, steps.count, coder)
-                )
+                rows.append(adaptive.decode(payload, tokens, space[level], stride, parent, steps.count))
         levels.append(np.stack(rows))
     steps.end()
     return Codes(tuple(levels), tuple(strides[:used]), codebook_size)
@@ -125,30 +111,37 @@ class Steps:
         self.whole, self.progress, self.done = whole, progress, 0
 
     def count(self, tokens: int) -> None:
-        """Take so many tokens as done."""
+        """Takes so many tokens as done."""
         self.done += tokens
         if self.progress is not None and self.done < self.whole:
             self.progress(self.done / self.whole)
 
     def end(self) -> None:
-        """Take all tokens as done."""
+        """Takes all tokens as done."""
         if self.progress is not None:
             self.progress(1.0)
 
 
 def _space(codebooks: Sequence[Codebook], size: int, levels: int) -> list[Points]:
-    """Return the codewords of each level as points."""
+    """Returns the codewords of each level as points."""
     if len(codebooks) < levels:
-        raise ValueError(f"{len(codebooks)} codebooks for {levels} levels")
-    if any(len(codebook) != size for codebook in codebooks[:levels]):
-        raise ValueError(f"the codebooks have not {size} codewords")
-    return [points(codebook) for codebook in codebooks[:levels]]
+        raise ModelMismatchError(
+            f"the tokens have {levels} levels, the model has {len(codebooks)} codebooks",
+            remedy=Remedy.OTHER_MODEL,
+        )
+    other = next((len(codebook) for codebook in codebooks[:levels] if len(codebook) != size), size)
+    if other != size:
+        raise ModelMismatchError(
+            f"the tokens are of codebooks of {size} codewords, the model's codebooks have {other}",
+            remedy=Remedy.OTHER_MODEL,
+        )
+    return [points_of(codebook) for codebook in codebooks[:levels]]
 
 
 def _parent(
     levels: Sequence[Tokens], strides: Sequence[int], space: Sequence[Points], level: int, channel: int
 ) -> Parent | None:
-    """Return the coarser level of the same channel, if there is one."""
+    """Returns the coarser level of the same channel, if there is one."""
     if not level:
         return None
     return Parent(levels[level - 1][channel], space[level - 1], strides[level - 1])

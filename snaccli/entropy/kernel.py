@@ -1,44 +1,64 @@
-"""The adaptive coder compiled by numba: model.py and the range decoder for a block of tokens in one call.
+"""Coder 1's model and the range decoder over a block of tokens, as one compiled kernel.
+
+docs/format.md, sections 5 and 6, is the normative text; the names are those of its pseudo-code, and the
+constants of its section 6.1 stand here, because the cache of compiled code looks at this file alone.
 
 Every machine must come to the same integers, so:
 
-- the constants of the format come in as :class:`Constants`. Were they compiled in, numba's cache, which
-  looks at this file alone, would outlive a change of them; nor can what is compiled lie in several files;
 - integers have a width throughout (numba widens by itself what is not cut back), and wrap around;
-- floats hold integers only: below 2^24 in float32, below 2^53 in float64, whole sums and products
-  included, so the order of a sum and a multiplication fused with an addition change nothing. Their
-  scaling by powers of two is exact, and what follows it is rounded down. :func:`_power` alone rounds; its
-  result is proven over all its arguments by a test.
+- floats hold integers only: below 2^24 in float32, below 2^53 in float64, whole sums and products included,
+  so the order of a sum and a multiplication fused with an addition change nothing. Their scaling by powers
+  of two is exact, and what follows it is rounded down. :func:`power` alone rounds; its result is proven over
+  all its arguments by a test.
 
+Points are float32 up to 16 dimensions, where scores and squared distances stay within 2^24, else float64.
 Loops over codewords are written for the compiler to vectorise: one thing at a time, over slices from 0.
 """
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, cast
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
-from snaccli.entropy.jit import OPTIONS, F, I, L, S, U, V, compiled, inlined, jit
+from snac.jit import Record, compiled, inlined, part
 
-if TYPE_CHECKING:
-    from snaccli.entropy.state import (
-        Bytes,
-        Code,
-        Constants,
-        Floats,
-        Longs,
-        Quad,
-        Shorts,
-        Small,
-        State,
-        Words,
-    )
+__all__ = ["State", "code_narrow", "code_wide", "power"]
 
-PIECE = 256  # codewords whose frequencies are summed up together
-ABREAST = 8  # coordinates that are added up in one go; points have a multiple of these
 PRECISION = 24  # bits of the sum of all frequencies
+TOTAL = 1 << PRECISION
+
+OCTAVE = 32  # steps of `power` per factor of two
+PEAK_BITS = 15  # of `power(0)`
+MASS_BITS = 16  # of the counts that one token adds, the spike aside
+START = 50  # tokens' mass that lie evenly on each heap at first
+HEAPS = 2  # the wide one and the narrow one
+KERNEL_SHIFTS = (7, 5)  # from squared distances to steps of `power`
+SPIKES = (0, 45_875)  # what a token's own codeword gets beside the kernel
+HALVE = 1 << 13  # tokens after which all counts are halved
+WEIGHT_BITS = 16
+WEIGHT = 1 << WEIGHT_BITS  # the sum of two weights that follow past success
+HEAP_SHARE, TILT_SHARE = 328, 164  # of it, what each of the two is given anew at each token
+BASE_BITS = 26  # of the sum of the mixed heaps
+BIAS = 64  # the constant feature of a context
+STEP = 800_000  # of the gradient, over 64 times the root of the tokens seen
+STEP_START, STEP_CAP = 40, 4096
+ERROR_BITS = 4
+GRADIENT_SHIFT = 14
+TILT_SHIFT = 16
+TILT_LIMIT = 1 << 11
+SCORE_SHIFT = 9  # from point . tilt to steps of `power`
+UNIFORM = TOTAL >> 7
+MIX_BITS = 28
+CAP = TOTAL // 16 * 15 - 1  # of a frequency, less one
+
+ABREAST = 8  # coordinates that are added up in one go; points have a multiple of these
+PIECE = 256  # codewords whose frequencies are summed up together
+
+F, S = np.float64, np.float32
+I, L = np.int32, np.int64  # noqa: E741
+U, V = np.uint32, np.uint64
 
 # A polynomial in i that rounds down to 2^15 * 2^(-i / 32), rounded, for i from 0 to 31. Its distance from
 # the middle between two roundings is at least 0.03, that of float32 from it below 0.01.
@@ -46,30 +66,54 @@ P0, P1, P2, P3, P4 = (
     S(32768.52938531), S(-22711.50247403 / 2**5), S(7854.30644681 / 2**10),
     S(-1759.89815508 / 2**15), S(233.50648223 / 2**20),
 )  # fmt: skip
+UNWEIGHT, UNMIX, UNSCORE = 0.5**WEIGHT_BITS, 0.5**MIX_BITS, S(0.5**SCORE_SHIFT)
+WIDE_SHIFT, NARROW_SHIFT = KERNEL_SHIFTS
+WIDE_SPIKE, NARROW_SPIKE = SPIKES
+MASS = 1 << (MASS_BITS + PEAK_BITS)
+FAR = S(1 << 30)  # a squared distance at which every kernel is 0
+
+Array = npt.NDArray[Any]
 
 
-def build(*, cached: bool) -> Code:
-    """Return :func:`_code` as a function that is compiled, or taken from numba's cache, when it is called.
+class State(NamedTuple):
+    """The model of one stream, the features of its next token, and room for what each token needs.
 
-    Raises:
-        RuntimeError: numba finds no folder for its cache.
+    K is the number of codewords, D their dimension, D8 that up to a multiple of ``ABREAST``.
     """
-    return cast("Code", jit(cache=cached, **OPTIONS)(_code))
+
+    points: Array  # float (D8, K)
+    squares: Array  # float (K,) of the points' lengths
+    features: Array  # int64 (features,)
+    maps: Array  # int64 (phases, features, D)
+    rates: Array  # int64 (STEP_CAP + 1,) of learning, by the tokens seen
+    steps: Array  # int64 (phases,) tokens of each phase
+    weights: Array  # int64 (2, phases) of the wide heap, of the mixture that is not tilted
+    counts: Array  # int32 (2, K)
+    wholes: Array  # int64 (2,) sums of the counts
+    seen: Array  # int64 (2,) tokens counted, kernels kept
+    kept: Array  # uint16 (kernels + 1, 2, K) of tokens that have come; the first is that of any other
+    kept_sums: Array  # int64 (kernels + 1, 2)
+    slots: Array  # int32 (K,) where a token's kernels are kept, 0 if they are not
+    gains: Array  # float (K,)
+    mixed: Array  # float64 (2, K) the mixture of the heaps, plain and tilted
+    row: Array  # int32 (K,) frequencies less an extra that is the same for all
+    tilt: Array  # float (D8,)
+    error: Array  # int64 (D8,)
+    sums: Array  # int64 (5,) of `mixed` and of the heaps weighted by the gains; the extra of `row`
 
 
 @inlined
-def _power(step: np.uint32) -> np.int32:
-    """Return 2^15 * 2^(-step / 32), rounded, then shifted right octave by octave; 0 from 512 on."""
+def power(step: Any) -> Any:
+    """Returns 2^15 * 2^(-step / 32), rounded, then shifted right octave by octave; 0 from 512 on."""
     step = step if step < U(511) else U(511)
     i = S(I(step & U(31)))
-    top: np.uint32 = U(I(P0 + i * (P1 + i * (P2 + i * (P3 + i * P4)))))
-    power: np.int32 = I(U(top >> U(U(step >> U(5)) & U(15))))
-    return power
+    top = U(I(P0 + i * (P1 + i * (P2 + i * (P3 + i * P4)))))
+    return I(U(top >> U(U(step >> U(5)) & U(15))))
 
 
-@compiled
-def _along(points: Small, direction: Words, out: Words) -> None:
-    """Set ``out`` to the points' products with a direction (D8,)."""
+@part
+def _along(points: Array, direction: Array, out: Array) -> None:
+    """Sets ``out`` to the points' products with a direction (D8,)."""
     out[:] = 0
     for d in range(0, points.shape[0], ABREAST):
         p0, p1, p2, p3 = points[d], points[d + 1], points[d + 2], points[d + 3]
@@ -77,153 +121,120 @@ def _along(points: Small, direction: Words, out: Words) -> None:
         t0, t1, t2, t3 = direction[d], direction[d + 1], direction[d + 2], direction[d + 3]
         t4, t5, t6, t7 = direction[d + 4], direction[d + 5], direction[d + 6], direction[d + 7]
         for c in range(out.size):
-            a = I(I(I(p0[c]) * t0) + I(I(p1[c]) * t1))
-            b = I(I(I(p2[c]) * t2) + I(I(p3[c]) * t3))
-            x = I(I(I(p4[c]) * t4) + I(I(p5[c]) * t5))
-            y = I(I(I(p6[c]) * t6) + I(I(p7[c]) * t7))
-            out[c] = I(out[c] + I(I(a + b) + I(x + y)))
+            a = p0[c] * t0 + p1[c] * t1 + p2[c] * t2 + p3[c] * t3
+            out[c] += a + (p4[c] * t4 + p5[c] * t5 + p6[c] * t6 + p7[c] * t7)
 
 
-@compiled
-def _gains(scores: Words, shift: int) -> None:
-    """Turn scores into gains, the largest 2^15."""
-    shift = U(shift & 31)
+@part
+def _gains(scores: Array) -> None:
+    """Turns scores into gains, the largest 2^15."""
     top = scores[0]
     for c in range(scores.size):
         top = max(top, scores[c])
     for c in range(scores.size):
-        scores[c] = _power(U(U(I(top - scores[c])) >> shift))
+        scores[c] = power(U(I((top - scores[c]) * UNSCORE)))
 
 
-@compiled
-def _mix(
-    wide: Words, narrow: Words, factors: tuple[float, float], gains: Words, base: Floats, tilted: Floats
-) -> tuple[int, int, int, int]:
-    """Set the mixture of the heaps, plain and tilted.
-
-    Returns:
-        the sums of both, and of the two heaps weighted by the gains.
-    """
+@part
+def _mix(counts: Array, factors: tuple[float, float], gains: Array, mixed: Array, sums: Array) -> None:
+    """Sets the mixture of the heaps, plain and tilted; their sums, and those of the heaps under gains."""
+    wide, narrow, base, tilted = counts[0], counts[1], mixed[0], mixed[1]
     wide_factor, narrow_factor = factors
-    base_whole, tilted_whole, wide_gained, narrow_gained = 0.0, 0.0, 0.0, 0.0
-    for c in range(base.size):
-        x, y, gain = F(wide[c]), F(narrow[c]), F(gains[c])
-        both = np.floor(x * wide_factor + y * narrow_factor) + 1.0
-        weighted = both * gain
+    a, b, x, y = 0.0, 0.0, 0.0, 0.0
+    for c in range(gains.size):
+        gain = F(gains[c])
+        both = np.floor(wide[c] * wide_factor + narrow[c] * narrow_factor) + 1.0
         base[c] = both
-        tilted[c] = weighted
-        base_whole += both
-        tilted_whole += weighted
-        wide_gained += gain * x
-        narrow_gained += gain * y
-    return L(base_whole), L(tilted_whole), L(wide_gained), L(narrow_gained)
+        tilted[c] = both * gain
+        a += both
+        b += both * gain
+        x += gain * wide[c]
+        y += gain * narrow[c]
+    sums[0], sums[1], sums[2], sums[3] = L(a), L(b), L(x), L(y)
 
 
-@compiled
-def _moments(tilted: Floats, points: Words, out: Longs) -> None:
-    """Set ``out`` (D8,) to the sums of the points weighted by the tilted mixture."""
-    for d in range(0, points.shape[0], ABREAST):
+@part
+def _rows(mixed: Array, base_factor: float, tilted_factor: float, floor: float, row: Array) -> Any:
+    """Sets the frequencies less an extra that is the same for all; returns the extra."""
+    base, tilted, size = mixed[0], mixed[1], row.size
+    largest, whole = I(-1), I(0)
+    for c in range(size):
+        frequency = I(tilted[c] * tilted_factor + (base[c] * base_factor + floor))
+        row[c] = frequency
+        largest = max(largest, frequency)
+        whole = I(whole + frequency)
+    top = I(size)
+    for c in range(size):
+        top = min(top, I(c) if row[c] == largest else I(size))
+    frequency, extra = L(largest) + TOTAL - size - whole, L(1)
+    if frequency > CAP:
+        spare = (frequency - CAP) // (size - 1) + 1
+        frequency -= spare * size
+        extra += spare
+    row[top] = I(frequency)
+    return extra
+
+
+@part
+def _moments(tilted: Array, points: Array, out: Array) -> None:
+    """Sets ``out`` (D8,) to the sums of the points weighted by the tilted mixture."""
+    for d in range(0, points.shape[0], 4):
         p0, p1, p2, p3 = points[d], points[d + 1], points[d + 2], points[d + 3]
-        p4, p5, p6, p7 = points[d + 4], points[d + 5], points[d + 6], points[d + 7]
-        a0, a1, a2, a3, a4, a5, a6, a7 = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+        a0, a1, a2, a3 = 0.0, 0.0, 0.0, 0.0
         for c in range(tilted.size):
             weight = tilted[c]
-            a0 += weight * F(p0[c])
-            a1 += weight * F(p1[c])
-            a2 += weight * F(p2[c])
-            a3 += weight * F(p3[c])
-            a4 += weight * F(p4[c])
-            a5 += weight * F(p5[c])
-            a6 += weight * F(p6[c])
-            a7 += weight * F(p7[c])
+            a0 += weight * p0[c]
+            a1 += weight * p1[c]
+            a2 += weight * p2[c]
+            a3 += weight * p3[c]
         out[d], out[d + 1], out[d + 2], out[d + 3] = L(a0), L(a1), L(a2), L(a3)
-        out[d + 4], out[d + 5], out[d + 6], out[d + 7] = L(a4), L(a5), L(a6), L(a7)
 
 
-@compiled
-def _rows(state: State, factors: tuple[float, float, float]) -> tuple[int, int]:
-    """Set the frequencies and their sums by pieces.
+@part
+def _kernels(across: Array, squares: Array, square: float, kernels: Array, sums: Array) -> None:
+    """Sets the kernels (2, K) of both heaps around a token's point, and their sums.
 
-    Returns:
-        the first of the largest, and the sum of all.
+    Args:
+        across: -2 times the products of all points with it.
+        squares: of the points' lengths; ``square`` that of its own.
     """
-    tilted_factor, base_factor, floor = factors
-    best, piece, whole = I(-1), 0, L(0)
-    for n in range(state.sums.size):
-        tilted = state.tilted[n * PIECE : (n + 1) * PIECE]
-        base = state.base[n * PIECE : (n + 1) * PIECE]
-        row = state.row[n * PIECE : (n + 1) * PIECE]
-        largest, total = I(-1), I(0)
-        for c in range(row.size):
-            frequency = I(tilted[c] * tilted_factor + (base[c] * base_factor + floor))
-            row[c] = frequency
-            largest = max(largest, frequency)
-            total = I(total + frequency)
-        state.sums[n] = total
-        whole += total
-        if largest > best:
-            best, piece = largest, n
-    top = piece * PIECE
-    while state.row[top] != best:
-        top += 1
-    return top, whole
-
-
-@compiled
-def _spread(state: State, token: int, constants: Constants) -> None:
-    """Add a token's mass to the heaps. Overwrites ``gains``."""
-    slot = state.slots[token]
-    if not slot:
-        if state.seen[1] + 1 < state.kept.shape[0]:
-            state.seen[1] += 1
-            slot = state.seen[1]
-            state.slots[token] = slot
-        sums = _kernels(state, token, state.kept[slot], constants)
-        state.kept_sums[slot, 0], state.kept_sums[slot, 1] = sums
-    mass = L(1) << constants.kernel_bits
-    wide = _add(state.counts[0], state.kept[slot, 0], U(mass // state.kept_sums[slot, 0]))
-    narrow = _add(state.counts[1], state.kept[slot, 1], U(mass // state.kept_sums[slot, 1]))
-    state.wholes[0] += wide + constants.wide_spike
-    state.wholes[1] += narrow + constants.narrow_spike
-    state.counts[0, token] += constants.wide_spike
-    state.counts[1, token] += constants.narrow_spike
-
-
-@compiled
-def _kernels(state: State, token: int, kernels: Shorts, constants: Constants) -> tuple[int, int]:
-    """Set the kernels (2, K) of both heaps around a token's point; return their sums."""
-    for d in range(state.tilt.size):
-        state.tilt[d] = I(-2 * state.points[d, token])
-    across, squares, square = state.gains, state.squares, state.squares[token]
     wide, narrow = kernels[0], kernels[1]
-    _along(state.points, state.tilt, across)
-    wide_shift, narrow_shift = U(constants.wide_shift & 31), U(constants.narrow_shift & 31)
     wide_sum, narrow_sum = I(0), I(0)
     for c in range(across.size):
-        distance = U(I(I(squares[c] + square) + across[c]))
-        a = _power(U(distance >> wide_shift))
-        b = _power(U(distance >> narrow_shift))
+        distance = U(I(min(squares[c] + square + across[c], FAR)))
+        a = power(U(distance >> U(WIDE_SHIFT)))
+        b = power(U(distance >> U(NARROW_SHIFT)))
         wide[c] = np.uint16(a)
         narrow[c] = np.uint16(b)
         wide_sum = I(wide_sum + a)
         narrow_sum = I(narrow_sum + b)
-    return L(wide_sum), L(narrow_sum)
+    sums[0], sums[1] = wide_sum, narrow_sum
 
 
-@compiled
-def _add(counts: Words, kernel: Shorts, factor: np.uint32) -> int:
-    """Add what one heap gains; return the sum of it."""
-    total = I(0)
+@part
+def _add(counts: Array, kernel: Array, factor: int) -> Any:
+    """Adds what one heap gains; returns the sum of it."""
+    total, factor32 = I(0), U(factor)
     for c in range(counts.size):
-        gained = I(U(U(kernel[c]) * factor) >> U(15))
+        gained = I(U(U(kernel[c]) * factor32) >> U(15))
         counts[c] = I(counts[c] + gained)
         total = I(total + gained)
-    return int(L(total))
+    return L(total)
 
 
-@compiled
-def _product(a: int, b: int) -> tuple[np.uint64, np.uint64]:
-    """Multiply two positive 64-bit integers to one of 128 bits: its high and its low half."""
+@part
+def _halve(counts: Array) -> Any:
+    """Halves the counts of one heap, rounding up; returns their sum."""
+    total = L(0)
+    for c in range(counts.size):
+        counts[c] = I(I(counts[c] + I(1)) >> I(1))
+        total += counts[c]
+    return total
+
+
+@part
+def _product(a: int, b: int) -> tuple[Any, Any]:
+    """Multiplies two positive 64-bit integers to one of 128 bits: its high and its low half."""
     half, low_half = V(32), V(0xFFFFFFFF)
     a0, a1, b0, b1 = V(a) & low_half, V(a) >> half, V(b) & low_half, V(b) >> half
     low = a0 * b0
@@ -232,179 +243,154 @@ def _product(a: int, b: int) -> tuple[np.uint64, np.uint64]:
     return a1 * b1 + (left >> half) + (right >> half), (right << half) | (low & low_half)
 
 
-@compiled
-def _fixed_share(weight: int, whole: int, first: tuple[int, int], second: tuple[int, int], share: int) -> int:
-    """Return ``fixed_share`` of model.py, each success given as two factors.
+@part
+def _share(weight: int, a: int, b: int, c: int, d: int, share: int) -> Any:
+    """Returns ``share`` of the document, the successes being ``a * b`` and ``c * d``.
 
     The quotient has at most 17 bits; it is found by long division, which needs no number above 2^95.
     """
-    first_high, first_low = _product(weight * first[0], first[1])
-    second_high, second_low = _product((whole - weight) * second[0], second[1])
+    first_high, first_low = _product(weight * a, b)
+    second_high, second_low = _product((WEIGHT - weight) * c, d)
     low = first_low + second_low
     high = first_high + second_high + V(low < first_low)
     rest_high, rest_low, quotient = V(0), V(0), L(0)
-    for bit in range(16, -1, -1):
+    for bit in range(WEIGHT_BITS, -1, -1):
         rest_high = (rest_high << V(1)) | (rest_low >> V(63))
         rest_low = rest_low << V(1)
         quotient *= 2
-        if ((whole - 2 * share) >> bit) & 1:
+        if ((WEIGHT - 2 * share) >> bit) & 1:
             rest_low += first_low
             rest_high += first_high + V(rest_low < first_low)
         while rest_high > high or (rest_high == high and rest_low >= low):
             rest_high -= high + V(rest_low < low)
             rest_low -= low
             quotient += 1
-    return int(share + quotient)
+    return share + quotient
 
 
-@compiled
-def _tilt(state: State, phase: int, constants: Constants) -> None:
-    """Set the tilt that the features ask for."""
-    along, dim = state.gradient, state.maps.shape[2]
+@part
+def _aim(features: Array, turned: Array, along: Array, tilt: Array) -> None:
+    """Sets the tilt that the features ask for by a map (features, D). Overwrites ``along``."""
     along[:] = 0
-    for f in range(state.features.size):
-        feature, turned = state.features[f], state.maps[phase, f]
-        for d in range(dim):
-            along[d] += feature * turned[d]
-    limit = constants.tilt_limit
-    for d in range(dim):
-        state.tilt[d] = I(min(max(along[d] >> constants.tilt_shift, -limit), limit))
-    state.tilt[dim:] = 0
+    for f in range(features.size):
+        for d in range(turned.shape[1]):
+            along[d] += features[f] * turned[f, d]
+    for d in range(turned.shape[1]):
+        tilt[d] = S(min(max(along[d] >> TILT_SHIFT, -TILT_LIMIT), TILT_LIMIT))
 
 
-@compiled
-def _turn(state: State, phase: int, constants: Constants) -> None:
-    """Turn the maps by the error."""
-    phases, features, dim = state.maps.shape
-    seen = min(state.steps[phase], constants.step_cap)
-    rate = constants.step // L(math.sqrt((seen + constants.step_start) << 12))  # exact below 2^52
-    gradient, error, diagonal = state.gradient, state.error, L(0)
-    for f in range(features):
-        feature = state.features[f]
-        for d in range(dim):
-            gradient[d] = feature * error[d]
-        if f < 2 * dim:
-            start = 0 if f < dim else dim
-            if f == start:
-                diagonal = L(0)
-                for d in range(dim):
-                    diagonal += state.features[start + d] * error[d]
-            gradient[f - start] += diagonal
-        for d in range(dim):
-            gradient[d] = (gradient[d] * rate) >> constants.gradient_shift
-        for each in range(phases):
-            turned = state.maps[each, f]
-            times = 2 if each == phase else 1
+@part
+def _turn(features: Array, error: Array, maps: Array, phase: int, rate: int) -> None:
+    """Turns the maps by the error."""
+    phases, _, dim = maps.shape
+    shared = L(0)
+    for f in range(features.size):
+        start = dim if f >= dim else 0
+        if f in (0, dim):
+            shared = L(0)
             for d in range(dim):
-                turned[d] += gradient[d] * times
-    state.steps[phase] += 1
+                shared += features[start + d] * error[d]
+        for d in range(dim):
+            gradient = features[f] * error[d]
+            if f < 2 * dim and f == start + d:
+                gradient += shared
+            gradient = (gradient * rate) >> GRADIENT_SHIFT
+            for each in range(phases):
+                maps[each, f, d] += gradient
+            maps[phase, f, d] += gradient
 
 
-@compiled
-def _predict(state: State, phase: int, constants: Constants) -> tuple[int, int, int, int, int]:
-    """Set the frequencies of the next token, less an ``extra`` that is the same for all.
-
-    Returns:
-        the extra, and what :func:`_mix` returns.
-    """
-    size, one = state.row.size, L(1) << constants.weight_bits
-    wide, plain = state.weights[0, phase], state.weights[1, phase]
-    _tilt(state, phase, constants)
+@part
+def _predict(state: State, phase: int) -> None:
+    """Sets the frequencies of the next token."""
+    size, sums, wide, plain = state.row.size, state.sums, state.weights[0, phase], state.weights[1, phase]
+    _aim(state.features, state.maps[phase], state.error, state.tilt)
     _along(state.points, state.tilt, state.gains)
-    _gains(state.gains, constants.score_shift)
-    unshift = 0.5**constants.weight_bits
-    shares = (
-        ((wide << constants.base_bits) // state.wholes[0]) * unshift,
-        (((one - wide) << constants.base_bits) // state.wholes[1]) * unshift,
-    )
-    sums = _mix(state.counts[0], state.counts[1], shares, state.gains, state.base, state.tilted)
-    bits, unshift = constants.mix_bits, 0.5**constants.mix_bits
-    free = (L(1) << PRECISION) - size - constants.uniform
-    plain_mass = (free * plain) >> constants.weight_bits
-    factors = (
-        (((free - plain_mass) << bits) // sums[1]) * unshift,
-        ((plain_mass << bits) // sums[0]) * unshift,
-        ((constants.uniform << bits) // size) * unshift,
-    )
-    top, whole = _rows(state, factors)
-    largest, spare = state.row[top] + (L(1) << PRECISION) - size - whole, L(0)
-    if largest > constants.cap:
-        spare = (largest - constants.cap) // (size - 1) + 1
-        largest -= spare * size
-    state.sums[top // PIECE] += I(largest - state.row[top])
-    state.row[top] = I(largest)
-    return spare + 1, sums[0], sums[1], sums[2], sums[3]
+    _gains(state.gains)
+    wide_factor = ((wide << BASE_BITS) // state.wholes[0]) * UNWEIGHT
+    narrow_factor = (((WEIGHT - wide) << BASE_BITS) // state.wholes[1]) * UNWEIGHT
+    _mix(state.counts, (wide_factor, narrow_factor), state.gains, state.mixed, sums)
+    free = TOTAL - size - UNIFORM
+    plain_mass = (free * plain) >> WEIGHT_BITS
+    tilted_factor = (((free - plain_mass) << MIX_BITS) // sums[1]) * UNMIX
+    base_factor = ((plain_mass << MIX_BITS) // sums[0]) * UNMIX
+    floor = ((UNIFORM << MIX_BITS) // size) * UNMIX
+    sums[4] = _rows(state.mixed, base_factor, tilted_factor, floor, state.row)
 
 
-@compiled
-def _learn(
-    state: State, phase: int, token: int, sums: tuple[int, int, int, int], constants: Constants
-) -> None:
-    """Learn from the token that came under the last prediction."""
-    base_whole, tilted_whole, wide_gained, narrow_gained = sums
-    one, dim = L(1) << constants.weight_bits, state.maps.shape[2]
-    first, second = (L(state.counts[0, token]), narrow_gained), (L(state.counts[1, token]), wide_gained)
-    weights = state.weights
-    weights[0, phase] = _fixed_share(weights[0, phase], one, first, second, constants.heap_share)
-    first, second = (L(state.base[token]), tilted_whole), (L(state.tilted[token]), base_whole)
-    weights[1, phase] = _fixed_share(weights[1, phase], one, first, second, constants.tilt_share)
-    _moments(state.tilted, state.wide_points, state.error)
+@part
+def _learn(state: State, phase: int, token: int) -> None:
+    """Learns from the token that came under the last prediction."""
+    base, tilted, wide, narrow = state.sums[0], state.sums[1], state.sums[2], state.sums[3]
+    counts, weights, error, dim = state.counts, state.weights, state.error, state.maps.shape[2]
+    first, second = L(counts[0, token]), L(counts[1, token])
+    weights[0, phase] = _share(weights[0, phase], first, narrow, second, wide, HEAP_SHARE)
+    first, second = L(state.mixed[0, token]), L(state.mixed[1, token])
+    weights[1, phase] = _share(weights[1, phase], first, tilted, second, base, TILT_SHARE)
+    _moments(state.mixed[1], state.points, error)
     for d in range(dim):
-        expected = (state.error[d] << constants.error_bits) // tilted_whole
-        state.error[d] = (L(state.points[d, token]) << constants.error_bits) - expected
-    _turn(state, phase, constants)
-    _spread(state, token, constants)
-    state.seen[0] += 1
-    if state.seen[0] == constants.halve:
-        state.seen[0] = constants.halve // 2
-        for heap in range(2):
-            state.wholes[heap] = 0
-            counts = state.counts[heap]
-            for c in range(counts.size):
-                counts[c] = I(I(counts[c] + I(1)) >> I(1))
-                state.wholes[heap] += counts[c]
+        error[d] = (L(state.points[d, token]) << ERROR_BITS) - (error[d] << ERROR_BITS) // tilted
+    _turn(state.features, error, state.maps, phase, state.rates[min(state.steps[phase], STEP_CAP)])
+    state.steps[phase] += 1
+    _spread(state, token)
     for d in range(dim):
         state.features[dim + d] = state.features[d]
-        state.features[d] = state.points[d, token]
+        state.features[d] = L(state.points[d, token])
 
 
-@compiled
-def _below(state: State, token: int, extra: int) -> int:
-    """Return the sum of the frequencies before a token's."""
-    piece, total = token // PIECE, extra * token
-    for n in range(piece):
-        total += state.sums[n]
-    for c in range(piece * PIECE, token):
-        total += state.row[c]
-    return total
+@part
+def _spread(state: State, token: int) -> None:
+    """Adds a token's mass to the heaps. Overwrites ``gains`` and ``tilt``."""
+    slot, counts, seen = state.slots[token], state.counts, state.seen
+    if not slot:
+        if seen[1] + 1 < state.kept.shape[0]:
+            seen[1] += 1
+            slot = I(seen[1])
+            state.slots[token] = slot
+        for d in range(state.tilt.size):
+            state.tilt[d] = S(-2) * state.points[d, token]
+        _along(state.points, state.tilt, state.gains)
+        square = state.squares[token]
+        _kernels(state.gains, state.squares, square, state.kept[slot], state.kept_sums[slot])
+    for heap in range(HEAPS):
+        spike = WIDE_SPIKE if heap == 0 else NARROW_SPIKE
+        gained = _add(counts[heap], state.kept[slot, heap], MASS // state.kept_sums[slot, heap])
+        state.wholes[heap] += gained + spike
+        counts[heap, token] += I(spike)
+    seen[0] += 1
+    if seen[0] == HALVE:
+        seen[0] = HALVE // 2
+        for heap in range(HEAPS):
+            state.wholes[heap] = _halve(counts[heap])
 
 
-@compiled
-def _find(state: State, quantile: int, extra: int) -> tuple[int, int]:
-    """Return the token whose interval holds a quantile, and the sum of the frequencies before its."""
-    below, start, size = L(0), 0, state.row.size
-    for n in range(state.sums.size):
-        mass = state.sums[n] + extra * (min(size - start, PIECE))
-        if below + mass > quantile:
-            break
-        below += mass
-        start += PIECE
-    token = start
-    while below + state.row[token] + extra <= quantile:
-        below += state.row[token] + extra
-        token += 1
-    return token, below
+@part
+def _below(row: Array, token: int, extra: int) -> Any:
+    """Returns the sum of the frequencies before a token's."""
+    total = L(0)
+    for c in range(token):
+        total += row[c]
+    return total + extra * token
 
 
-@compiled
-def _read(state: State, extra: int, payload: Bytes, reader: Quad) -> int:
-    """Decode a token: docs/format.md, section 5. Returns -1 if no encoder wrote these bytes."""
+@part
+def _read(row: Array, extra: int, payload: Array, reader: Array) -> Any:
+    """Decodes a token: docs/format.md, section 5. Returns -1 if no encoder wrote these bytes."""
     scale = reader[0] >> V(PRECISION)
-    quantile = reader[1] // scale
-    if quantile >> V(PRECISION):
+    quantile = L(reader[1] // scale)
+    if quantile >= TOTAL:
         return -1
-    token, below = _find(state, L(quantile), extra)
-    reader[0] = scale * V(state.row[token] + extra)
+    token, below, mass = 0, L(0), L(0)
+    while below + mass <= quantile:  # whole pieces first
+        below += mass
+        end = min(token + PIECE, row.size)
+        mass = _below(row[token:end], end - token, extra)
+        token = end
+    token = (token - 1) // PIECE * PIECE
+    while below + row[token] + extra <= quantile:
+        below += row[token] + extra
+        token += 1
+    reader[0] = scale * V(row[token] + extra)
     reader[1] -= scale * V(below)
     if not reader[0] >> V(32):
         reader[0] <<= V(32)
@@ -415,28 +401,18 @@ def _read(state: State, extra: int, payload: Bytes, reader: Quad) -> int:
 
 
 def _code(
-    state: State,
-    constants: Constants,
-    start: int,
-    above: Longs,
-    tokens: Shorts,
-    intervals: Longs,
-    payload: Bytes,
-    reader: Quad,
-    reading: bool,
+    state: State, start: int, above: Array, tokens: Array, intervals: Array, payload: Array, reader: Array
 ) -> int:
-    """Code the next tokens: one function for both ways, since it takes seconds to compile.
+    """Codes the next tokens: one function for both ways, since it takes seconds to compile.
 
     Args:
         state: changes with every token.
-        constants: of the format.
         start: tokens of the stream before these.
-        above: features from the coarser level (n, width).
-        tokens: (n,), read, or written if ``reading``.
-        intervals: written (n, 2) if not ``reading``: the frequencies below a token's, and its own.
-        payload: the stream's bytes if ``reading``.
-        reader: (3,) the range, the offset, and the bytes read.
-        reading: whether to decode.
+        above: int64 (n, width), features from the coarser level.
+        tokens: uint16 (n,), read, or written where ``intervals`` is empty.
+        intervals: int64 (n, 2), written: the frequencies below a token's, and its own; (0, 2) to decode.
+        payload: uint8, the stream's bytes, to decode.
+        reader: uint64 (3,), the range, the offset, and the bytes read.
 
     Returns:
         the tokens coded; fewer than n if no encoder wrote the payload.
@@ -446,15 +422,29 @@ def _code(
         phase = (start + n) % phases
         for f in range(above.shape[1]):
             state.features[2 * dim + f] = above[n, f]
-        extra, base, tilted, wide, narrow = _predict(state, phase, constants)
-        if reading:
-            token = _read(state, extra, payload, reader)
+        _predict(state, phase)
+        extra = state.sums[4]
+        if intervals.size:
+            token = L(tokens[n])
+            intervals[n, 0] = _below(state.row[:token], token, extra)
+            intervals[n, 1] = state.row[token] + extra
+        else:
+            token = _read(state.row, extra, payload, reader)
             if token < 0:
                 return n
             tokens[n] = token
-        else:
-            token = L(tokens[n])
-            intervals[n, 0] = _below(state, token, extra)
-            intervals[n, 1] = state.row[token] + extra
-        _learn(state, phase, token, (base, tilted, wide, narrow), constants)
+        _learn(state, phase, token)
     return tokens.size
+
+
+def _kinds(point: str) -> tuple[Record | str, ...]:
+    """Returns the kinds of the kernel's arguments for points of one type."""
+    fields = "P2 P1 i81 i83 i81 i81 i82 i42 i81 i81 u23 i82 i41 P1 f82 i41 P1 i81 i81".replace("P", point)
+    kinds = [f"{field[:2]}[{','.join(':' * int(field[2]))}]" for field in fields.split()]
+    record = Record(State, dict(zip(State._fields, kinds, strict=True)))
+    return record, "i8", "i8[:,:]", "u2[:]", "i8[:,:]", "u1[:]", "u8[:]"
+
+
+FAST = frozenset({"reassoc", "contract"})
+code_narrow = compiled(*_kinds("f4"), fastmath=FAST)(_code)
+code_wide = compiled(*_kinds("f8"), fastmath=FAST)(_code)

@@ -1,4 +1,4 @@
-"""constriction's range coder, held to the part of it that the file format pins.
+"""constriction's range encoder, held to the part of it that the file format pins; kernel.py decodes.
 
 32-bit words, 64-bit state, frequencies of 24 bits. A payload is the coder's words as big-endian bytes, cut
 to the shortest string that still decodes: a reader takes what is missing at the end for zeros.
@@ -12,10 +12,8 @@ import constriction
 import numpy as np
 import numpy.typing as npt
 
+from snaccli.entropy.kernel import TOTAL
 from snaccli.errors import StreamInvalidError
-
-PRECISION = 24
-TOTAL = 1 << PRECISION  # what every row of frequencies sums to
 
 Frequencies = npt.NDArray[np.float64] | npt.NDArray[np.float32]
 
@@ -34,11 +32,11 @@ class Encoder:
         self._family = _Categorical(perfect=False)
 
     def encode(self, symbols: npt.NDArray[np.int32], rows_less_one: Frequencies) -> None:
-        """Encode symbols (n,) under rows (n, size), each row the frequencies less one."""
+        """Encodes symbols (n,) under rows (n, size), each row the frequencies less one."""
         self._encoder.encode(symbols, self._family, rows_less_one)
 
     def encode_intervals(self, intervals: npt.NDArray[np.int64]) -> None:
-        """Encode symbols of which no more than their intervals is known.
+        """Encodes symbols of which no more than their intervals is known.
 
         Args:
             intervals: the frequencies below a symbol's, and its own (n, 2), no symbol's above 15/16 of all.
@@ -53,7 +51,7 @@ class Encoder:
         self.encode(symbols, (rows - 1).astype(np.float64))
 
     def payload(self) -> bytes:
-        """Return the shortest bytes that decode to the symbols so far."""
+        """Returns the shortest bytes that decode to the symbols so far."""
         words = self._encoder.get_compressed()
         position, (lower, size) = self._encoder.pos()
         if not position and not words.size:
@@ -67,7 +65,7 @@ class Encoder:
 
 
 def shortest_bytes(low: int, high: int, digits: int) -> bytes:
-    """Return the shortest bytes that, filled up with zeros to ``digits``, are a number in [low, high)."""
+    """Returns the shortest bytes that, filled up with zeros to ``digits``, are a number in [low, high)."""
     length = digits
     number = low
     for cut in range(1, digits + 1):
@@ -79,27 +77,6 @@ def shortest_bytes(low: int, high: int, digits: int) -> bytes:
     return number.to_bytes(digits, "big")[:length]
 
 
-class Decoder:
-    """Reads what :class:`Encoder` wrote."""
-
-    def __init__(self, payload: bytes) -> None:
-        # Two words of zeros more than the payload's own: constriction holds 64 bits ahead.
-        filled = payload + bytes(-len(payload) % 4 + 8)
-        words = np.frombuffer(filled, dtype=">u4").astype(np.uint32)
-        self._decoder = constriction.stream.queue.RangeDecoder(words)
-
-    def decode(self, row_less_one: Frequencies) -> int:
-        """Read one symbol under one row (size,), given less one.
-
-        Raises:
-            StreamInvalidError: no encoder wrote these bytes.
-        """
-        try:
-            return int(self._decoder.decode(_Categorical(row_less_one, lazy=True, perfect=False)))
-        except (AssertionError, ValueError) as error:
-            raise undecodable() from error
-
-
 def undecodable() -> StreamInvalidError:
-    """Return the error for bytes that no encoder wrote."""
+    """Returns the error for bytes that no encoder wrote."""
     return StreamInvalidError("a coded stream does not decode; encode the recording again")

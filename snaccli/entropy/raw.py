@@ -4,24 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from snaccli.codes import Tokens
+from snaccli.codes import Tokens, packed_size, token_bits
 from snaccli.errors import StreamInvalidError
 
 BLOCK = 1 << 16  # tokens unpacked at once; a multiple of 8, so that blocks end on whole bytes
 
 
-def token_bits(codebook_size: int) -> int:
-    """Return the bits of one packed token: the base-2 logarithm of the codebook size, rounded up."""
-    return (codebook_size - 1).bit_length()
-
-
-def packed_size(tokens: int, codebook_size: int) -> int:
-    """Return the bytes that ``tokens`` packed tokens take."""
-    return (tokens * token_bits(codebook_size) + 7) // 8
-
-
 def pack(tokens: Tokens, codebook_size: int) -> bytes:
-    """Pack tokens (uint16, (n,)); the last byte is filled up with zero bits."""
+    """Packs tokens (uint16, (n,)); the last byte is filled up with zero bits."""
     shifts = np.arange(token_bits(codebook_size) - 1, -1, -1, dtype=np.uint16)
     parts = []
     for start in range(0, tokens.size, BLOCK):
@@ -31,10 +21,10 @@ def pack(tokens: Tokens, codebook_size: int) -> bytes:
 
 
 def unpack(payload: bytes, tokens: int, codebook_size: int) -> Tokens:
-    """Undo :func:`pack`; the result is uint16 (tokens,).
+    """Undoes :func:`pack`; the result is uint16 (tokens,).
 
     Raises:
-        StreamInvalidError: the payload has another length, filling bits that are not zero, or a token beyond
+        StreamInvalidError: the payload has another length, padding bits that are not zero, or a token beyond
             the codebook.
     """
     bits = token_bits(codebook_size)

@@ -1,68 +1,86 @@
-"""The adaptive model of coder 1: what the next token is likely to be, in integers alone.
+"""The adaptive coder token by token in NumPy, and constriction's decoder: what the kernel is held against.
 
-It is learned from the tokens already coded, in three steps:
-
-- two *heaps* of counts over the codewords. Each token adds one token's mass around its codeword, spread
-  by a kernel over the distance of the points (kernel density estimation): widely on the first heap,
-  narrowly and with a spike on the second. Their mixture follows their past success;
-- the mixture is *tilted*: each codeword is weighted by 2^(point . tilt), where ``tilt`` is a linear map of
-  the context, learned online by gradient steps that shrink with the root of the tokens seen (a log-bilinear
-  model; Mnih and Hinton, 2007);
-- plain and tilted mixture are mixed in turn by past success, over an even floor.
-
-Weights follow past success by fixed share (Herbster and Warmuth, 1998). All numbers are integers. Some are
-held in floats because numpy is faster on these; they stay below 2^24 in float32 and 2^53 in float64, so
-every sum and product is exact in any order. docs/format.md gives the same steps as pseudo-code.
+Numbers are integers. Some are held in floats because NumPy is faster on these; they stay below 2^24 in
+float32 and 2^53 in float64, so every sum and product is exact in any order.
 """
 
 from __future__ import annotations
 
 from math import isqrt
+from typing import Any
 
+import constriction
 import numpy as np
 import numpy.typing as npt
 
-from snaccli.entropy.directions import LIMIT, Points
-from snaccli.entropy.rangecoder import TOTAL
+from snaccli.codes import Tokens
+from snaccli.entropy.adaptive import Context
+from snaccli.entropy.kernel import (
+    BASE_BITS,
+    BIAS,
+    CAP,
+    ERROR_BITS,
+    GRADIENT_SHIFT,
+    HALVE,
+    HEAP_SHARE,
+    HEAPS,
+    KERNEL_SHIFTS,
+    MASS_BITS,
+    MIX_BITS,
+    OCTAVE,
+    PEAK_BITS,
+    SCORE_SHIFT,
+    SPIKES,
+    START,
+    STEP,
+    STEP_CAP,
+    STEP_START,
+    TILT_LIMIT,
+    TILT_SHARE,
+    TILT_SHIFT,
+    TOTAL,
+    UNIFORM,
+    WEIGHT,
+    WEIGHT_BITS,
+)
+from snaccli.entropy.points import LIMIT, Points
+from snaccli.entropy.rangecoder import undecodable
 
 Floats = npt.NDArray[np.float64]
+Frequencies = npt.NDArray[np.float64] | npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
 
-OCTAVE = 32  # steps of the table of powers per factor of two
-PEAK_BITS = 15
+_Categorical: Any = constriction.stream.model.Categorical
+
 # 2^15 * 2^(-i / 32), rounded; spelled out, since no two libraries promise the same last digit.
 MANTISSAS = (
     32768, 32066, 31379, 30706, 30048, 29405, 28774, 28158, 27554, 26964, 26386, 25821, 25268, 24726, 24196,
     23678, 23170, 22674, 22188, 21713, 21247, 20792, 20347, 19911, 19484, 19066, 18658, 18258, 17867, 17484,
     17109, 16743,
 )  # fmt: skip
-
-MASS_BITS = 16  # of the counts that one token adds, the spike aside
-START = 50  # tokens' mass that lie evenly on each heap at first
-HEAPS = 2  # the wide one and the narrow one
-KERNEL_SHIFTS = (7, 5)  # from squared distances to steps of the table
-SPIKES = (0, 45_875)  # what a token's own codeword gets beside the kernel
-HALVE = 1 << 13  # tokens after which all counts are halved
-KERNELS = 1 << 23  # numbers of spread counts that are kept at hand
-
-WEIGHT_BITS = 16  # of the sum of two weights that follow success
-WEIGHT = 1 << WEIGHT_BITS
-HEAP_SHARE, TILT_SHARE = 328, 164  # of it, what each of the two is given anew at each token
-BASE_BITS = 26  # of the sum of the mixed heaps
-
-BIAS = 64  # the constant feature of a context
-STEP = 800_000  # of the gradient, over 64 times the root of the tokens seen
-STEP_START, STEP_CAP = 40, 4096
-ERROR_BITS = 4
-GRADIENT_SHIFT = 14
-TILT_SHIFT = 16
-TILT_LIMIT = 1 << 11
-SCORE_SHIFT = 9  # from point . tilt to steps of the table
-
-UNIFORM = TOTAL >> 7
-MIX_BITS = 28
 UNSHIFT = 0.5**MIX_BITS
-CAP = TOTAL // 16 * 15 - 1  # of a frequency, less one
+KEPT = 1 << 23  # numbers of spread counts that are kept at hand
+
+
+class Decoder:
+    """Reads what :class:`Encoder` wrote."""
+
+    def __init__(self, payload: bytes) -> None:
+        # Two words of zeros more than the payload's own: constriction holds 64 bits ahead.
+        filled = payload + bytes(-len(payload) % 4 + 8)
+        words = np.frombuffer(filled, dtype=">u4").astype(np.uint32)
+        self._decoder = constriction.stream.queue.RangeDecoder(words)
+
+    def decode(self, row_less_one: Frequencies) -> int:
+        """Read one symbol under one row (size,), given less one.
+
+        Raises:
+            StreamInvalidError: no encoder wrote these bytes.
+        """
+        try:
+            return int(self._decoder.decode(_Categorical(row_less_one, lazy=True, perfect=False)))
+        except (AssertionError, ValueError) as error:
+            raise undecodable() from error
 
 
 def powers() -> Floats:
@@ -117,7 +135,7 @@ class Heaps:
             np.floor(spread, out=row, casting="same_kind")
         kernels[:, token] += SPIKES
         found = kernels, kernels.sum(axis=1, dtype=np.float64).astype(np.int64)
-        if len(self.kernels) < KERNELS // kernels.size:
+        if len(self.kernels) < KEPT // kernels.size:
             self.kernels[token] = found
         return found
 
@@ -231,3 +249,56 @@ def fixed_share(weight: int, first: int, second: int, share: int) -> int:
     """Return the new weight of the first of two predictors, by what each gave the token."""
     first, second = weight * first, (WEIGHT - weight) * second
     return share + (WEIGHT - 2 * share) * first // (first + second)
+
+
+class OracleCoder:
+    """Codes one stream, block after block from its first token on.
+
+    Args:
+        context: of the stream's tokens.
+        payload: its coded bytes if it is decoded.
+    """
+
+    def __init__(self, context: Context, payload: bytes = b"") -> None:
+        self._context = context
+        self._points, self._dim = context.points, context.points.shape[1]
+        self._model = Model(context.points, context.phases, context.size, context.own)
+        self._decoder = Decoder(payload)
+        self._features = np.zeros(context.size, dtype=np.int64)
+        self._features[-1] = BIAS
+        self._done = 0
+
+    def intervals(self, tokens: Tokens) -> Integers:
+        """Return what lies below each of the next tokens (n,) and its frequency, of 2^24 in all (n, 2)."""
+        found = np.empty((tokens.size, 2), dtype=np.int64)
+        for number, above in enumerate(self._context.above(self._done, tokens.size)):
+            token = int(tokens[number])
+            row = self._row(above)
+            found[number] = int(row[:token].sum()) + token, int(row[token]) + 1
+            self._take(token)
+        return found
+
+    def tokens(self, count: int) -> Tokens:
+        """Decode the next tokens, uint16 (count,).
+
+        Raises:
+            StreamInvalidError: no encoder wrote these bytes.
+        """
+        found = np.empty(count, dtype=np.uint16)
+        for number, above in enumerate(self._context.above(self._done, count)):
+            found[number] = token = self._decoder.decode(self._row(above))
+            self._take(token)
+        return found
+
+    def _row(self, above: Integers) -> Floats:
+        """Return the frequencies of the next token, less one each."""
+        self._features[self._context.own : -1] = above
+        return self._model.row(self._done % self._context.phases, self._features)
+
+    def _take(self, token: int) -> None:
+        """Learn from a token, and take it as the one before the next."""
+        self._model.update(token)
+        own = self._features[: self._context.own]
+        own[self._dim :] = own[: -self._dim].copy()
+        own[: self._dim] = self._points[token]
+        self._done += 1

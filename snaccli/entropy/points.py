@@ -18,8 +18,8 @@ FIXED_BITS = 20  # of a codeword's largest coordinate, before its length is take
 UNIT = 4096  # length of a direction, before centring
 
 
-def points(codebook: Codebook) -> Points:
-    """Return the codewords as integer points (size, dim).
+def points_of(codebook: Codebook) -> Points:
+    """Returns the codewords as integer points (size, dim).
 
     Args:
         codebook: finite float32 numbers (size, dim); a codeword of zeros has no direction and stays zero.
@@ -41,7 +41,7 @@ def points(codebook: Codebook) -> Points:
 
 
 def integer_sqrt(squares: npt.NDArray[np.int64] | np.int64) -> npt.NDArray[np.int64]:
-    """Return the square roots, rounded down, of integers from 0 to 2^52."""
+    """Returns the square roots, rounded down, of integers from 0 to 2^52."""
     roots = np.sqrt(np.asarray(squares, dtype=np.float64)).astype(np.int64)
     roots -= roots * roots > squares
     roots += (roots + 1) * (roots + 1) <= squares
@@ -49,7 +49,7 @@ def integer_sqrt(squares: npt.NDArray[np.int64] | np.int64) -> npt.NDArray[np.in
 
 
 def _divide(values: Points, divisor: npt.NDArray[np.int64] | np.int64) -> Points:
-    """Divide and round to the nearest integer, halves up; by 1 instead of 0."""
+    """Divides and round to the nearest integer, halves up; by 1 instead of 0."""
     divisor = np.maximum(divisor, 1)
     result: Points = (2 * values + divisor) // (2 * divisor)
     return result
