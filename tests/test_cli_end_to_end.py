@@ -196,14 +196,12 @@ def test_a_part_that_is_not_there_is_wrong_usage(coded, model):
 
 
 def other_weights(model, folder):
-    import torch
-
     from snac.config import ModelConfig
-    from snac.hub.checkpoint import load_state_dict, save_checkpoint
+    from snac.hub.weights import read_weights, save_checkpoint
 
-    weights = load_state_dict(next(Path(model).glob("*.safetensors")))
+    weights = read_weights(next(Path(model).glob("*.safetensors")))
     changed = {
-        name: torch.roll(value, 1, 0) if name.startswith("decoder.") else value
+        name: np.roll(value, 1, 0) if name.startswith("decoder.") else value
         for name, value in weights.items()
     }
     save_checkpoint(folder, ModelConfig.from_file(Path(model) / "config.json"), changed)

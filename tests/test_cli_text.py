@@ -6,9 +6,12 @@ import doctest
 import errno
 import io
 import json
+import pickle
+from pathlib import Path
 
 import pytest
 
+from snac.errors import BrokenDownloadError, ChangedModelError, UnreachableModelError
 from snaccli.cli.ui import text
 from snaccli.cli.ui.console import Console
 from snaccli.errors import (
@@ -122,6 +125,24 @@ def streams(**kwargs):
 
 def written(console):
     return console.stdout.getvalue(), console.stderr.getvalue()
+
+
+def test_models_that_are_not_here_are_fetched_by_a_command():
+    folder = Path("hub") / "models--me--voice"
+    unreachable = text.explain(UnreachableModelError("me/voice@v2", "no network", folder))
+    assert unreachable == (
+        "model 'me/voice@v2' is not on this machine (no network): run `snac models pull me/voice@v2` on a "
+        f"connected machine and copy the folder models--me--voice of its cache into {folder.parent} here, or "
+        "give any folder with config.json and weights as -m FOLDER"
+    )
+    broken = text.explain(BrokenDownloadError("me/voice", "me/voice", "reset"))
+    assert broken == "me/voice: the download broke off (reset): run `snac models pull me/voice`"
+    changed = text.explain(
+        ChangedModelError("24khz", folder, "is not the file that was published: it has 3 bytes")
+    )
+    assert changed.endswith("published: it has 3 bytes; fetch it again with `snac models pull 24khz`")
+    for error in (UnreachableModelError("a", "b", folder), BrokenDownloadError("a", "b", "c")):
+        assert "snac models" not in str(pickle.loads(pickle.dumps(error)))
 
 
 def test_quiet_leaves_results_to_the_caller_and_errors_to_all():

@@ -16,17 +16,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from snac.errors import ModelError, ModelNotFoundError
+from snac.errors import BrokenDownloadError, ModelError, ModelNotFoundError, UnreachableModelError
 from snac.hub.registry import CONFIG_FILE, WEIGHTS_FILES, ModelSource
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 # The arguments of hf_hub_download that make the address, and those that make the request.
 _ADDRESS_ARGUMENTS = ("endpoint", "repo_type", "subfolder")
 _REQUEST_ARGUMENTS = ("headers", "library_name", "library_version", "proxies", "token", "user_agent")
-
-
-class UnreachableError(ModelNotFoundError):
-    """The Hub cannot be asked, so nothing is known of the model but that it is not on this machine."""
 
 
 def download(source: ModelSource, hub_kwargs: Mapping[str, Any]) -> tuple[Path, Path]:
@@ -37,7 +33,7 @@ def download(source: ModelSource, hub_kwargs: Mapping[str, Any]) -> tuple[Path, 
         hub_kwargs: further arguments of ``hf_hub_download``.
 
     Raises:
-        UnreachableError: there is no network, or the Hub does not answer as it should.
+        UnreachableModelError: there is no network, or the Hub does not answer as it should.
         ModelNotFoundError: any other failure.
     """
     from huggingface_hub import constants
@@ -45,7 +41,7 @@ def download(source: ModelSource, hub_kwargs: Mapping[str, Any]) -> tuple[Path, 
     offline = constants.HF_HUB_OFFLINE or bool(hub_kwargs.get("local_files_only"))
     if offline and hub_kwargs.get("local_dir") is None:
         setting = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "local_files_only is set"
-        raise UnreachableError(_not_here(source, hub_kwargs, setting))
+        raise _not_here(source, hub_kwargs, setting)
     reached = False
     with _quiet():
         try:
@@ -102,7 +98,7 @@ def _probe(source: ModelSource, hub_kwargs: Mapping[str, Any]) -> None:
     timeout = hub_kwargs.get("etag_timeout", constants.HF_HUB_ETAG_TIMEOUT)
     if get_hf_file_metadata(url, timeout=timeout, **request).commit_hash is None:
         reason = "does not answer as the Hub does; is there a sign-in page or a proxy in between?"
-        raise UnreachableError(_not_here(source, hub_kwargs, f"{_host(hub_kwargs)} {reason}"))
+        raise _not_here(source, hub_kwargs, f"{_host(hub_kwargs)} {reason}")
 
 
 def _fetch(source: ModelSource, hub_kwargs: Mapping[str, Any]) -> tuple[Path, Path]:
@@ -172,7 +168,7 @@ def _explained(
             f"{what}: {host} refuses access ({status}): check the token (`hf auth login`)"
         )
     if status is not None and status >= 400:
-        return UnreachableError(_not_here(source, hub_kwargs, f"{host} answers {status}, try again later"))
+        return _not_here(source, hub_kwargs, f"{host} answers {status}, try again later")
     return _explained_locally(error, source, hub_kwargs, reached)
 
 
@@ -190,19 +186,12 @@ def _explained_locally(
         return ModelNotFoundError(f"{what}: cannot write to {cache}: set HF_HOME to a folder of yours")
     reason = text.partition("\n")[0][:100] or type(error).__name__
     if reached:
-        return ModelNotFoundError(
-            f"{what}: the download broke off ({reason}): run `snac models pull {source.spelling}`"
-        )
-    return UnreachableError(_not_here(source, hub_kwargs, f"{_host(hub_kwargs)} cannot be reached: {reason}"))
+        return BrokenDownloadError(source.spelling, str(what), reason)
+    return _not_here(source, hub_kwargs, f"{_host(hub_kwargs)} cannot be reached: {reason}")
 
 
-def _not_here(source: ModelSource, hub_kwargs: Mapping[str, Any], reason: str) -> str:
-    folder = _folder(source, hub_kwargs)
-    return (
-        f"model {source.spelling!r} is not on this machine ({reason}): run `snac models pull "
-        f"{source.spelling}` on a connected machine and copy the folder {folder.name} of its cache into "
-        f"{folder.parent} here, or give any folder with {CONFIG_FILE} and weights as -m FOLDER"
-    )
+def _not_here(source: ModelSource, hub_kwargs: Mapping[str, Any], reason: str) -> UnreachableModelError:
+    return UnreachableModelError(source.spelling, reason, _folder(source, hub_kwargs))
 
 
 def _folder(source: ModelSource, hub_kwargs: Mapping[str, Any]) -> Path:

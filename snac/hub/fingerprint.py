@@ -63,15 +63,23 @@ def fingerprint(config: ModelConfig, state_dict: Mapping[str, Any]) -> bytes:
     if not any(name.endswith(".parametrizations.weight.original0") for name in state_dict):
         raise ValueError("the fingerprint is that of the published form: take it before the model is folded")
     for encoded, name in sorted((name.encode("utf-8"), name) for name in state_dict):
-        array = _float32(name, state_dict[name])
+        array = as_float32(name, state_dict[name])
         digest.update(struct.pack("<I", len(encoded)) + encoded)
         digest.update(struct.pack(f"<I{array.ndim}Q", array.ndim, *array.shape))
         digest.update(array.reshape(-1).view(np.uint8).data)
     return digest.digest()
 
 
-def _float32(name: str, value: Any) -> np.ndarray:
-    """The values in row-major order as little-endian float32; a copy only where they are something else."""
+def as_float32(name: str, value: Any) -> np.ndarray:
+    """The values in row-major order as little-endian float32; a copy only where they are something else.
+
+    Args:
+        name: of the values, for the message.
+        value: a NumPy array or a torch tensor.
+
+    Raises:
+        ValueError: the values are not of floating point.
+    """
     if isinstance(value, np.ndarray):
         if value.dtype.kind != "f":
             raise ValueError(f"{name} is of {value.dtype}, not of floating point")

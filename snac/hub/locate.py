@@ -16,9 +16,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from snac.errors import ModelError, ModelNotFoundError
+from snac.errors import ChangedModelError, ModelError, ModelNotFoundError, UnreachableModelError
 from snac.hub import record
-from snac.hub.download import UnreachableError, cache_place, cached_commit, download, repository_folder
+from snac.hub.download import cache_place, cached_commit, download, repository_folder
 from snac.hub.registry import CONFIG_FILE, WEIGHTS_FILES, ModelSource, is_repository, resolve
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -103,7 +103,7 @@ def pull(source: str | os.PathLike[str], *, revision: str | None = None, **hub_k
         return _in_folder(wanted)
     try:
         files = _downloaded(wanted, hub_kwargs)
-    except UnreachableError:
+    except UnreachableModelError:
         present = _in_cache(wanted, hub_kwargs)
         if present is None or hub_kwargs.get("force_download"):
             raise
@@ -115,32 +115,42 @@ def pull(source: str | os.PathLike[str], *, revision: str | None = None, **hub_k
         return _checked(files, compare_record=False)
 
 
-def remember(files: ModelFiles, fingerprint: str) -> None:
+def remember(files: ModelFiles, fingerprint: str, converted: Path | None = None) -> None:
     """Records the files of a model that has just been loaded; does nothing for a shipped model or a folder.
 
     Args:
         files: as ``locate`` gave them.
         fingerprint: of the model, 16 hex digits.
+        converted: a file in the cache folder that was made of the weights.
     """
-    if files.cache_folder is None or recorded_fingerprint(files) == fingerprint:
+    if files.cache_folder is None or recorded_fingerprint(files, converted) == fingerprint:
         return
     entries = record.read(files.cache_folder)
-    for path, value in ((files.config, ""), (files.weights, fingerprint)):
-        entries.pop(_key(files, path), None)  # so that it comes last: the oldest are dropped first
-        entries[_key(files, path)] = record.describe(path, value)
+    for path, value in ((files.config, ""), (files.weights, fingerprint), (converted, fingerprint)):
+        if path is not None:
+            entries.pop(_key(files, path), None)  # so that it comes last: the oldest are dropped first
+            entries[_key(files, path)] = record.describe(path, value)
     record.write(files.cache_folder, entries)
 
 
-def recorded_fingerprint(files: ModelFiles) -> str | None:
-    """The fingerprint of a model of the Hub that was loaded before and not touched since, else None."""
+def recorded_fingerprint(files: ModelFiles, converted: Path | None = None) -> str | None:
+    """The fingerprint of a model of the Hub that was loaded before and not touched since, else None.
+
+    Args:
+        files: as ``locate`` gave them.
+        converted: a file in the cache folder that was made of the weights, which must be untouched, too.
+    """
     if files.cache_folder is None:
         return None
     entries = record.read(files.cache_folder)
-    for path in (files.config, files.weights):
-        entry = entries.get(_key(files, path))
-        if entry is None or not entry.is_untouched(path):
+    for path in (files.config, files.weights, converted):
+        if path is not None and not _is_untouched(path, entries.get(_key(files, path))):
             return None
-    return entries[_key(files, files.weights)].fingerprint or None
+    return entries[_key(files, converted or files.weights)].fingerprint or None
+
+
+def _is_untouched(path: Path, entry: record.Entry | None) -> bool:
+    return entry is not None and entry.is_untouched(path)
 
 
 def _wanted(source: str | os.PathLike[str], revision: str | None) -> ModelSource:
@@ -238,10 +248,7 @@ def _compare(files: ModelFiles, path: Path, when: str, sha256: str, size: int | 
         found = f"its SHA-256 begins with {digest[:12]} instead of {sha256[:12]}"
     else:
         return
-    raise ModelError(
-        f"{path}: is not the file that was {when}: {found}; fetch it again with "
-        f"`snac models pull {files.source.spelling}`"
-    )
+    raise ChangedModelError(files.source.spelling, path, f"is not the file that was {when}: {found}")
 
 
 def _sha256_of_blob(path: Path) -> str | None:
@@ -252,5 +259,8 @@ def _sha256_of_blob(path: Path) -> str | None:
 
 
 def _key(files: ModelFiles, path: Path) -> str:
+    """What the record calls a file: ``<commit>/<file>``, or the name of one that lies beside the record."""
     assert files.cache_folder is not None
+    if path.parent == files.cache_folder:
+        return path.name
     return path.relative_to(files.cache_folder / "snapshots").as_posix()

@@ -1,9 +1,10 @@
 """The record of downloaded files: what each was when a model was first loaded from it.
 
-One JSON file, ``snac.json``, in the cache folder of a repository. It maps ``<commit>/<file>`` to the size
-in bytes, the time of modification in nanoseconds, the SHA-256, and beside weights the model's fingerprint. It
-holds a checksum of itself: a damaged record counts as none, and so does a missing one. Lying in the cache
-folder, it goes along when that is copied to another machine, and is gone when that is deleted.
+One JSON file, ``snac.json``, in the cache folder of a repository. It maps ``<commit>/<file>``, or the name
+of a file that was made beside it, to the size in bytes, the time of modification in nanoseconds, the
+SHA-256, and beside weights the model's fingerprint. It holds a checksum of itself: a damaged record counts
+as none, and so does a missing one. Lying in the cache folder, it goes along when that is copied to another
+machine, and is gone when that is deleted.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The models that are known by name, and what a user's ``-m`` stands for. Knows no torch and no network."""
+"""The models that are known by name, and what a user's string stands for. Knows no torch and no network."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ class ModelSource:
 
     @property
     def spelling(self) -> str:
-        """What to give to ``-m`` or ``snac models pull`` to get this model."""
+        """What to give as a model to get this one."""
         if self.folder is not None and self.known is None:
             return str(self.folder)
         return f"{self.name}@{self.revision}" if self.revision else self.name

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,9 +15,9 @@ from torch.nn.utils import parametrize
 from snac.config import ModelConfig, SpectralConfig, WaveformConfig
 from snac.engine.inference import fuse
 from snac.errors import ModelError
-from snac.hub import locate as hub
-from snac.hub.checkpoint import check_state_dict, load_state_dict, save_checkpoint
+from snac.hub.checkpoint import Checkpoint, load_checkpoint
 from snac.hub.fingerprint import fingerprint
+from snac.hub.weights import save_checkpoint
 from snac.nn.arguments import check_audio, checked_codes
 from snac.nn.layers import Decoder, Encoder, convolutions
 from snac.nn.spectral import SpectralDecoder, SpectralEncoder
@@ -203,14 +204,14 @@ class SNAC(nn.Module):
             ModelNotFoundError: there is no such model, or it cannot be reached from here.
             ModelError: configuration or weights are damaged, refused, or do not belong together.
         """
-        files = hub.locate(repo_id, **kwargs)
-        config = ModelConfig.from_file(files.config)
-        state = load_state_dict(files.weights)
-        model = cls.from_model_config(config)
-        check_state_dict(model.state_dict(), state, files.weights)
-        model.load_state_dict(state)
-        if hub.recorded_fingerprint(files) is None:
-            hub.remember(files, fingerprint(config, state).hex())
+        return cls.from_checkpoint(load_checkpoint(repo_id, **kwargs))
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: Checkpoint) -> SNAC:
+        """A model with weights that were read already, in evaluation mode on the CPU."""
+        model = cls.from_model_config(checkpoint.config)
+        arrays = checkpoint.arrays.items()
+        model.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in arrays})
         return model.eval()
 
     def save_pretrained(self, folder: str | Path, *, half: bool = False) -> None:

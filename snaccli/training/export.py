@@ -8,9 +8,9 @@ from pathlib import Path
 from torch import Tensor
 
 from snac.config import ModelConfig, SpectralConfig, WaveformConfig
-from snac.hub.checkpoint import load_state_dict, save_checkpoint
 from snac.hub.fingerprint import fingerprint
 from snac.hub.registry import WEIGHTS_FILES
+from snac.hub.weights import read_weights, save_checkpoint
 from snaccli.errors import OutputError
 from snaccli.io.files import open_output
 from snaccli.training.loop import Trainer
@@ -55,7 +55,7 @@ def export(trainer: Trainer, folder: str | Path) -> Path:
     folder = Path(folder)
     weights, step = _chosen(trainer)
     save_checkpoint(folder, trainer.model.config, weights, half=trainer.config.half)
-    stored = load_state_dict(folder / WEIGHTS_FILES[0])  # as rounded to 16 bits, where that is asked for
+    stored = read_weights(folder / WEIGHTS_FILES[0])  # as rounded to 16 bits, where that is asked for
     text = model_card(trainer, step, fingerprint(trainer.model.config, stored).hex())
     try:
         with open_output(folder / CARD, overwrite=True) as out:

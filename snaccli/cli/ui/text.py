@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
+from snac.errors import BrokenDownloadError, ChangedModelError, UnreachableModelError
 from snaccli.errors import FileError, LevelsError, Remedy, SnacError, UnknownModelError
 from snaccli.io.names import cause, printable, shown
 
@@ -68,6 +69,8 @@ def _words(error: BaseException, subject: str | None) -> str:
         return f"--levels {error.wanted}: {error.where} has {there} levels; choose 1 to {there}"
     if isinstance(error, UnknownModelError):
         return error.problem + REMEDIES[error.remedy]
+    if isinstance(error, (UnreachableModelError, BrokenDownloadError, ChangedModelError)):
+        return _fetch(error)
     if isinstance(error, SnacError):
         return str(error)
     if isinstance(error, OSError):
@@ -77,6 +80,21 @@ def _words(error: BaseException, subject: str | None) -> str:
         return "not enough memory: close other programs, or use fewer --jobs"
     what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     return f"this is a defect of snac: {what}: run again with --debug and report the traceback"
+
+
+def _fetch(error: UnreachableModelError | BrokenDownloadError | ChangedModelError) -> str:
+    """Return what is told of a model whose files are missing or amiss, with the command that fetches it."""
+    command = f"`snac models pull {error.name}`"
+    if isinstance(error, BrokenDownloadError):
+        return f"{error.repository}: the download broke off ({error.reason}): run {command}"
+    if isinstance(error, ChangedModelError):
+        return f"{error.path}: {error.problem}; fetch it again with {command}"
+    folder = error.cache_folder
+    return (
+        f"model {error.name!r} is not on this machine ({error.reason}): run {command} on a connected machine "
+        f"and copy the folder {folder.name} of its cache into {folder.parent} here, or give any folder with "
+        "config.json and weights as -m FOLDER"
+    )
 
 
 def usage(message: str) -> str:

@@ -1,0 +1,379 @@
+"""Files of weights: read without running anything that is in them, written so that none is half done.
+
+A safetensors file is mapped into memory and read by NumPy alone. A pickle of ``torch.save`` needs torch,
+which is imported within the function that reads it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import mmap
+import os
+import pickle
+import re
+import tempfile
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from snac.config import ModelConfig, WaveformConfig
+from snac.errors import ModelError
+from snac.hub.fingerprint import as_float32
+from snac.hub.registry import CONFIG_FILE, WEIGHTS_FILES
+
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+_NESTED = ("state_dict", "model")  # keys under which training programs put the weights
+_MAX_HEADER = 100_000_000  # bytes; the bound of the safetensors format
+# Tensors up to this many values (biases, norms, snake parameters) stay in 32 bits in a half-precision export:
+# together they are a few percent of a model, and rounding them is what one hears.
+_HALF_ABOVE = 4096
+
+_KINDS: Mapping[str, str] = {
+    "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "I16": "<i2",
+    "I8": "i1", "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1", "BOOL": "?",
+}  # fmt: skip
+
+
+def is_pickle(path: Path) -> bool:
+    """Whether a file is an archive of ``torch.save``, by its content.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
+    return _head(path)[0].startswith(b"PK\x03\x04")
+
+
+def read_weights(path: str | Path) -> dict[str, np.ndarray]:
+    """Reads weights from a safetensors file or a checkpoint of ``torch.save``; the content tells which.
+
+    Values are float16 or float32 as they are stored; those of bfloat16 and 64 bits come as float32. The
+    arrays are not to be written to: they may be the mapped file itself. A dictionary with the weights under
+    ``state_dict`` or ``model`` is accepted; keys of the former weight norm (``weight_g``, ``weight_v``) are
+    renamed to the present ones.
+
+    Raises:
+        ModelError: the file cannot be read, is not a checkpoint, is cut off, asks to run code, or claims more
+            data than it has.
+    """
+    path = Path(path)
+    head, size = _head(path)
+    if head.startswith(b"PK\x03\x04"):
+        if path.suffix == ".safetensors":  # torch.load goes by the name
+            raise ModelError(f"{path}: is a PyTorch checkpoint by another name: call it {WEIGHTS_FILES[1]}")
+        return _published_names(_arrays_of(_load_torch(path), path, size))
+    if head[8:9] == b"{":
+        return _published_names(_read_safetensors(path))
+    raise ModelError(f"{path}: {_what_else(head, size)}")
+
+
+def metadata_of(path: Path) -> dict[str, str]:
+    """What a safetensors file says of itself under ``__metadata__``; nothing if it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            found = json.loads(file.read(min(length, _MAX_HEADER))).get("__metadata__", {})
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def check_weights(
+    expected: Mapping[str, tuple[int, ...]], weights: Mapping[str, np.ndarray], where: str | Path
+) -> None:
+    """Checks that weights fit a model: the same names, the same shapes, of floating point.
+
+    Args:
+        expected: the shapes that the configuration wants, ``snac.hub.shapes.state_shapes``.
+        weights: the arrays.
+        where: the file they are from, for the message.
+
+    Raises:
+        ModelError: names the first key of each kind that is missing, unexpected or of another shape, and how
+            many there are; or the first array that is not of floating point.
+    """
+    shapes = [
+        f"{name} is {_shape(weights[name].shape)} instead of {_shape(shape)}"
+        for name, shape in expected.items()
+        if name in weights and weights[name].shape != shape
+    ]
+    complaints = [
+        _complaint([name for name in expected if name not in weights], "missing"),
+        _complaint([name for name in weights if name not in expected], "unexpected"),
+        _complaint(shapes, "of another shape"),
+    ]
+    found = ", ".join(complaint for complaint in complaints if complaint)
+    if found:
+        raise ModelError(f"{where}: these weights do not fit the model's {CONFIG_FILE}: {found}")
+    for name, array in weights.items():
+        if array.dtype.kind != "f":
+            raise ModelError(f"{where}: {name} is of {array.dtype}, not of floating point")
+
+
+def check_finite(weights: Mapping[str, np.ndarray], where: str | Path) -> None:
+    """Checks that all values are finite numbers.
+
+    Raises:
+        ModelError: names the first array with values that are not.
+    """
+    for name, array in weights.items():
+        if not _is_finite(array):
+            raise ModelError(f"{where}: damaged weights: {name} has values that are not finite numbers")
+
+
+def save_checkpoint(
+    folder: str | Path, config: ModelConfig, state_dict: Mapping[str, Any], *, half: bool = False
+) -> Path:
+    """Exports a model: config.json, model.safetensors and, of the published form, pytorch_model.bin.
+
+    The published ``snac`` package then loads the folder, too. All files are written in full before the first
+    one takes its name, so that an interrupted export leaves the former one.
+
+    Args:
+        folder: made if it does not exist.
+        config: the model's configuration.
+        state_dict: its weights in the published form: a NumPy array or a torch tensor a name.
+        half: store tensors of more than 4096 values in 16 bits.
+
+    Returns:
+        the folder.
+
+    Raises:
+        ModelError: the folder cannot be written, or a value is too large for 16 bits.
+    """
+    folder = Path(folder)
+    arrays = {name: _stored(name, value, half) for name, value in state_dict.items()}
+    text = json.dumps(config.to_dict(), indent=2) + "\n"
+    safe, pickled = WEIGHTS_FILES
+    writers: dict[str, Callable[[str], Any]] = {
+        safe: lambda path: Path(path).write_bytes(safetensors_bytes(arrays, {"format": "pt"}))
+    }
+    if isinstance(config, WaveformConfig):
+        writers[pickled] = lambda path: _save_torch(arrays, path)
+    writers[CONFIG_FILE] = lambda path: Path(path).write_text(text, encoding="utf-8")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_together(folder, writers)
+    except (OSError, RuntimeError) as error:
+        # torch reports a full disk by an error of its own.
+        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+        raise ModelError(f"{folder}: the model cannot be written: {reason}") from error
+    return folder
+
+
+def safetensors_bytes(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> bytes:
+    """The content of a safetensors file."""
+    from safetensors.numpy import save
+
+    content: bytes = save(
+        {name: np.ascontiguousarray(array) for name, array in arrays.items()}, dict(metadata)
+    )
+    return content
+
+
+def _head(path: Path) -> tuple[bytes, int]:
+    """The first bytes of a file, and its size."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(64), path.stat().st_size
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a safetensors file, mapped. The layout is that of the format's description.
+
+    https://github.com/huggingface/safetensors#format: the length of a header as 64-bit little-endian integer,
+    the header in JSON, then the values of the tensors, one after the other without gaps.
+    """
+    try:
+        with open(path, "rb") as file:
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: cannot be read: {_first_line(error)}") from error
+    try:
+        entries, start = _header(mapped)
+        spans = sorted((tuple(entry["data_offsets"]), name) for name, entry in entries.items())
+        end = 0
+        for (first, last), name in spans:
+            if first != end or last < first:
+                raise ValueError(f"the values of {name} do not follow those before")
+            end = last
+        if start + end != len(mapped):
+            raise ValueError(f"{len(mapped)} bytes instead of {start + end}")
+        return {name: _mapped_array(mapped, start, name, entry) for name, entry in entries.items()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ModelError(f"{path}: damaged or cut off ({_first_line(error)}): fetch it again") from error
+
+
+def _header(mapped: mmap.mmap) -> tuple[dict[str, Any], int]:
+    """The entries of the tensors, and where the values begin."""
+    length = int.from_bytes(mapped[:8], "little")
+    if length > min(_MAX_HEADER, len(mapped) - 8):
+        raise ValueError(f"a header of {length} bytes")
+    entries = json.loads(mapped[8 : 8 + length], object_pairs_hook=_without_doubles)
+    entries.pop("__metadata__", None)
+    if not entries:
+        raise ValueError("holds no weights")
+    return entries, 8 + length
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name stands twice in the header")
+    return found
+
+
+def _mapped_array(mapped: mmap.mmap, start: int, name: str, entry: Mapping[str, Any]) -> np.ndarray:
+    kind, shape, (first, last) = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if kind not in _KINDS:
+        raise ValueError(f"{name} is of the unknown type {kind!r}")
+    if not all(type(size) is int and size >= 0 for size in (*shape, first, last)):
+        raise ValueError(f"{name} has sizes that are no whole numbers")
+    dtype, count = np.dtype(_KINDS[kind]), math.prod(shape)
+    if count * dtype.itemsize != last - first:
+        raise ValueError(f"{name} has {last - first} bytes instead of {count * dtype.itemsize}")
+    array = np.frombuffer(mapped, dtype, count, start + first) if count else np.empty(0, dtype)
+    if kind == "BF16":  # the upper half of a float32
+        array = (array.astype(np.uint32) << 16).view(np.float32)
+    if kind == "F64" or (start + first) % dtype.itemsize:
+        array = array.astype(np.float32 if kind == "F64" else dtype)
+    shaped: np.ndarray = array.reshape(shape)
+    return shaped
+
+
+def _load_torch(path: Path) -> Any:
+    """A checkpoint of ``torch.save`` through the unpickler that makes tensors and containers only."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            compressed = any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist())
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise ModelError(f"{path}: damaged or cut off ({_first_line(error)}): fetch it again") from error
+    if compressed:
+        # torch.save never compresses; what unpacks to more than the file would not be bounded by it.
+        raise ModelError(f"{path}: is a compressed archive, not a checkpoint: unpack it and give its folder")
+    import torch
+
+    try:
+        return torch.load(str(path), map_location="cpu", weights_only=True, mmap=True)  # 2.2 wants a str
+    except pickle.UnpicklingError as error:
+        raise ModelError(f"{path}: {_unpickling(str(error))}") from error
+    except Exception as error:  # on damaged input the unpickler fails with whatever its own state leads to
+        raise ModelError(f"{path}: is no checkpoint, or damaged ({_first_line(error)})") from error
+
+
+def _arrays_of(loaded: Any, path: Path, size: int) -> dict[str, np.ndarray]:
+    """The arrays that a checkpoint of ``torch.save`` holds; those of 16 and 32 bits are the mapped file."""
+    import torch
+
+    for key in _NESTED:
+        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
+            loaded = loaded[key]
+            break
+    if not isinstance(loaded, dict) or not loaded:
+        raise ModelError(f"{path}: holds no weights (a {type(loaded).__name__}, not a state dict)")
+    total = 0
+    for name, tensor in loaded.items():
+        if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
+            raise ModelError(f"{path}: holds no weights: {name!r} is a {type(tensor).__name__}, not a tensor")
+        if tensor.layout is not torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
+            raise ModelError(f"{path}: {name} is not a plain tensor")
+        total += tensor.numel() * tensor.element_size()
+    if total > size:
+        # A view of stride zero claims any number of values without having them.
+        raise ModelError(f"{path}: claims {total} bytes of values in a file of {size}: damaged or forged")
+    kept = (torch.float16, torch.float32)
+    return {
+        name: (tensor.float() if tensor.is_floating_point() and tensor.dtype not in kept else tensor)
+        .detach()
+        .numpy()
+        for name, tensor in loaded.items()
+    }
+
+
+def _unpickling(message: str) -> str:
+    wanted = re.search(r"GLOBAL (\S+)", message)
+    if wanted or "Unsupported class" in message or "reduce for unrecognized" in message:
+        what = f"asks for {wanted.group(1)}" if wanted else "holds objects other than tensors"
+        return f"refused: the pickle {what}, and reading that could run code; export it as {WEIGHTS_FILES[0]}"
+    return "is no checkpoint, or damaged: fetch it again"
+
+
+def _what_else(head: bytes, size: int) -> str:
+    if size == 0:
+        return "is empty: fetch it again"
+    if head.startswith(_LFS_POINTER):
+        return "is a Git LFS pointer, not the weights: run `git lfs pull` where it was cloned"
+    if head.lstrip()[:1] == b"<":
+        return "is a web page, not weights: fetch the file itself"
+    if head[:1] == b"\x80":
+        return (
+            "refused: it is a bare Python pickle (PyTorch wrote such before 1.6), and reading that could run "
+            f"code; export it as {WEIGHTS_FILES[0]}"
+        )
+    return "is neither safetensors nor a PyTorch checkpoint: damaged, or not weights"
+
+
+def _published_names(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    renamed = {}
+    for name, array in arrays.items():
+        new = re.sub(r"(^|\.)weight_([gv])$", _parametrization, name)
+        renamed[new if new not in arrays else name] = array
+    return renamed
+
+
+def _parametrization(match: re.Match[str]) -> str:
+    return f"{match[1]}parametrizations.weight.original{'gv'.index(match[2])}"
+
+
+def _stored(name: str, value: Any, half: bool) -> np.ndarray:
+    array = as_float32(name, value)
+    if half and array.size > _HALF_ABOVE:
+        with np.errstate(over="ignore"):
+            array = array.astype(np.float16)
+    if not _is_finite(array):
+        raise ModelError(f"{name} has values that are not finite numbers{' of 16 bits' if half else ''}")
+    return array
+
+
+def _save_torch(arrays: Mapping[str, np.ndarray], path: str) -> None:
+    import torch
+
+    torch.save({name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}, path)
+
+
+def _write_together(folder: Path, writers: Mapping[str, Callable[[str], Any]]) -> None:
+    """Writes each file under a temporary name, and gives them their own when all are on the disk."""
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as temporary:
+        for name, write in writers.items():
+            path = os.path.join(temporary, name)
+            write(path)
+            with open(path, "rb+") as file:
+                os.fsync(file.fileno())
+        for name in writers:
+            os.replace(os.path.join(temporary, name), folder / name)
+
+
+def _is_finite(array: np.ndarray) -> bool:
+    """Whether all values are finite, by their exponents' bits: several times faster than ``np.isfinite``."""
+    if array.dtype == np.float16:
+        return array.size == 0 or int((array.view(np.uint16) & 0x7FFF).max()) < 0x7C00
+    if array.dtype == np.float32:
+        return array.size == 0 or int((array.view(np.uint32) & 0x7FFFFFFF).max()) < 0x7F800000
+    return bool(np.isfinite(array).all())
+
+
+def _complaint(names: list[str], what: str) -> str:
+    return f"{len(names)} {what} (the first: {names[0]})" if names else ""
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape)) or "a scalar"
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0][:120] or type(error).__name__
