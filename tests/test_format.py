@@ -221,3 +221,31 @@ def test_worked_example_decodes():
     tokens = [level[0].tolist() for level in codes.levels]
     reference = Reference([book.tolist() for book in books], (4, 1))
     assert reference.decode([None, streams[1].payload], tokens) == tokens
+
+
+@pytest.mark.parametrize(("name", "coder"), [("raw", 0), ("adaptive", 1)])
+def test_files_of_version_1_decode_for_ever(name: str, coder: int):
+    """Files that an earlier state of the program wrote, by the program and by the reference decoder."""
+    folder = Path(__file__).parent / "golden"
+    record = json.loads((folder / "version1.json").read_text("utf-8"))
+    books = [np.array(book, np.float32) for book in record["codebooks"]]
+    layout, streams, damage = container.unpack((folder / f"version1-{name}.snac").read_bytes())
+    header = layout.header
+    assert damage is None
+    assert {stream.coder for stream in streams} == {coder}
+    codes = entropy.decode(
+        streams,
+        strides=header.strides,
+        channels=header.channels,
+        frames=header.frames,
+        codebook_size=header.codebook_size,
+        codebooks=books,
+    )
+    assert [level.tolist() for level in codes.levels] == record["levels"]
+    reference = Reference(record["codebooks"], header.strides)
+    for channel in range(header.channels):
+        tokens = [level[channel] for level in record["levels"]]
+        payloads = [
+            stream.payload if stream.coder else None for stream in streams[channel :: header.channels]
+        ]
+        assert reference.decode(payloads, tokens) == tokens
