@@ -22,6 +22,7 @@ from snaccli.cli.ui.text import count
 from snaccli.errors import ExitStatus, OutputError, OutputExistsError, UsageError
 from snaccli.io.files import check_output, make_folder
 from snaccli.io.names import STDIO
+from snaccli.io.remote import is_url
 from snaccli.progress import Progress
 from snaccli.workers import Job, Outcome, run_jobs
 
@@ -135,7 +136,9 @@ class _Folders:
                 os.rmdir(path)
 
     def make(self, folder: str) -> None:
-        """Makes `folder` and those above it."""
+        """Makes `folder` and those above it; at a URL there is nothing to make."""
+        if is_url(folder):
+            return
         with self._lock:
             missing = []
             path = folder

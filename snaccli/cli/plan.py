@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from snaccli.cli.ui.text import display
 from snaccli.errors import SnacError, UsageError
+from snaccli.io import remote
 from snaccli.io.names import STDIO
 from snaccli.io.walk import walk
 from snaccli.workers import Job
@@ -75,13 +76,13 @@ def find_sources(inputs: Iterable[str], *, wanted: Callable[[str], bool], kind: 
 
     Args:
         inputs: files, folders (walked recursively; what begins with a dot is left out there, and links to
-            folders are not followed), or ``-``.
+            folders are not followed), URLs of either, or ``-``.
         wanted: whether a file in a folder is one to take, by its name; files named by the user are taken
             as they are.
         kind: what `wanted` looks for, for messages.
     """
-    names = expand(inputs)
-    sources = Sources(batch=len(names) > 1 or any(os.path.isdir(name) for name in names))
+    names = [remote.localised(name) for name in expand(inputs)]
+    sources = Sources(batch=len(names) > 1 or any(_is_folder(name) for name in names))
     if STDIO in names and len(names) > 1:
         raise UsageError("standard input cannot be one of several inputs; give it a run of its own")
     for name in names:
@@ -106,6 +107,7 @@ def make_plan(sources: Sources, output: str | None, *, extension: str, replaces:
         UsageError: the inputs and the output do not fit together.
         OutputClashError: two jobs have one output, or an output is an input.
     """
+    output = None if output is None else remote.localised(output)
     if output is None and any(source == STDIO for source, _ in sources.files):
         output = STDIO
     folder = _output_folder(output, sources.batch)
@@ -133,7 +135,11 @@ def _output_folder(output: str | None, batch: bool) -> str | None:
         if os.path.lexists(output) and not os.path.isdir(output):
             raise UsageError(f"{display(output)} is a file; for several inputs -o names a folder")
         return output
-    return output if os.path.isdir(output) or output.endswith(("/", os.sep)) else None
+    return output if _is_folder(output) or output.endswith(("/", os.sep)) else None
+
+
+def _is_folder(name: str) -> bool:
+    return os.path.isdir(name) or (remote.is_url(name) and (name.endswith("/") or remote.is_folder(name)))
 
 
 def _files(
@@ -142,11 +148,14 @@ def _files(
     """Yields each file that `name` stands for, with its path below the folder that was named."""
     if name == STDIO:
         yield name, name
-    elif os.path.isdir(name):
-        found = list(walk(name, wanted, skipped=sources.skipped))
+    elif _is_folder(name):
+        url = remote.is_url(name)
+        found = list(remote.walk(name, wanted) if url else walk(name, wanted, skipped=sources.skipped))
         if not found:
             raise NothingFoundError(f"no {kind} in this folder or below it; name another folder or the files")
         yield from found
+    elif remote.is_url(name):
+        yield name, name.rpartition("/")[2]
     else:
         os.stat(name)  # raises the error that says why it cannot be read
         yield name, os.path.basename(name)
@@ -156,9 +165,8 @@ def _target(
     source: str, below: str, output: str | None, folder: str | None, extension: str, replaces: str | None
 ) -> str:
     if folder is not None:
-        return os.path.join(
-            folder, _with_extension("stdin" if source == STDIO else below, extension, replaces)
-        )
+        name = _with_extension("stdin" if source == STDIO else below, extension, replaces)
+        return remote.join(folder, name) if remote.is_url(folder) else os.path.join(folder, name)
     if output is not None:
         return output
     return _with_extension(source, extension, replaces)
@@ -199,4 +207,6 @@ def _input_clash(job: Job, source: str) -> str:
 
 
 def _identity(path: str) -> str:
+    if remote.is_url(path):
+        return path
     return os.path.normcase(os.path.realpath(path))

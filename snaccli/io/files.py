@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import shutil
 import stat
@@ -19,7 +20,9 @@ from typing import BinaryIO, cast
 
 from snac.files import Replacement
 from snaccli.errors import FileError, OutputError, OutputExistsError, Remedy
+from snaccli.io import remote
 from snaccli.io.names import STDIO, cause, is_stdio, same_file, shown
+from snaccli.io.parts import Part, Window
 
 __all__ = [
     "STDIO",
@@ -70,8 +73,12 @@ def check_output(output: str | Path, *, source: str | Path | None = None, overwr
     """
     if is_stdio(output):
         return
-    if source is not None and same_file(source, output):
+    if source is not None and (same_file(source, output) or str(source) == str(output)):
         raise OutputError("is the input itself", output, remedy=Remedy.OTHER_OUTPUT)
+    if remote.is_url(output):
+        if not overwrite and remote.exists(str(output)):
+            raise OutputExistsError(output)
+        return
     mode = _mode(output)
     if mode is None:
         _check_folder(output)
@@ -165,7 +172,8 @@ def open_output(
     A regular file is written under a temporary name in its own folder and renamed when the block ends
     without an exception; on any exception (KeyboardInterrupt too) the temporary file is removed and an
     earlier file of that name stays as it was. Through a symbolic link the file it leads to is replaced.
-    ``-``, devices and named pipes get the bytes as they come.
+    ``-``, devices and named pipes get the bytes as they come. What is to lie at a URL is sent when it is
+    whole.
 
     Args: see `check_output`.
 
@@ -177,6 +185,10 @@ def open_output(
             yield out
         return
     check_output(output, source=source, overwrite=overwrite)
+    if remote.is_url(output):
+        with remote.sent(str(output)) as file:
+            yield OutputFile(file, output, seekable=True)
+        return
     mode = _mode(output)
     if mode is not None and not stat.S_ISREG(mode):
         with _device(output) as out:
@@ -238,7 +250,7 @@ def open_input(source: str | Path, *, error: type[FileError] = FileError) -> Ite
     first: into memory up to 8 MiB, into a temporary file beyond. Devices are refused, since they have no end.
 
     Args:
-        source: path, or ``-``.
+        source: path or URL, a part of an archive, or ``-``.
         error: the class to raise.
 
     Raises:
@@ -258,6 +270,11 @@ def _opened(source: str | Path, error: type[FileError], stack: contextlib.ExitSt
         if stream is None or stream.isatty():
             raise error("is a terminal: pipe a file in, or name one", source)
         return _spooled(cast(BinaryIO, stream), stack)
+    if isinstance(source, Part):
+        whole = stack.enter_context(open_input(source.archive, error=error))
+        return io.BufferedReader(Window(whole, source.offset, source.size))
+    if remote.is_url(source):
+        return stack.enter_context(remote.open_url(str(source), error=error))
     mode = os.stat(source).st_mode
     if stat.S_ISDIR(mode):
         raise error("is a folder: name a file in it", source)

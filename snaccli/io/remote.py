@@ -9,6 +9,7 @@ when they are whole, so that no half file ever has the name of a whole one.
 from __future__ import annotations
 
 import contextlib
+import io
 import posixpath
 import re
 import tempfile
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 from urllib.parse import unquote, urlsplit
 
-from snaccli.errors import OutputError, SnacError
+from snaccli.errors import FileError, OutputError
 
 __all__ = [
     "exists",
@@ -59,13 +60,13 @@ def join(folder: str, below: str) -> str:
     return f"{folder.rstrip('/')}/{below.replace(chr(92), '/')}" if below else folder
 
 
-def open_url(url: str, *, error: type[SnacError] = SnacError) -> BinaryIO:
+def open_url(url: str, *, error: type[FileError] = FileError) -> BinaryIO:
     """Opens a file for binary reading by ranges; it can seek.
 
     Raises:
-        error: there is no such file, it may not be read, or the place needs a package that is not installed.
+        error: there is no such file, it may not be read, or a package that the place needs is missing.
     """
-    return cast(BinaryIO, _Named(_tried(lambda place, path: _opened(place, path), url, error), url, error))
+    return io.BufferedReader(_Remote(_tried(_opened, url, error), url, error))
 
 
 def _opened(place: Any, path: str) -> Any:
@@ -74,38 +75,37 @@ def _opened(place: Any, path: str) -> Any:
     return place.open(path, "rb", block_size=_READ_AHEAD)
 
 
-class _Named:
-    """A file whose every failure names it; for the rest it is the file that it holds."""
+class _Remote(io.RawIOBase):
+    """A file elsewhere whose every failure names it."""
 
-    def __init__(self, file: Any, url: str, error: type[SnacError]) -> None:
+    def __init__(self, file: Any, url: str, error: type[FileError]) -> None:
         self._file, self._url, self._error = file, url, error
 
-    def read(self, size: int = -1) -> bytes:
-        return cast(bytes, self._checked(lambda: self._file.read(size)))
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return int(self._file.tell())
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return int(self._file.seek(offset, whence))
 
     def readinto(self, buffer: Any) -> int:
         view = memoryview(buffer).cast("B")
-        data = self.read(len(view))
+        try:
+            data = self._file.read(len(view))
+        # Each place raises exceptions of its own kinds, which cannot be known here.
+        except Exception as failure:
+            raise self._error(_problem("read", failure), self._url) from failure
         view[: len(data)] = data
         return len(data)
 
-    def readline(self, size: int = -1) -> bytes:
-        return cast(bytes, self._checked(lambda: self._file.readline(size)))
-
-    def _checked(self, work: Callable[[], Any]) -> Any:
-        try:
-            return work()
-        except Exception as failure:
-            raise self._error(_cannot("read", self._url, failure)) from failure
-
-    def __enter__(self) -> _Named:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         self._file.close()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._file, name)
+        super().close()
 
 
 @contextlib.contextmanager
@@ -136,18 +136,18 @@ def exists(url: str) -> bool:
     """Whether there is a file of that URL.
 
     Raises:
-        SnacError: the place cannot be asked.
+        FileError: the place cannot be asked.
     """
-    return bool(_tried(lambda place, path: place.isfile(path), url, SnacError))
+    return bool(_tried(lambda place, path: place.isfile(path), url, FileError))
 
 
 def is_folder(url: str) -> bool:
     """Whether there is anything below that URL.
 
     Raises:
-        SnacError: the place cannot be asked.
+        FileError: the place cannot be asked.
     """
-    return bool(_tried(lambda place, path: place.isdir(path), url, SnacError))
+    return bool(_tried(lambda place, path: place.isdir(path), url, FileError))
 
 
 def names(url: str) -> list[str]:
@@ -161,7 +161,7 @@ def names(url: str) -> list[str]:
             return []
         return sorted(posixpath.basename(entry["name"]) for entry in found if entry["type"] == "file")
 
-    return cast("list[str]", _tried(listed, url, SnacError))
+    return cast("list[str]", _tried(listed, url, FileError))
 
 
 def walk(url: str, wanted: Callable[[str], bool]) -> Iterator[tuple[str, str]]:
@@ -174,14 +174,14 @@ def walk(url: str, wanted: Callable[[str], bool]) -> Iterator[tuple[str, str]]:
         wanted: whether a file is one to take, by its name.
 
     Raises:
-        SnacError: the place cannot be asked.
+        FileError: the place cannot be asked.
     """
 
     def found(place: Any, path: str) -> list[str]:
         root = place._strip_protocol(path).rstrip("/")
         return [name[len(root) :].lstrip("/") for name in place.find(path)]
 
-    for below in sorted(_tried(found, url, SnacError), key=lambda name: name.split("/")):
+    for below in sorted(_tried(found, url, FileError), key=lambda name: name.split("/")):
         parts = below.split("/")
         if not any(part.startswith(".") for part in parts) and wanted(parts[-1]):
             yield join(url, below), below
@@ -196,28 +196,29 @@ def remove(url: str) -> None:
     _tried(lambda place, path: place.rm_file(path), url, OutputError, "remove")
 
 
-def _tried(work: Callable[[Any, str], Any], url: str, error: type[SnacError], doing: str = "read") -> Any:
+def _tried(work: Callable[[Any, str], Any], url: str, error: type[FileError], doing: str = "read") -> Any:
     """Runs ``work(file system, path there)``; a failure becomes one line that names the URL."""
     try:
         from fsspec.core import url_to_fs
     except ImportError as missing:
-        raise error(f"{url}: URLs need the package fsspec; install it") from missing
+        raise error("is a URL, for which the package fsspec is needed: install it", url) from missing
     try:
         place, path = url_to_fs(url)
         return work(place, path)
-    except ImportError as missing:
-        raise error(f"{url}: {_line(missing)}") from missing
+    except (FileError, KeyboardInterrupt):
+        raise
     # Each place raises exceptions of its own kinds, which cannot be known here.
     except Exception as failure:
-        raise error(_cannot(doing, url, failure)) from failure
+        raise error(_problem(doing, failure), url) from failure
 
 
-def _cannot(doing: str, url: str, failure: Exception) -> str:
+def _problem(doing: str, failure: Exception) -> str:
+    done = {"read": "cannot be read", "write": "cannot be written", "remove": "cannot be removed"}[doing]
     if isinstance(failure, FileNotFoundError):
-        return f"cannot {doing} {url}: no such file: check the name"
+        return f"{done}: no such file: check the name"
     if isinstance(failure, PermissionError):
-        return f"cannot {doing} {url}: permission denied: check the credentials"
-    return f"cannot {doing} {url}: {_line(failure)}"
+        return f"{done}: permission denied: check the credentials"
+    return f"{done}: {_line(failure)}"
 
 
 def _line(error: BaseException) -> str:

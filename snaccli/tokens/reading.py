@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 
@@ -212,11 +212,11 @@ def _from_npz(file: BinaryIO) -> Draft:
     }
     facts = checked_facts(told)
     if "ids" in arrays:
-        return Draft([_table(arrays["ids"], "ids")], True, facts)
+        return Draft([table_of(arrays["ids"], "ids")], True, facts)
     levels = [arrays[f"level_{n}"] for n in range(MAX_LEVELS) if f"level_{n}" in arrays]
     if not levels or f"level_{len(levels) - 1}" not in arrays:
         raise TokenFileError(f"is not an .npz of tokens: it has neither 'ids' nor 'level_0' and on; {_WHAT}")
-    tables = [_table(array, f"level_{number}") for number, array in enumerate(levels)]
+    tables = [table_of(array, f"level_{number}") for number, array in enumerate(levels)]
     if len({len(table) for table in tables}) > 1:
         raise TokenFileError(
             f"the levels have {[len(table) for table in tables]} channels; they must be equal"
@@ -232,34 +232,42 @@ _WANTED = re.compile(rf"(?:ids|level_\d{{1,2}}|{'|'.join(_FACTS)})\.npy")
 
 
 def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Any:
-    """One array of the archive, of which no more is read than its header asks for and the archive has.
+    with archive.open(info) as member:
+        return array_of(member, info.filename, info.file_size)
+
+
+def array_of(member: IO[bytes], name: str, size: int) -> Any:
+    """One array in NumPy's format, of which no more is read than its header asks for and there is.
+
+    Args:
+        member: the file, at its beginning.
+        name: what messages call it.
+        size: of the file in bytes.
 
     Raises:
         ValueError: it is of another kind than integers and text, or not whole.
     """
-    with archive.open(info) as member:
-        version = np.lib.format.read_magic(member)
-        header = (
-            np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        )
-        shape, fortran, dtype = header(member)
-        count = 1
-        for length in shape:
-            count *= length
-        if (
-            dtype.kind not in "iubU"
-            or len(shape) > 2
-            or count * dtype.itemsize != info.file_size - member.tell()
-        ):
-            raise ValueError(f"{info.filename} is not a whole array of integers")
-        data = member.read()
+    version = np.lib.format.read_magic(member)
+    header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, fortran, dtype = header(member)
+    count = 1
+    for length in shape:
+        count *= length
+    if dtype.kind not in "iubU" or len(shape) > 2 or count * dtype.itemsize != size - member.tell():
+        raise ValueError(f"{name} is not a whole array of integers")
+    data = member.read()
     if len(shape) == 2 and (dtype.kind not in "iu" or not 1 <= shape[0] <= MAX_CHANNELS):
-        raise ValueError(f"{info.filename} is not of integers (channels, tokens)")
+        raise ValueError(f"{name} is not of integers (channels, tokens)")
     array = np.frombuffer(data, dtype) if data else np.zeros(0, dtype)
     return array.reshape(shape, order="F" if fortran else "C")
 
 
-def _table(array: Any, name: str) -> Ids:
+def table_of(array: Any, name: str) -> Ids:
+    """Integers as int64 (channels, tokens).
+
+    Raises:
+        TokenFileError: they are no such array.
+    """
     if array.dtype.kind not in "iu" or array.ndim not in (1, 2):
         raise TokenFileError(f"{name!r} is not of integers (channels, tokens); {_WHAT}")
     if array.dtype == np.uint64 and array.size and int(array.max()) >= 1 << 63:

@@ -1,49 +1,85 @@
-"""JSONL in shards: numbered files of so many recordings each, every one whole, so that a run can be resumed.
+"""Shards: numbered files of so many recordings each, every one whole, so that a run can be resumed.
 
-A shard appears under its name when it is full, or when the run ends or is interrupted; never with half a
-line. Knows no torch.
+The recordings of a run are cut into units of the size of a shard, in their order. A unit becomes one shard,
+whose number is known beforehand: which recordings it holds does not depend on how many work on them, or
+where. A shard appears under its name when all of its unit are done, or when the run ends or is interrupted.
+Knows no torch.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any
 
 from snaccli.errors import OutputError
-from snaccli.io.files import OutputFile, open_input, open_output, shown
+from snaccli.io import remote
+from snaccli.io.files import cause, open_output, shown
 from snaccli.tokens.errors import TokenFileError
-from snaccli.tokens.reading import HEAD_BYTES, lines
+from snaccli.tokens.formats import FORMATS, Companions, Facts, RowWriter, ShardFormat, format_of
+from snaccli.tokens.recording import Draft
 
-__all__ = ["Facts", "ShardWriter", "existing", "heads", "paths_done"]
+__all__ = ["ShardWriter", "existing", "next_number", "paths_done", "remove", "shard_path"]
 
-_NAME = re.compile(r"tokens-(\d{5,9})\.jsonl", re.ASCII)
+_NAME = re.compile(rf"tokens-(\d{{5,9}})\.(?:{'|'.join(FORMATS)})", re.ASCII)
 
 
 def existing(folder: str) -> list[str]:
-    """The shards in a folder, by number."""
+    """The shards in a folder or below a URL, of any format, by number."""
     try:
-        names = sorted(
-            (int(match[1]), match[0]) for match in map(_NAME.fullmatch, os.listdir(folder)) if match
-        )
+        names = remote.names(folder) if remote.is_url(folder) else os.listdir(folder)
     except (FileNotFoundError, NotADirectoryError):
         return []
-    return [os.path.join(folder, name) for _, name in names]
+    found = sorted((int(match[1]), match[0]) for match in map(_NAME.fullmatch, names) if match)
+    return [_below(folder, name) for _, name in found]
 
 
-Facts = dict[str, Any]
+def next_number(folder: str) -> int:
+    """The number of the next shard in a folder."""
+    shards = existing(folder)
+    match = _NAME.fullmatch(_base(shards[-1])) if shards else None
+    return int(match[1]) + 1 if match else 0
 
 
-def paths_done(folder: str, expected: Callable[[str], Sequence[Facts]]) -> set[str]:
+def shard_path(folder: str, number: int, extension: str) -> str:
+    """The path or URL of a shard."""
+    return _below(folder, f"tokens-{number:05d}.{extension}")
+
+
+def remove(shards: Sequence[str]) -> None:
+    """Removes shards.
+
+    Raises:
+        OutputError: one cannot be removed.
+    """
+    for shard in shards:
+        if remote.is_url(shard):
+            remote.remove(shard)
+            continue
+        try:
+            os.unlink(shard)
+        except OSError as error:
+            raise OutputError(f"cannot be removed: {cause(error)}", shard) from error
+
+
+def _below(folder: str, name: str) -> str:
+    return remote.join(folder, name) if remote.is_url(folder) else os.path.join(folder, name)
+
+
+def _base(shard: str) -> str:
+    return re.split(r"[/\\]", shard)[-1]
+
+
+def paths_done(folder: str, extension: str, expected: Callable[[str], Sequence[Facts]]) -> set[str]:
     """The paths of all recordings in a folder's shards.
 
     Args:
         folder: where the shards are.
+        extension: of the format that they must have.
         expected: gives what the record of a path may say, as one or several sets of facts: the record must
             agree with every fact of one of them.
 
@@ -53,32 +89,17 @@ def paths_done(folder: str, expected: Callable[[str], Sequence[Facts]]) -> set[s
     """
     done: set[str] = set()
     for shard in existing(folder):
-        for found in heads(shard):
+        kind = format_of(shard)
+        if kind is None or kind.extension != extension:
+            raise TokenFileError(
+                f"{shown(shard)} is there, and shards of another format beside it would be a mixture; choose "
+                "another folder, or the same --format"
+            )
+        for found in kind.heads(shard):
             path = found.get("path", "")
             _check_kind(shard, found, expected(path))
             done.add(path)
     return done
-
-
-def heads(shard: str) -> Iterator[Facts]:
-    """What each line of a shard says before its codes, as our lines do.
-
-    Raises:
-        TokenFileError: the shard cannot be read, or a line is not of this form.
-    """
-    with open_input(shard, error=TokenFileError) as file:
-        for line in lines(shard):
-            file.seek(line.offset)
-            head, codes, _ = file.read(min(line.size, HEAD_BYTES)).partition(b',"codes":')
-            try:
-                value = json.loads(head + b"}") if codes else None
-            except (ValueError, RecursionError):
-                value = None
-            if not isinstance(value, dict):
-                raise TokenFileError(
-                    f"{shown(shard)} holds no recordings' tokens in line {line.number}; choose another folder"
-                )
-            yield value
 
 
 def _check_kind(shard: str, found: Facts, allowed: Sequence[Facts]) -> None:
@@ -96,21 +117,35 @@ def _differing(found: Facts, wanted: Facts) -> list[str]:
     return [name for name, value in wanted.items() if found.get(name) != value]
 
 
+@dataclass
+class _Unit:
+    """A shard that is being made: recordings ``first`` to ``end`` of the run, of which ``next`` is due."""
+
+    path: str
+    next: int
+    end: int
+    held: dict[int, tuple[Draft, Companions] | None] = field(default_factory=dict)
+    rows: RowWriter | None = None
+    stack: ExitStack = field(default_factory=ExitStack)
+
+
 class ShardWriter:
-    """Writes lines to numbered shards in a folder; a context manager, safe to share between threads.
+    """Writes the recordings of a run to shards; a context manager, safe to share between threads.
 
     Args:
-        folder: must exist when the first line is written.
-        most: lines a shard.
-        fresh: remove the shards that are there, when the first line is written.
+        folder: or a URL; a folder must exist when the first recording is written.
+        kind: the format.
+        most: recordings in a shard.
+        count: recordings of the run.
+        fresh: remove the shards that are there, when the first recording is written.
     """
 
-    def __init__(self, folder: str, most: int, *, fresh: bool = False) -> None:
-        self._folder, self._most, self._fresh = folder, most, fresh
+    def __init__(self, folder: str, kind: ShardFormat, most: int, count: int, *, fresh: bool = False) -> None:
+        self._folder, self._kind, self._most, self._count = folder, kind, most, count
+        self._fresh = fresh
+        self._base: int | None = None
+        self._units: dict[int, _Unit] = {}
         self._lock = threading.Lock()
-        self._stack = ExitStack()
-        self._file: OutputFile | None = None
-        self._lines = 0
 
     def __enter__(self) -> ShardWriter:
         return self
@@ -118,47 +153,63 @@ class ShardWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # Whatever ends the run, an interrupt too: the lines so far are whole and worth keeping.
+        # Whatever ends the run, an interrupt too: the recordings so far are whole and worth keeping.
         with self._lock:
-            self._close()
+            for unit in list(self._units.values()):
+                for index in sorted(unit.held):
+                    self._write(unit, unit.held[index])
+                self._close(unit)
 
-    def write(self, line: bytes) -> str:
-        """Write one line, with its end, and return the path of its shard.
+    def put(self, index: int, draft: Draft | None, beside: Companions = ()) -> str:
+        """Writes one recording, in its turn, and returns the path of its shard.
+
+        Args:
+            index: of the recording among those of the run; each is put once.
+            draft: None if the recording failed.
+            beside: files that stand beside it.
 
         Raises:
             OutputError: the system refuses to write; what the shard held is lost then.
         """
         with self._lock:
-            if self._file is None:
-                self._open()
-            assert self._file is not None
+            number = index // self._most
+            if number not in self._units:
+                self._units[number] = self._opened(number)
+            unit = self._units[number]
+            unit.held[index] = None if draft is None else (draft, beside)
             try:
-                self._file.write(line)
-            except BaseException as error:
-                self._file, stack = None, self._stack.pop_all()
-                stack.__exit__(type(error), error, error.__traceback__)  # removes the half shard
-                raise
-            self._lines += 1
-            path = self._path
-            if self._lines == self._most:
-                self._close()
-            return path
+                while unit.next in unit.held:
+                    unit.next += 1
+                    self._write(unit, unit.held.pop(unit.next - 1))
+            finally:
+                if unit.next == unit.end:
+                    self._close(self._units.pop(number))
+            return unit.path
 
-    def _open(self) -> None:
-        shards = existing(self._folder)
-        if self._fresh:
-            for shard in shards:
-                try:
-                    os.unlink(shard)
-                except OSError as error:
-                    raise OutputError(f"cannot remove {shown(shard)}: {error.strerror}") from None
-            shards, self._fresh = [], False
-        last = _NAME.fullmatch(os.path.basename(shards[-1])) if shards else None
-        number = int(last[1]) + 1 if last else 0
-        self._path = os.path.join(self._folder, f"tokens-{number:05d}.jsonl")
-        self._file = self._stack.enter_context(open_output(self._path))
-        self._lines = 0
+    def _opened(self, number: int) -> _Unit:
+        if self._base is None:
+            if self._fresh:
+                remove(existing(self._folder))
+            self._base = next_number(self._folder)
+        path = shard_path(self._folder, self._base + number, self._kind.extension)
+        first = number * self._most
+        return _Unit(path, first, min(first + self._most, self._count))
 
-    def _close(self) -> None:
-        self._file = None
-        self._stack.pop_all().close()
+    def _write(self, unit: _Unit, entry: tuple[Draft, Companions] | None) -> None:
+        if entry is None:
+            return
+        try:
+            if unit.rows is None:
+                unit.rows = self._kind.writer(unit.stack.enter_context(open_output(unit.path)))
+            unit.rows.write(*entry)
+        except BaseException as error:
+            unit.rows, stack = None, unit.stack.pop_all()
+            stack.__exit__(type(error), error, error.__traceback__)  # removes the half shard
+            raise
+
+    def _close(self, unit: _Unit) -> None:
+        rows, unit.rows = unit.rows, None
+        stack = unit.stack.pop_all()
+        with stack:
+            if rows is not None:
+                rows.close()

@@ -13,6 +13,7 @@ from snaccli.codec.progress import Progress, Report
 from snaccli.errors import OutputError
 from snaccli.io.files import check_output, is_stdio, open_output, shown
 from snaccli.tokens.coding import from_audio, from_snac, is_snac, to_audio, to_snac
+from snaccli.tokens.formats import format_of
 from snaccli.tokens.models import Models
 from snaccli.tokens.reading import Line, read, read_line
 from snaccli.tokens.recording import PLAIN, Draft, Form, Recording
@@ -147,9 +148,13 @@ class Importer:
     def from_line(
         self, source: str | Path, line: Line, output: str | Path, *, progress: Progress | None = None
     ) -> ImportResult:
-        """One line of a JSONL file to a ``.snac`` or audio file."""
+        """One recording of a shard to a ``.snac`` or audio file."""
         check_output(output, source=source, overwrite=self.overwrite)
-        return self._convert(read_line(source, line), source, output, progress)
+        return self._convert(self._read(source, line), source, output, progress)
+
+    def _read(self, source: str | Path, line: Line) -> Draft:
+        kind = format_of(str(source))
+        return read_line(source, line) if kind is None else kind.read(source, line)
 
     def _convert(
         self, draft: Draft, source: str | Path, output: str | Path, progress: Progress | None

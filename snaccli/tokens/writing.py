@@ -10,9 +10,9 @@ import numpy as np
 
 from snaccli.tokens.errors import TokenFileError
 from snaccli.tokens.reading import MAX_JSON_BYTES
-from snaccli.tokens.recording import MAX_TOKENS, Form, Recording
+from snaccli.tokens.recording import MAX_TOKENS, Draft, Form, Recording
 
-__all__ = ["facts", "to_json", "to_npz"]
+__all__ = ["draft", "facts", "json_line", "to_json", "to_npz"]
 
 
 def facts(recording: Recording, form: Form) -> dict[str, Any]:
@@ -39,8 +39,22 @@ def facts(recording: Recording, form: Form) -> dict[str, Any]:
     return values
 
 
+def draft(recording: Recording, form: Form) -> Draft:
+    """A recording as a file says it: its tokens in this form, and the facts.
+
+    Raises:
+        UsageError: the ids would be too large.
+    """
+    return Draft(form.sequences(recording.codes), form.interleaved, facts(recording, form))
+
+
 def to_json(recording: Recording, form: Form) -> bytes:
-    """The recording as JSON on one line, with the line end.
+    """The recording as JSON on one line, with the line end; see :func:`json_line`."""
+    return json_line(draft(recording, form))
+
+
+def json_line(told: Draft) -> bytes:
+    """A recording as JSON on one line, with the line end.
 
     ``codes`` is a list of ids, or a list of lists, one a level; of several channels a list of these.
 
@@ -48,17 +62,15 @@ def to_json(recording: Recording, form: Form) -> bytes:
         TokenFileError: it would be larger than a file that can be read again.
     """
     channels: list[Any] = []
-    sequences = form.sequences(recording.codes)
-    for channel in range(recording.codes.channels):
-        rows = [sequence[channel].tolist() for sequence in sequences]
-        channels.append(rows[0] if form.interleaved else rows)
-    values = facts(recording, form)
-    values["codes"] = channels if len(channels) > 1 else channels[0]
+    for channel in range(len(told.sequences[0])):
+        rows = [sequence[channel].tolist() for sequence in told.sequences]
+        channels.append(rows[0] if told.interleaved else rows)
+    values = told.facts | {"codes": channels if len(channels) > 1 else channels[0]}
     text = json.dumps(values, ensure_ascii=True, separators=(",", ":")).encode() + b"\n"
     if len(text) > MAX_JSON_BYTES:
         raise TokenFileError(
-            f"{recording.codes.tokens} tokens are too many for JSON, of which {MAX_JSON_BYTES >> 20} MiB "
-            "can be read again; take .npz"
+            f"{sum(sequence.size for sequence in told.sequences)} tokens are too many for JSON, of which "
+            f"{MAX_JSON_BYTES >> 20} MiB can be read again; take .npz"
         )
     return text
 

@@ -19,8 +19,11 @@ from snaccli.cli.plan import OutputClashError, Plan, Sources, find_sources, is_s
 from snaccli.cli.ui import text
 from snaccli.cli.ui.console import Console
 from snaccli.cli.ui.progress import waiting
-from snaccli.errors import ExitStatus, OutputError, SnacError, UsageError
+from snaccli.errors import ExitStatus, FileError, OutputError, SnacError, UsageError
+from snaccli.io import remote
+from snaccli.io.files import open_input
 from snaccli.io.names import STDIO
+from snaccli.io.parts import Part, key, members
 from snaccli.progress import Progress
 from snaccli.workers import Job
 
@@ -48,14 +51,16 @@ class FormatChoice(str, Enum):
     json = "json"
     jsonl = "jsonl"
     npz = "npz"
+    parquet = "parquet"
+    tar = "tar"
 
 
 Inputs = Annotated[
     list[str],
     typer.Argument(
         metavar="INPUT",
-        help="Audio or .snac files; folders, of which all such files are taken; or - for a .snac file on "
-        "standard input.",
+        help="Audio or .snac files, or .tar of these; folders, of which all such files are taken; URLs of "
+        "either, such as s3://...; or - for a .snac file on standard input.",
     ),
 ]
 Output = Annotated[
@@ -73,8 +78,8 @@ FileFormat = Annotated[
     typer.Option(
         "--format",
         metavar="FORMAT",
-        help="json, npz, or jsonl. By default by the file extension of -o, else json for one file and jsonl, "
-        "in shards, for several.",
+        help="json or npz: a file for each recording. jsonl, parquet or tar (as of WebDataset): shards of "
+        "many. By default by the file extension of -o, else json for one recording and jsonl for several.",
     ),
 ]
 Layout = Annotated[
@@ -91,7 +96,7 @@ Channels = Annotated[
 ]
 ShardSize = Annotated[
     int,
-    typer.Option("--shard-size", min=1, max=100_000, metavar="N", help="Recordings in a shard of JSONL."),
+    typer.Option("--shard-size", min=1, max=100_000, metavar="N", help="Recordings in a shard."),
 ]
 
 
@@ -136,18 +141,20 @@ def export(
     console: Console = context.obj
     if layout is LayoutChoice.nested and (offsets or start_id):
         raise UsageError("--offsets and --start-id are for one sequence: add --layout interleaved")
-    sources = _without_originals(find_sources(inputs, wanted=_is_recording, kind="audio or .snac file"))
+    output = None if output is None else remote.localised(output)
+    found = find_sources(inputs, wanted=_is_input, kind="audio, .snac or .tar file")
+    sources = _without_originals(_with_members(found))
     form = _form(output, file_format, sources.batch)
     interleaved = layout is LayoutChoice.interleaved
     how = Export(interleaved, offsets, start_id, levels, channels, model, device)
     choices = Choices(force, skip_existing, jobs, threads)
-    if form == "jsonl" and sources.batch:
-        return _export_shards(console, sources, output, shard_size, how, choices)
+    if form in ("parquet", "tar") or (form == "jsonl" and sources.batch):
+        return _export_shards(console, sources, output, form, shard_size, how, choices)
     return _export_files(console, sources, make_plan(sources, output, extension=f".{form}"), how, choices)
 
 
 def _form(output: str | None, wanted: FormatChoice | None, batch: bool) -> str:
-    """The format of the output: json, jsonl or npz."""
+    """The format of the output."""
     extension = os.path.splitext(output or "")[1].lower().lstrip(".")
     if wanted is not None:
         return wanted.value
@@ -155,7 +162,7 @@ def _form(output: str | None, wanted: FormatChoice | None, batch: bool) -> str:
         return "jsonl"
     if output in (None, STDIO) or os.path.isdir(str(output)) or str(output).endswith(("/", os.sep)):
         return "json"
-    if extension not in FormatChoice.__members__:
+    if extension not in ("json", "jsonl", "npz"):
         raise UsageError(
             f"{text.display(str(output))}: tokens are written as .json, .jsonl or .npz; name a file so"
         )
@@ -181,34 +188,58 @@ def _export_shards(
     console: Console,
     sources: Sources,
     folder: str | None,
+    form: str,
     shard_size: int,
     how: Export,
     choices: Choices,
 ) -> ExitStatus:
-    """Export to JSONL shards in `folder`; recordings that are in its shards already are passed over."""
+    """Exports to shards in `folder`; recordings that are in its shards already are passed over."""
+    from snaccli.tokens.formats import FORMATS
     from snaccli.tokens.shards import ShardWriter
-    from snaccli.tokens.writing import to_json
+    from snaccli.tokens.writing import draft
 
-    if folder is None or folder == STDIO or os.path.splitext(folder)[1].lower() == ".jsonl":
-        raise UsageError("several recordings are written as JSONL in shards; give -o a folder for them")
+    if folder is None or folder == STDIO or os.path.splitext(folder)[1].lower() == f".{form}":
+        raise UsageError("several recordings are written in shards; give -o a folder for them")
     if os.path.lexists(folder) and not os.path.isdir(folder):
         raise UsageError(f"{text.display(folder)} is a file; for several inputs -o names a folder")
     paths = _distinct_paths(sources)
-    done = _done(folder, how, sources, choices)
-    jobs = [Job(source, os.path.join(folder, "")) for source, path in paths.items() if path not in done]
-    if len(jobs) < len(paths):
-        console.note(f"{len(paths) - len(jobs)} of {text.count(len(paths), 'recording')} are there already")
-    plan = Plan(jobs, True, sources.problems, sources.remarks)
+    done = _done(folder, form, how, sources, choices)
+    todo = [source for source, path in paths.items() if path not in done]
+    if len(todo) < len(paths):
+        console.note(f"{len(paths) - len(todo)} of {text.count(len(paths), 'recording')} are there already")
+    plan = Plan(
+        [Job(source, os.path.join(folder, "")) for source in todo], True, sources.problems, sources.remarks
+    )
     batch = Batch(console, plan, choices)
-    with ShardWriter(folder, shard_size, fresh=choices.force) as shards:
+    turns = {source: turn for turn, source in enumerate(todo)}
+    kind = FORMATS[form]
+    with ShardWriter(folder, kind, shard_size, len(todo), fresh=choices.force) as shards:
 
         def write(exporter: Exporter, job: Job, progress: Progress) -> ExportResult:
             started = time.perf_counter()
-            recording = exporter.recording(job.source, paths[job.source], progress)
-            line = to_json(recording, exporter.form)
-            return exporter.result(recording, job.source, shards.write(line), len(line), started)
+            try:
+                recording = exporter.recording(job.source, paths[job.source], progress)
+                told = draft(recording, exporter.form)
+                beside = _companions(job.source) if form == "tar" else ()
+            except Exception:
+                shards.put(turns[job.source], None)
+                raise
+            shard = shards.put(turns[job.source], told, beside)
+            return exporter.result(recording, job.source, shard, 0, started)
 
         return batch.run(_Exporting(console, how, batch, write))
+
+
+def _companions(source: str) -> tuple[tuple[str, bytes], ...]:
+    """What stands beside a recording in a tar, such as its transcript: extensions and bytes."""
+    if not isinstance(source, Part):
+        return ()
+    found = []
+    with open_input(source.archive) as file:
+        for name, offset, size in source.beside:
+            file.seek(offset)
+            found.append((name[len(key(name)) + 1 :], file.read(size)))
+    return tuple(found)
 
 
 class _Exporting:
@@ -252,7 +283,7 @@ def _distinct_paths(sources: Sources) -> dict[str, str]:
     return paths
 
 
-def _done(folder: str, how: Export, sources: Sources, choices: Choices) -> set[str]:
+def _done(folder: str, form: str, how: Export, sources: Sources, choices: Choices) -> set[str]:
     """The paths of recordings that need not be exported again.
 
     Raises:
@@ -268,7 +299,7 @@ def _done(folder: str, how: Export, sources: Sources, choices: Choices) -> set[s
             f"{text.display(folder)} holds shards already: --skip-existing goes on with them, -f replaces "
             "them"
         )
-    return paths_done(folder, _Expected(how, sources).of)
+    return paths_done(folder, form, _Expected(how, sources).of)
 
 
 class _Expected:
@@ -303,7 +334,7 @@ class _Expected:
         from snaccli.container import read_header
 
         try:
-            with open(source, "rb") as file:
+            with open_input(source) as file:
                 header = read_header(file).header
         except (SnacError, OSError):  # told when it is exported, or not needed
             return {}
@@ -331,6 +362,35 @@ def _exporter(console: Console, how: Export, jobs: Sequence[Job], threads: int) 
             console.detail(f"model {codec.name}, fingerprint {codec.fingerprint}, on {codec.device}")
     form = Form(how.interleaved, how.offsets, how.start_id)
     return Exporter(models, form, how.levels, how.channels.value)
+
+
+def _is_input(name: str) -> bool:
+    return name.lower().endswith(".tar") or _is_recording(name)
+
+
+def _with_members(sources: Sources) -> Sources:
+    """Puts the recordings within tar archives in the place of these."""
+    archives = [source for source, _ in sources.files if source.lower().endswith(".tar")]
+    if not archives:
+        return sources
+    sources.batch = True
+    files: list[tuple[str, str]] = []
+    for source, below in sources.files:
+        if not source.lower().endswith(".tar"):
+            files.append((source, below))
+            continue
+        try:
+            with open_input(source) as file:
+                parts = list(members(source, file, _is_recording))
+        except SnacError as error:
+            sources.problems.append((source, error))
+            continue
+        if not parts:
+            sources.problems.append((source, FileError("no audio or .snac file is in this archive")))
+        inside = os.path.splitext(below)[0] if len(archives) > 1 else ""
+        files += [(part, os.path.join(inside, part.below)) for part in parts]
+    sources.files = files
+    return sources
 
 
 def _is_recording(name: str) -> bool:

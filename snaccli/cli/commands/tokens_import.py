@@ -31,8 +31,8 @@ Inputs = Annotated[
     list[str],
     typer.Argument(
         metavar="INPUT",
-        help="Files of tokens, .npz, .json or .jsonl; folders, of which all such files are taken; or - "
-        "for standard input.",
+        help="Files of tokens (.npz, .json, .jsonl, .parquet, .tar); folders, of which all such files are "
+        "taken; URLs of either; or - for standard input.",
     ),
 ]
 AudioFormat = Annotated[
@@ -65,10 +65,10 @@ def import_tokens(
     list of the ids that a language model generated.
     """
     console: Console = context.obj
-    sources = find_sources(inputs, wanted=_is_tokens, kind=".npz, .json or .jsonl file")
+    sources = find_sources(inputs, wanted=_is_tokens, kind="file of tokens")
     lines = _lines(sources)
     if lines and output is None:
-        raise UsageError("the recordings of a JSONL file need a folder: give it with -o")
+        raise UsageError("the recordings of a shard need a folder: give it with -o")
     extension = "." + (audio_format or "snac").lower().lstrip(".")
     plan = make_plan(sources, output, extension=extension)
     batch = Batch(console, plan, Choices(force, skip_existing, jobs, threads))
@@ -104,22 +104,24 @@ class _Importing:
 
 
 def _is_tokens(name: str) -> bool:
-    return name.lower().endswith((".npz", ".json", ".jsonl"))
+    return name.lower().endswith((".npz", ".json", ".jsonl", ".parquet", ".tar"))
 
 
 def _lines(sources: Sources) -> dict[str, tuple[str, Line]]:
     """Put the recordings of JSONL files in the place of these, each by the name ``FILE:LINE``."""
-    from snaccli.tokens.reading import lines, safe_path
+    from snaccli.tokens.formats import format_of
+    from snaccli.tokens.reading import safe_path
 
     found: dict[str, tuple[str, Line]] = {}
     files: list[tuple[str, str]] = []
     for source, below in sources.files:
-        if not source.lower().endswith(".jsonl"):
+        kind = format_of(source)
+        if kind is None:
             files.append((source, below))
             continue
         sources.batch = True
         try:
-            for line in lines(source):
+            for line in kind.places(source):
                 name = f"{source}:{line.number}"
                 try:
                     path = safe_path(line.path) or f"{os.path.splitext(below)[0]}-{line.number:06d}.json"
