@@ -252,6 +252,60 @@ def test_two_generated_pieces_are_held_out(tmp_path: Path) -> None:
     assert not set(names(split.train)) & set(names(split.val))
 
 
+def test_a_collection_is_split_by_its_manifest_and_french_left_out(tmp_path: Path) -> None:
+    head = "file,source,speaker,licence,bandwidth_hz,seconds,sample_rate,language,gender,clips\n"
+    rows = [f"voices/cv-{i}.opus,github,s{i},CC0-1.0,{9000 + i},4,48000,it,male,1\n" for i in range(300)]
+    rows += ["voices/cv-fr-1.opus,github,x,CC0-1.0,14718,4,48000,fr,male,1\n"]
+    rows += ["sounds/rain.opus,ESC-10,x,CC-BY-3.0 and CC0,18000,4,48000,,,1\n"]
+    (tmp_path / "manifest.csv").write_text(head + "".join(rows))
+    splits = sources.collected(tmp_path)
+    voices = splits["voices"]
+    assert len(voices.train) + len(voices.val) == 300
+    assert 1 <= len(voices.val) <= 15
+    assert not set(names(voices.train)) & set(names(voices.val))
+    assert {one.bandwidth_hz for one in voices.train} <= set(range(9000, 9300))
+    (sound,) = splits["sounds"].train + splits["sounds"].val
+    assert (sound.bandwidth_hz, sound.kind) == (12_000, "sound"), "no more than 24 kHz samples hold"
+
+
+def test_clones_of_collections_keep_a_speaker_on_one_side(tmp_path: Path) -> None:
+    root = tmp_path / "common-voice"
+    for language in ("it", "fr"):
+        clips = [f"{language}_{number}.mp3" for number in range(200)]
+        touch(root / language / "clips", *clips)
+        rows = "".join(f"speaker{number // 4}\t{clip}\n" for number, clip in enumerate(clips))
+        (root / language / "validated.tsv").write_text("client_id\tpath\n" + rows)
+    touch(tmp_path / "dspspeech", *(f"001/{number}.wav" for number in range(30)))
+    naev = tmp_path / "packages" / "naev-data" / "usr"
+    touch(naev, "automat.ogg", "not-free.ogg")
+    splits = sources.cloned_collections(tmp_path, tmp_path / "packages")
+    voices = splits["voices"]
+    taken = names(voices.train) + names(voices.val)
+    assert sum(name.startswith("dspspeech/") for name in taken) == 10
+    assert sum(name.startswith("common-voice/it/") for name in taken) == 200
+    assert len(taken) == 210, "no French"
+    sides = [
+        {
+            int(re.findall(r"\d+", name)[-2 if name.endswith("mp3") else -1]) // 4
+            for name in names(side)
+            if "_" in name
+        }
+        for side in (voices.train, voices.val)
+    ]
+    assert not sides[0] & sides[1]
+    sounds = splits["sounds"]
+    assert names(sounds.train) + names(sounds.val) == ["naev-data/automat.ogg"]
+
+
+@pytest.mark.parametrize("limit", [3_000, 8_000, 12_000])
+def test_bandwidth_is_measured(limit: int) -> None:
+    noise = np.random.default_rng(0).normal(0, 0.1, 48_000)
+    spectrum = np.fft.rfft(noise)
+    spectrum[round(limit * 2) :] = 0
+    samples = (32767 * np.fft.irfft(spectrum)).astype(np.int16)
+    assert pack.measured_bandwidth(samples) == pytest.approx(limit, abs=250)
+
+
 def test_no_share_alike_or_gpl_source_is_named() -> None:
     text = "".join(path.read_text() for path in (CORPUS / "fetch.sh", CORPUS / "sources.py"))
     forbidden = (
@@ -264,6 +318,7 @@ def test_no_share_alike_or_gpl_source_is_named() -> None:
     licences = {voice.licence for voice in sources.VOICES.values()} | {
         licence for *_, licence in sources.SOUNDS
     }
+    licences |= {collection.licence for collection in sources.COLLECTIONS.values()}
     assert not any("SA" in licence or "GPL" in licence for licence in licences)
 
 
@@ -286,10 +341,15 @@ def stand_in(tmp_path: Path) -> dict[str, str]:
     for number in range(60):
         write_tone(archive / f"sonic-pi-samples/usr/share/sonic-pi/samples/s{number}.flac", 0.01)
     identity = ["-c", "user.name=t", "-c", "user.email=t@t", "-c", "commit.gpgsign=false"]
-    for voice in sources.VOICES.values():
-        repository = tmp_path / "github" / voice.repository
+    folders = {voice.repository: voice.folder for voice in sources.VOICES.values()}
+    # Of Common Voice there is nothing: the stand-in for ffmpeg decodes no MP3.
+    folders |= {each.repository: "x" for each in sources.COLLECTIONS.values()}
+    for name, folder in folders.items():
+        repository = tmp_path / "github" / name
         for number in range(10):
-            write_tone(repository / voice.folder / f"{number}.wav", 0.02, rate=16_000)
+            write_tone(repository / folder / f"{number}.wav", 0.02, rate=16_000)
+        for number in range(100 if "DSPSpeech" in name else 0):
+            write_tone(repository / f"speaker {number // 10}" / f"{number}.wav", 0.02, rate=16_000)
         subprocess.run(["git", "init", "--quiet", str(repository)], check=True)
         subprocess.run(["git", "-C", str(repository), "add", "."], check=True)
         subprocess.run(["git", "-C", str(repository), *identity, "commit", "--quiet", "-m", "x"], check=True)
@@ -310,6 +370,14 @@ def test_fetch_builds_once_and_goes_on(tmp_path: Path) -> None:
         name: json.loads((out / f"{name}.json").read_text())
         for name in ("speech_train", "speech_val", "music_train", "music_val")
     }
+    voices, sounds = (
+        [json.loads((out / f"{kind}_{part}.json").read_text()) for part in ("train", "val")]
+        for kind in ("voices", "sounds")
+    )
+    assert {row["source"] for part in voices for row in part} == {"zhongyuchen/DSPSpeech-20"}
+    assert sum(map(len, voices)) == 110
+    assert sum(map(len, sounds)) == 40
+    assert all(400 < row["bandwidth_hz"] <= 12_000 for part in sounds for row in part), "measured"
     assert len(rows["speech_train"]) == 45
     assert len(rows["speech_val"]) == 5
     assert len(rows["music_train"]) + len(rows["music_val"]) == 60
@@ -323,7 +391,7 @@ def test_fetch_builds_once_and_goes_on(tmp_path: Path) -> None:
     shutil.rmtree(out / "packages" / "sonic-pi-samples")
     second = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert second.stdout == first.stdout
-    assert second.stderr.count("kept") == 4
+    assert second.stderr.count("kept") == 8
     assert (tmp_path / "log").read_text() == fetched
 
 

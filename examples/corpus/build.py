@@ -1,6 +1,6 @@
 """Build the corpus from what fetch.sh has brought: render music, pack speech and music, sum up.
 
-Writes OUT/{speech,music}_{train,val}.{npy,json}; a pack that is there already is kept.
+Writes OUT/{speech,voices,music,sounds}_{train,val}.{npy,json}; a pack that is there already is kept.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path, help="folder of the corpus")
     parser.add_argument("--speech", type=Path, help="folder of VOICE-NNN.opus files, in place of OUT/voices")
+    parser.add_argument("--collection", type=Path, help="folder with manifest.csv, voices/ and sounds/")
     parser.add_argument("--pieces", type=int, default=80, help="pieces of generated music, 70 s each (80)")
     return parser.parse_args()
 
@@ -76,9 +77,15 @@ def main() -> None:
     if shutil.which("ffmpeg") is None or (options.pieces and shutil.which("fluidsynth") is None):
         raise SystemExit("needs ffmpeg and fluidsynth on the PATH (or --pieces 0, which needs ffmpeg only)")
     options.out.mkdir(parents=True, exist_ok=True)
+    if options.collection:
+        more = sources.collected(options.collection)
+    else:
+        more = sources.cloned_collections(options.out / "voices", options.out / "packages")
     for name, split in (
         ("speech", speech(options.out, options.speech)),
+        ("voices", more["voices"]),
         ("music", music(options.out, options.pieces)),
+        ("sounds", more["sounds"]),
     ):
         for part, clips in (("train", split.train), ("val", split.val)):
             rows = pack(clips, options.out / f"{name}_{part}")

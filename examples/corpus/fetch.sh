@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Fetch openly licensed speech and music, render more music, and pack all of it for `snac train`.
 #
-#   examples/corpus/fetch.sh OUT [--speech DIR] [--pieces N]
+#   examples/corpus/fetch.sh OUT [--speech DIR] [--collection DIR] [--pieces N]
 #
-# OUT       folder for everything; run again to go on where a run stopped
-# --speech  folder of VOICE-NNN.opus files, instead of cloning the voices from GitHub
-# --pieces  how many pieces of generated music, about 70 s each (80)
+# OUT           folder for everything; run again to go on where a run stopped
+# --speech      folder of VOICE-NNN.opus files, instead of cloning the five long voices from GitHub
+# --collection  folder with manifest.csv, voices/ and sounds/, instead of cloning the many short ones
+# --pieces      how many pieces of generated music, about 70 s each (80)
 #
 # Needs Debian or Ubuntu (apt-get, dpkg; no root), ffmpeg, fluidsynth, git, and a Python with numpy, soundfile and
 # soxr (PYTHON names it). GITHUB names another place to clone from.
@@ -22,11 +23,12 @@ packages=(
 usage() { sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"; }
 die() { echo "fetch.sh: $*" >&2; exit 1; }
 
-out="" speech="" pieces=80
+out="" speech="" collection="" pieces=80
 while (($#)); do
   case $1 in
     -h | --help) usage; exit 0 ;;
     --speech) speech=${2:?--speech needs a folder}; shift 2 ;;
+    --collection) collection=${2:?--collection needs a folder}; shift 2 ;;
     --pieces) pieces=${2:?--pieces needs a number}; shift 2 ;;
     -*) usage >&2; exit 2 ;;
     *) [[ -z $out ]] || { usage >&2; exit 2; }; out=$1; shift ;;
@@ -34,8 +36,10 @@ while (($#)); do
 done
 [[ -n $out ]] || { usage >&2; exit 2; }
 [[ -z $speech || -d $speech ]] || die "no such folder: $speech"
+[[ -z $collection || -e $collection/manifest.csv ]] || die "no manifest.csv in $collection"
 mkdir -p "$out/download" "$out/packages" "$out/voices"
 [[ -z $speech ]] || speech=$(cd "$speech" && pwd)
+[[ -z $collection ]] || collection=$(cd "$collection" && pwd)
 out=$(cd "$out" && pwd)
 
 fetch_package() {
@@ -62,10 +66,21 @@ fetch_voice() {
   mv "$out/voices/.$name" "$out/voices/$name"
 }
 
-for name in "${packages[@]}"; do fetch_package "$name"; done
-if [[ -z $speech ]]; then
-  voices=$("$python" -c 'import sys; sys.path.insert(0, sys.argv[1]); import sources
-for name, voice in sources.VOICES.items(): print(name, voice.repository)' "$here")
-  while read -r name repository; do fetch_voice "$name" "$repository"; done <<<"$voices"
+listed() { "$python" -c 'import sys; sys.path.insert(0, sys.argv[1]); import sources
+for line in eval(sys.argv[2]): print(line)' "$here" "$1"; }
+
+clone_all() {
+  local list
+  list=$(listed "[f'{name} {each.repository}' for name, each in sources.$1.items()]")
+  while read -r name repository; do fetch_voice "$name" "$repository"; done <<<"$list"
+}
+
+if [[ -z $collection ]]; then
+  mapfile -t more < <(listed "(*sources.ABA_GAMES, sources.NAEV)")
+  packages+=("${more[@]}")
 fi
-exec "$python" "$here/build.py" "$out" ${speech:+--speech "$speech"} --pieces "$pieces"
+for name in "${packages[@]}"; do fetch_package "$name"; done
+[[ -n $speech ]] || clone_all VOICES
+[[ -n $collection ]] || clone_all COLLECTIONS
+exec "$python" "$here/build.py" "$out" ${speech:+--speech "$speech"} ${collection:+--collection "$collection"} \
+  --pieces "$pieces"

@@ -6,9 +6,11 @@ MIT licence with a line of credit.
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import re
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -72,6 +74,62 @@ NOT_FREE_ENOUGH = {"heavy rocket hit.wav", "explosion huge.wav"}
 SOUNDFONTS = (
     "fluid-soundfont-gm/usr/share/sounds/sf2/FluidR3_GM.sf2",
     "musescore-general-soundfont/usr/share/sounds/sf3/MuseScore_General_Full.sf3",
+)
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Many recordings in one GitHub repository.
+
+    Attributes:
+        repository: owner/name.
+        patterns: of the recordings in it.
+        licence: of all of them.
+        kind: ``speech`` or ``sound``.
+        each: most recordings that are taken of a folder; 0 for all.
+    """
+
+    repository: str
+    patterns: tuple[str, ...]
+    licence: str
+    kind: str
+    each: int = 0
+
+
+COLLECTIONS = {
+    "common-voice": Collection(
+        "omnilingo/rsample-100-cv-corpus-6.1-2020-12-11", ("*/clips/*.mp3",), "CC0-1.0", "speech"
+    ),
+    "dspspeech": Collection("zhongyuchen/DSPSpeech-20", ("*/*.wav",), "MIT", "speech", each=10),
+    "picovoice": Collection(
+        "Picovoice/speech-to-intent-benchmark", ("data/speech/clean/*.wav",), "Apache-2.0", "speech", each=300
+    ),
+    "esc-10": Collection("karolpiczak/ESC-10", ("*/*.ogg",), "CC-BY-3.0 AND CC0-1.0", "sound"),
+    **{
+        name: Collection(f"sfzinstruments/{name}", ("**/*.wav", "**/*.flac"), "CC0-1.0", "sound", each=12)
+        for name in ("karoryfer.meatbass", "karoryfer.emilyguitar", "dsmolken.double-bass", "body_percussion")
+    },
+}
+UNSEEN_LANGUAGE = "fr"
+"""Left out, so that fine-tuning can be shown on a language that the default model has not heard."""
+
+ABA_GAMES = tuple(
+    f"{game}-data"
+    for game in (
+        *("a7xpg", "gunroar", "mu-cade", "noiz2sa", "parsec47", "rrootage", "titanion"),
+        *("torus-trooper", "tumiki-fighters", "val-and-rick"),
+    )
+)
+NAEV = "naev-data"
+# The pieces of naev-data under CC-BY 3.0 or CC0; the others are ShareAlike or GPL.
+NAEV_PIECES = frozenset(
+    (
+        *("ambient1", "ambient2", "ambient2_5", "ambient3", "ambiphonic", "automat", "battlesomething1"),
+        *("battlesomething2", "blackmoor_tides", "collective1", "collective2", "dark_city", "empire1"),
+        *("empire2", "flf_battle1", "heartofmachine", "imminent_threat", "intrigue", "intro"),
+        *("landing_sinister", "nebu_battle1", "nebu_battle2", "pirate1_theme1", "pirates_orchestra"),
+        *("sirius1", "tension", "upbeat", "void_sensor", "zalek1", "zalek2"),
+    )
 )
 
 
@@ -156,3 +214,63 @@ def pieces(paths: list[Path]) -> Split:
         clip = Clip(f"generated/{path.stem}", (path,), FULL_BAND, "music", "MIT", "generated")
         split.add(clip, held=len(paths) > HELD_OUT_PIECES and index >= len(paths) - HELD_OUT_PIECES)
     return split
+
+
+def collected(folder: Path) -> dict[str, Split]:
+    """Reads ``folder``/manifest.csv: ``voices`` and ``sounds`` by the folders that its rows lie in.
+
+    One voice in fifty and one sound in twenty is held out. The columns are file, source, licence,
+    bandwidth_hz and, for voices, language; French is left out.
+    """
+    splits = {"voices": Split(), "sounds": Split()}
+    with open(folder / "manifest.csv", encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            if row["language"] == UNSEEN_LANGUAGE:
+                continue
+            name = row["file"]
+            kind, percent = ("speech", 2) if name.startswith("voices/") else ("sound", 5)
+            bandwidth = min(FULL_BAND, int(row["bandwidth_hz"]))
+            clip = Clip(name, (folder / name,), bandwidth, kind, row["licence"], row["source"])
+            splits[name.partition("/")[0]].add(clip, held_out(name, percent))
+    return splits
+
+
+def cloned_collections(folder: Path, unpacked: Path) -> dict[str, Split]:
+    """Voices and sounds in ``folder``/NAME, clones of COLLECTIONS, and music of games in Debian packages."""
+    splits = {"voices": Split(), "sounds": Split()}
+    for name, collection in COLLECTIONS.items():
+        split = splits["voices" if collection.kind == "speech" else "sounds"]
+        speakers = _speakers(folder / name)
+        for path in _taken(folder / name, collection):
+            label = f"{name}/{path.relative_to(folder / name).as_posix()}"
+            clip = Clip(label, (path,), 0, collection.kind, collection.licence, collection.repository)
+            split.add(clip, held_out(speakers.get(path.name, label), 2 if clip.kind == "speech" else 5))
+    for package in (*ABA_GAMES, NAEV):
+        licence = "CC-BY-3.0 AND CC0-1.0" if package == NAEV else "BSD-2-Clause"
+        for path in sorted((unpacked / package).rglob("*.ogg")):
+            if package == NAEV and path.stem not in NAEV_PIECES:
+                continue
+            label = f"{package}/{path.name}"
+            splits["sounds"].add(Clip(label, (path,), 0, "music", licence, package), held_out(label))
+    return splits
+
+
+def _taken(root: Path, collection: Collection) -> Iterator[Path]:
+    paths = {path for pattern in collection.patterns for path in root.glob(pattern)}
+    count: Counter[Path] = Counter()
+    for path in sorted(paths, key=_in_order):
+        count[path.parent] += 1
+        if collection.each and count[path.parent] > collection.each:
+            continue
+        if path.relative_to(root).parts[0] != UNSEEN_LANGUAGE:
+            yield path
+
+
+def _speakers(root: Path) -> dict[str, str]:
+    """File name to speaker, where a clone of Common Voice says so in its validated.tsv files."""
+    speakers = {}
+    for table in root.glob("*/validated.tsv"):
+        with open(table, encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE):
+                speakers[row["path"]] = row["client_id"]
+    return speakers
