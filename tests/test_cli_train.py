@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import runpy
 import shutil
 import signal
 import socket
@@ -24,7 +25,7 @@ from snaccli.errors import SnacError
 from snaccli.training import processes
 
 from . import published
-from .training_runs import recordings
+from .training_runs import pack, recordings
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = """
@@ -191,6 +192,33 @@ def test_the_recipes_for_fine_tuning_work(name: str, tmp_path: Path, tiny_model_
     same = all(torch.equal(a, b) for a, b in zip(before.encode(audio), after.encode(audio), strict=True))
     assert same or name != "decoder", "with a frozen encoder the codes stay"
     assert not torch.equal(before(audio)[0], after(audio)[0])
+
+
+def test_the_recipe_of_mini_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("speech", "voices", "music", "sounds"):
+        for part in ("train", "val"):
+            pack(tmp_path / "corpus" / f"{name}_{part}.npy")
+    recipes = tmp_path / "examples" / "train"
+    shutil.copytree(ROOT / "examples" / "train", recipes)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["grow.py", "runs/mini-start/model", "runs/mini-grown"])
+    sys.argv += ["--linear-bins", "213", "--decoder-blocks", "8"]
+    for name, steps in (("mini-start", ["unquantised_steps=1"]), ("mini", [])):
+        arguments = [word for change in [*SHORT, *steps] for word in ("--set", change)]
+        status, _, err = call(recipes / f"{name}.toml", *arguments, "-o", Path("runs") / name)
+        assert status == 0, err
+        assert ("codebooks fitted to" in err) == (name == "mini-start")
+        if name == "mini-start":
+            runpy.run_path(str(recipes / "grow.py"), run_name="__main__")
+    start, grown, mini = (
+        SNAC.from_pretrained(f"runs/{name}") for name in ("mini-start/model", "mini-grown", "mini/model")
+    )
+    audio = torch.sin(torch.arange(7680) / 9)[None, None]
+    codes = start.encode(audio)
+    assert all(torch.equal(a, b) for a, b in zip(codes, grown.encode(audio), strict=True))
+    torch.testing.assert_close(start.decode(codes), grown.decode(codes), atol=1e-5, rtol=1e-4)
+    assert mini.config == grown.config
+    assert not torch.equal(mini.decode(codes), grown.decode(codes))
 
 
 def environment(**more: str) -> dict[str, str]:

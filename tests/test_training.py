@@ -12,6 +12,7 @@ import torch
 
 from snac.nn.model import SNAC
 from snaccli.errors import ModelError, UsageError
+from snaccli.training import starting
 from snaccli.training.config import TrainConfig
 from snaccli.training.export import export
 from snaccli.training.launched import StopRequest
@@ -20,7 +21,7 @@ from snaccli.training.report import JsonLog, TensorBoard, spectrogram
 from snaccli.training.state import BEST, LAST, AveragedWeights, TrainingError, write_checkpoint
 from snaccli.training.validation import BASELINE
 
-from .training_runs import MODEL, RATE, make_config, pack, recordings
+from .training_runs import MODEL, RATE, SPECTRAL, SPECTRAL_WEIGHTS, make_config, pack, recordings
 
 ADVERSARIAL = {
     "weights": {"adversarial": 1.0, "feature": 1.0},
@@ -75,9 +76,10 @@ def same_weights(one: Trainer, other: Trainer) -> None:
         {},
         {"ema": 0.9, "accumulate": 2, "precision": "bf16"},
         {"unquantised_steps": 0, **ADVERSARIAL},
+        {"model": SPECTRAL, "weights": SPECTRAL_WEIGHTS, "ema": 0.9, "codebook_rate": 4.0},
         {"stages": [{"steps": 5, "seconds": 0.128, "batch": 2}, {"epochs": 4, "seconds": 0.256, "batch": 4}]},
     ],
-    ids=["plain", "averaged parts in bf16", "adversarial", "stages"],
+    ids=["plain", "averaged parts in bf16", "adversarial", "spectral", "stages"],
 )
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, packed: str, values: dict) -> None:
     config = make_config(packed, **values)
@@ -122,6 +124,50 @@ def test_the_loss_falls(tmp_path: Path, packed: str) -> None:
     assert rows.rows[0]["baseline"] == row["baseline"], "measured before the first step"
     assert any(len(entry["perplexity"]) == 2 for entry in rows.rows if "perplexity" in entry)
     assert "example 0/decoded" in rows.heard
+
+
+def test_the_spectral_form_learns_by_its_own_losses(tmp_path: Path, packed: str) -> None:
+    rows = Rows()
+    config = make_config(
+        packed,
+        model=SPECTRAL,
+        weights=SPECTRAL_WEIGHTS,
+        stages=[{"steps": 60, "seconds": 0.128, "batch": 4}],
+        unquantised_steps=20,
+    )
+    trainer = Trainer(config, tmp_path / "run", reports=[rows])
+    trainer.run()
+    (row,) = trainer.progress.table()
+    assert row["improvement_percent"] > 20
+    for name in ("log_mel", "log_magnitude", "compressed", "disturbance"):
+        assert row["last"][name] < row["baseline"][name]
+    assert not {"mel", "stft", "waveform"} & {name for row in rows.rows for name in row}
+    model = SNAC.from_pretrained(export(trainer, tmp_path / "model"))
+    assert model.config == trainer.model.config
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "log_mel 15" in card
+    assert "2 blocks of 16 / 32 channels" in card
+
+
+def test_codewords_may_move_faster_than_the_rest(tmp_path: Path, packed: str) -> None:
+    config = make_config(packed, unquantised_steps=0, codebook_rate=0.0, revive_every=0)
+    trainer = Trainer(config, tmp_path / "run")
+    trainer.run(limit=1)  # fits the codebooks first
+    level = next(trainer.model.quantizer.levels())
+    before = level.codebook.weight.clone(), level.in_proj.bias.clone()
+    trainer.run(limit=2)
+    assert torch.equal(level.codebook.weight, before[0])
+    assert not torch.equal(level.in_proj.bias, before[1])
+
+
+def test_precision_follows_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = torch.device("cpu")
+    monkeypatch.setattr(starting, "_cpu_flags", lambda: {"avx2", "avx512_bf16"})
+    assert starting.computes_in_bf16("auto", cpu)
+    monkeypatch.setattr(starting, "_cpu_flags", lambda: {"avx2"})
+    assert not starting.computes_in_bf16("auto", cpu)
+    assert starting.computes_in_bf16("bf16", cpu)
+    assert not starting.computes_in_bf16("fp32", cpu)
 
 
 def test_adversarial_training_has_its_losses_and_spares_the_export(tmp_path: Path, packed: str) -> None:

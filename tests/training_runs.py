@@ -23,11 +23,29 @@ MODEL: dict[str, Any] = {
     "codebook_dim": 4,
     "vq_strides": [2, 1],
 }
+SPECTRAL: dict[str, Any] = {
+    "architecture": "spectral",
+    "sampling_rate": RATE,
+    "hop_length": 32,
+    "window_length": 128,
+    "linear_bins": 20,
+    "latent_dim": 16,
+    "encoder": {"dim": 8, "hidden": 16, "blocks": 1},
+    "decoder": {"dim": 16, "hidden": 32, "blocks": 2},
+    "codebook_size": 32,
+    "codebook_dim": 4,
+    "vq_strides": [2, 1],
+}
+SPECTRAL_WEIGHTS: dict[str, float] = {
+    **dict.fromkeys(("waveform", "low_band", "stft", "mel"), 0.0),
+    **{"log_mel": 15.0, "log_magnitude": 5.0, "compressed": 5.0, "disturbance": 2.0},
+}
 
 
 def pack(path: Path, lengths: tuple[int, ...] = (9000, 4000, 300)) -> str:
     """Tones of one pitch a row, so that a segment tells which row it is from."""
     waves = [0.4 * np.sin(2 * np.pi * 200 * (i + 1) * np.arange(n) / RATE) for i, n in enumerate(lengths)]
+    path.parent.mkdir(parents=True, exist_ok=True)
     np.save(path, (np.concatenate(waves) * 32767).astype(np.int16))
     starts = np.cumsum([0, *lengths[:-1]])
     rows = [

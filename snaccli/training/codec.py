@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from snac.config import SpectralConfig
 from snac.nn.model import SNAC
 from snac.noise import NoiseSource
 from snaccli.training.config import LossWeights, SpectraConfig
@@ -77,7 +78,7 @@ class TrainedCodec(nn.Module):
         Args:
             audio: (B, 1, T), T a multiple of the model's padding.
             bandwidth: Hz above which a recording holds nothing, (B,).
-            noise: of the decoder, and of the stand-in for the codebooks.
+            noise: of the decoder where it has any, and of the stand-in for the codebooks.
             quantised: False puts noise in the place of the codebooks.
 
         Returns:
@@ -95,7 +96,8 @@ class TrainedCodec(nn.Module):
         else:
             z_q, losses["commitment"] = soften(self.model.quantizer, z, noise)
         with self._cast(audio):
-            decoded = self.model.decoder(z_q, noise)
+            spectral = isinstance(self.model.config, SpectralConfig)
+            decoded = self.model.decoder(z_q) if spectral else self.model.decoder(z_q, noise)
         decoded = decoded.float()
         losses |= self.reconstruction(decoded[:, 0], audio[:, 0], bandwidth)
         return losses, decoded, indices, projected
