@@ -59,7 +59,7 @@ class Ngrams:
 def sequence_of(path: Path, codec: Codec, order: Interleaving) -> list[int]:
     """The ids of a recording."""
     with open_audio(path) as reader:
-        codes, _ = codec.encode(downmix(reader.blocks()), reader.rate, 1)
+        codes = codec.encode(downmix(reader.blocks()), reader.rate, 1).codes
     ids: list[int] = flatten([level[0] for level in codes.levels], order).tolist()
     return ids
 
@@ -84,7 +84,7 @@ def generate(options: argparse.Namespace) -> None:
     print(f"{sum(map(len, sequences)):,} tokens; {len(model.counts):,} pasts counted")
 
     rng = np.random.default_rng(options.seed)
-    decoder = StreamingDecoder(codec.model, seed=options.seed)
+    decoder = StreamingDecoder(codec.engine.model, seed=options.seed)
     samples = codec.hop_length * codec.config.frame_alignment  # attention takes whole windows
     samples *= max(1, round(options.seconds * codec.rate / samples))
     wanted = samples // (codec.hop_length * codec.strides[0])

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import builtins
+import dataclasses
 import io
 import math
+import os
+import subprocess
+import sys
+import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +25,8 @@ import snaccli
 from snac import SNAC
 from snac.engine.tiles import decode_tiles, tile_frames
 from snaccli import container
-from snaccli.codec import Codec, decode_file, encode_file
+from snaccli.codec import Codec, ModelPool, Recording, decode_file, dumps, encode_file, loads
+from snaccli.codec.device import Device
 from snaccli.codes import Codes
 from snaccli.errors import (
     AudioError,
@@ -26,6 +34,7 @@ from snaccli.errors import (
     ModelError,
     ModelMismatchError,
     OutputError,
+    UnknownModelError,
     UsageError,
 )
 
@@ -78,7 +87,8 @@ def test_audio_is_that_of_the_model(tmp_path: Path, codec: Codec, tiny_model_fol
 
 def test_codes_survive_the_file(tmp_path: Path, codec: Codec) -> None:
     samples = save(tmp_path / "in.wav", 1.7, codec.rate, channels=2)
-    codes, count = codec.encode([samples[:1000], samples[1000:]], codec.rate, 2)
+    recording = codec.encode([samples[:1000], samples[1000:]], codec.rate, 2)
+    codes, count = recording.codes, recording.samples
     encode_file(tmp_path / "in.wav", model=codec, channels="keep")
     layout, streams, damage = container.unpack((tmp_path / "in.snac").read_bytes())
     assert (layout.header.samples, layout.header.frames, damage) == (count, codes.frames, None)
@@ -173,7 +183,8 @@ def test_other_weights_are_refused_unless_forced(
     other = SNAC.from_pretrained(tiny_model_folder)
     with torch.no_grad():
         other.decoder.model[0].bias += 0.1
-    changed = Codec(other, "other")
+    other.save_pretrained(tmp_path / "other")
+    changed = Codec.load(tmp_path / "other")
     with pytest.raises(ModelMismatchError, match=r"fingerprint .* any_weights=True"):
         decode_file(tmp_path / "x.snac", tmp_path / "out.wav", model=changed)
     result = decode_file(tmp_path / "x.snac", tmp_path / "out.wav", model=changed, any_weights=True)
@@ -190,7 +201,7 @@ def test_a_file_does_not_choose_what_is_loaded(tmp_path: Path, codec: Codec) -> 
 
 @pytest.mark.parametrize("samples", [1, 10**9, 2**47])
 def test_a_claimed_length_must_fit_the_codes(tmp_path: Path, codec: Codec, samples: int) -> None:
-    codes, _ = codec.encode([np.zeros((16000, 1), np.float32)], 16000, 1)
+    codes = codec.encode([np.zeros((16000, 1), np.float32)], 16000, 1).codes
     from snaccli import entropy
 
     header = container.Header(
@@ -213,8 +224,9 @@ def test_a_claimed_length_must_fit_the_codes(tmp_path: Path, codec: Codec, sampl
 
 def test_codes_of_another_kind_of_model_are_refused(codec: Codec) -> None:
     codes = Codes((np.zeros((1, 2), np.uint16), np.zeros((1, 4), np.uint16)), (2, 1), 256)
+    recording = Recording(codes, codec.name, codec.fingerprint, codec.rate, codec.rate, 100)
     with pytest.raises(ModelMismatchError, match="strides"):
-        next(codec.decode(codes))
+        next(codec.decode(recording))
 
 
 def test_nothing_is_overwritten_or_left_half_written(tmp_path: Path, codec: Codec) -> None:
@@ -274,7 +286,7 @@ def test_half_precision_is_near_and_keeps_the_fingerprint(tmp_path: Path, tiny_m
     save(tmp_path / "in.wav", 0.5, 16000)
     whole, half = (Codec.load(str(tiny_model_folder), device=device) for device in ("cpu", "cpu-half"))
     assert half.fingerprint == whole.fingerprint
-    assert next(half.model.decoder.parameters()).dtype == torch.bfloat16
+    assert next(half.engine.model.decoder.parameters()).dtype == torch.bfloat16
     encode_file(tmp_path / "in.wav", tmp_path / "x.snac", model=whole)
     (expected, _), (samples, _) = (snaccli.read(tmp_path / "x.snac", model=codec) for codec in (whole, half))
     assert 0 < np.linalg.norm(samples - expected) < 0.05 * np.linalg.norm(expected)
@@ -317,9 +329,9 @@ def test_encoding_holds_a_few_tiles_of_samples(codec: Codec) -> None:
             yield block
             del block
 
-    _, count = codec.encode(blocks(), codec.rate, 1)
-    assert count == 100 * 65536
-    samples_at_once = tile_frames(codec.model) * codec.hop_length * codec.threads
+    recording = codec.encode(blocks(), codec.rate, 1)
+    assert recording.samples == 100 * 65536
+    samples_at_once = tile_frames(codec.engine.model) * codec.hop_length * codec.threads
     assert most <= 2 + 2 * -(-samples_at_once // 65536) < 50
 
 
@@ -333,12 +345,14 @@ def test_decoding_computes_a_few_tiles_ahead(codec: Codec, monkeypatch: pytest.M
             made += 1
             yield tile
 
-    monkeypatch.setattr("snaccli.codec.model.decode_tiles", counted)
+    monkeypatch.setattr("snac.engine.tiles.decode_tiles", counted)
     frames = 6400
     levels = tuple(np.zeros((1, frames // stride), np.uint16) for stride in codec.strides)
-    blocks = codec.decode(Codes(levels, codec.strides, codec.codebook_size))
+    codes = Codes(levels, codec.strides, codec.codebook_size)
+    length = frames * codec.hop_length
+    blocks = codec.decode(Recording(codes, codec.name, codec.fingerprint, codec.rate, codec.rate, length))
     taken = [next(blocks) for _ in range(3)]
-    blocks.close()  # type: ignore[attr-defined]
+    blocks.close()
     computed = made
     assert 3 <= computed < 50
     assert sum(map(len, taken)) < frames * codec.hop_length / 2
@@ -348,8 +362,7 @@ def test_torch_has_its_threads_back(codec: Codec) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
-        codes, _ = codec.encode([np.zeros((16000, 1), np.float32)], 16000, 1)
-        list(codec.decode(codes))
+        list(codec.decode(codec.encode([np.zeros((16000, 1), np.float32)], 16000, 1)))
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
@@ -359,8 +372,261 @@ def test_threads_do_not_change_the_result(tiny_model_folder: Path) -> None:
     rng = np.random.default_rng(0)
     samples = (0.1 * rng.standard_normal((200_000, 2))).astype(np.float32)
     one, three = (Codec.load(str(tiny_model_folder), device="cpu", threads=threads) for threads in (1, 3))
-    codes, other_codes = (codec.encode([samples], codec.rate, 2)[0] for codec in (one, three))
-    for level, other in zip(codes.levels, other_codes.levels, strict=True):
+    recording, again = (codec.encode([samples], codec.rate, 2) for codec in (one, three))
+    for level, other in zip(recording.codes.levels, again.codes.levels, strict=True):
         assert (level == other).mean() > 0.999
-    audio, other_audio = (np.concatenate(list(codec.decode(codes))) for codec in (one, three))
+    audio, other_audio = (np.concatenate(list(codec.decode(recording))) for codec in (one, three))
     np.testing.assert_allclose(audio, other_audio, atol=1e-4)
+
+
+# Pipes
+
+
+@pytest.fixture
+def through_fifo(tmp_path: Path) -> Iterator[Callable[[Path], Path]]:
+    """Gives a named pipe from which the bytes of a file can be read, once."""
+    writers: list[threading.Thread] = []
+
+    def pipe_of(source: Path) -> Path:
+        pipe = tmp_path / f"pipe-{len(writers)}"
+        os.mkfifo(pipe)
+
+        def write() -> None:
+            with open(pipe, "wb") as file:
+                file.write(source.read_bytes())
+
+        writers.append(threading.Thread(target=write, daemon=True))
+        writers[-1].start()
+        return pipe
+
+    yield pipe_of
+    for writer in writers:
+        writer.join(10)
+        assert not writer.is_alive(), "the pipe was not read to its end"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
+def test_recordings_and_files_may_come_through_pipes(
+    tmp_path: Path, codec: Codec, through_fifo: Callable[[Path], Path]
+) -> None:
+    save(tmp_path / "in.wav", 0.7, 22050, channels=2)
+    encode_file(tmp_path / "in.wav", tmp_path / "x.snac", model=codec)
+    result = encode_file(through_fifo(tmp_path / "in.wav"), tmp_path / "y.snac", model=codec)
+    assert (tmp_path / "y.snac").read_bytes() == (tmp_path / "x.snac").read_bytes()
+    assert (result.samples, result.note) == (15435, "stereo downmixed to mono")
+    decode_file(tmp_path / "x.snac", tmp_path / "x.wav", model=codec)
+    decode_file(through_fifo(tmp_path / "x.snac"), tmp_path / "y.wav", model=codec)
+    assert (tmp_path / "y.wav").read_bytes() == (tmp_path / "x.wav").read_bytes()
+    samples, rate = snaccli.read(through_fifo(tmp_path / "x.snac"), model=codec)
+    assert rate == 22050
+    np.testing.assert_array_equal(samples, snaccli.read(tmp_path / "x.snac", model=codec)[0])
+
+
+@pytest.mark.skipif(not os.path.isdir("/dev/fd"), reason="no /dev/fd")
+def test_a_descriptor_of_a_shell_is_read_once(tmp_path: Path, codec: Codec) -> None:
+    """As ``<(...)`` gives one: a pipe under /dev/fd, which cannot be opened anew for its first bytes."""
+    save(tmp_path / "in.wav", 0.5, 16000)
+    encode_file(tmp_path / "in.wav", tmp_path / "x.snac", model=codec)
+    for source, work in (
+        ("in.wav", lambda path: encode_file(path, tmp_path / "y.snac", model=codec)),
+        ("x.snac", lambda path: decode_file(path, tmp_path / "y.wav", model=codec)),
+    ):
+        with subprocess.Popen(["cat", tmp_path / source], stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            work(f"/dev/fd/{process.stdout.fileno()}")
+    assert (tmp_path / "y.snac").read_bytes() == (tmp_path / "x.snac").read_bytes()
+
+
+def test_an_input_is_opened_once(tmp_path: Path, codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tmp_path / "in.wav", 0.5, 16000)
+    opened: list[str] = []
+    real = builtins.open
+
+    def counted(file: Any, *arguments: Any, **options: Any) -> Any:
+        opened.append(str(file))
+        return real(file, *arguments, **options)
+
+    monkeypatch.setattr(builtins, "open", counted)
+    encode_file(tmp_path / "in.wav", tmp_path / "x.snac", model=codec)
+    decode_file(tmp_path / "x.snac", tmp_path / "x.wav", model=codec)
+    snaccli.read(tmp_path / "x.snac", model=codec)
+    assert opened.count(str(tmp_path / "in.wav")) == 1
+    assert opened.count(str(tmp_path / "x.snac")) == 2
+
+
+def test_a_header_is_parsed_once_and_in_order(tmp_path: Path, codec: Codec) -> None:
+    """From a stream that cannot seek, each byte is taken once."""
+    save(tmp_path / "in.wav", 0.5, 16000)
+    encode_file(tmp_path / "in.wav", tmp_path / "x.snac", model=codec)
+    data = (tmp_path / "x.snac").read_bytes()
+
+    class Stream(io.RawIOBase):
+        taken = 0
+
+        def readable(self) -> bool:
+            return True
+
+        def read(self, size: int = -1) -> bytes:
+            assert size >= 0, "a file's length is not for it to choose"
+            part = data[self.taken : self.taken + min(size, 7)]
+            self.taken += len(part)
+            return part
+
+    coded = loads(Stream(), path="a pipe")  # type: ignore[arg-type]
+    assert (coded.header.samples, coded.damage, coded.path) == (8000, None, "a pipe")
+    again = coded.decode(codec)
+    assert dumps(again, codec.codebooks) == data
+
+
+# Models
+
+
+def test_any_weights_takes_no_model_of_another_shape(
+    tmp_path: Path, codec: Codec, tiny_model_folder: Path
+) -> None:
+    """Neither fewer levels nor other codebooks are a defect of the program: one line says what differs."""
+    save(tmp_path / "in.wav", 0.5, 16000)
+    encode_file(tmp_path / "in.wav", tmp_path / "x.snac", model=codec)
+    for name, changes in (
+        ("levels", {"vq_strides": (8, 4, 2)}),
+        ("strides", {"vq_strides": (8, 4, 4, 1)}),
+        ("codewords", {"codebook_size": 64}),
+        ("more codewords", {"codebook_size": 512}),
+    ):
+        config = dataclasses.replace(codec.config, **changes)
+        SNAC.from_model_config(config).save_pretrained(tmp_path / name)
+        with pytest.raises(ModelMismatchError, match=r"codewords a level, the model") as error:
+            decode_file(tmp_path / "x.snac", tmp_path / "y.wav", model=tmp_path / name, any_weights=True)
+        assert str(error.value).startswith(str(tmp_path / "x.snac"))
+    assert not (tmp_path / "y.wav").exists()
+
+
+def test_a_pool_loads_each_model_once_and_keeps_errors(
+    tiny_model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[str] = []
+    real = Codec.load
+
+    def counted(model: str, **options: Any) -> Codec:
+        loaded.append(model)
+        return real(model, **options)
+
+    monkeypatch.setattr(Codec, "load", counted)
+    pool = ModelPool(device="cpu", threads=1)
+    with ThreadPoolExecutor(4) as threads:
+        codecs = list(threads.map(pool.get, [tiny_model_folder] * 8))
+    assert all(codec is codecs[0] for codec in codecs)
+    assert pool.get(codecs[0]) is codecs[0]
+    for _ in range(2):
+        with pytest.raises(ModelError):
+            pool.get("no-such-model-here")
+    assert loaded == [str(tiny_model_folder), "no-such-model-here"]
+    assert pool.loaded == [codecs[0]]
+
+
+def test_only_a_user_names_what_is_loaded(
+    tiny_model_folder: Path, codec: Codec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file's word counts for the known models, and for weights that are loaded already."""
+    monkeypatch.setattr(Codec, "load", lambda name, **options: (name, codec)[1])
+    pool = ModelPool()
+    for name in (str(tiny_model_folder), "somebody/model", "mini ", "Mini", None):
+        with pytest.raises(UnknownModelError) as error:
+            pool.for_file(name, codec.fingerprint)
+        assert error.value.model == name
+        assert "-m" not in str(error.value)
+    assert pool.for_file("mini") is codec
+    assert pool.for_file("somebody/model", codec.fingerprint) is codec
+    with pytest.raises(UnknownModelError):
+        pool.for_file("somebody/model", "0" * 16)
+    assert ModelPool(codec).for_file("somebody/model") is codec
+    assert ModelPool().for_file("somebody/model", given=codec) is codec
+
+
+def test_pools_and_codecs_are_taken_everywhere(tmp_path: Path, codec: Codec) -> None:
+    samples = save(tmp_path / "in.wav", 0.3, 16000)
+    pool = ModelPool(codec)
+    encode_file(tmp_path / "in.wav", tmp_path / "x.snac", model=pool)
+    decode_file(tmp_path / "x.snac", tmp_path / "x.wav", model=pool)
+    assert snaccli.write(tmp_path / "y.snac", samples, 16000, model=pool) > 0
+    assert (tmp_path / "y.snac").read_bytes() == (tmp_path / "x.snac").read_bytes()
+    assert snaccli.read(tmp_path / "y.snac", model=pool)[0].shape == (4800,)
+
+
+# What a caller gets wrong
+
+
+@pytest.mark.parametrize(
+    ("samples", "rate", "words"),
+    [
+        (np.zeros((2, 48000), np.float32), 16000, "48000 channels, not 1 to 16.*transpose"),
+        (np.zeros((100, 0), np.float32), 16000, "0 channels"),
+        (np.zeros((), np.float32), 16000, "give floats"),
+        (np.zeros(100, np.int16), 16000, "int16"),
+        (np.zeros(100, bool), 16000, "bool"),
+        (np.zeros(100, np.complex64), 16000, "complex64"),
+        ([[0.0, 1.0], [0.5]], 16000, "several lengths"),
+        (["a"], 16000, "give floats"),
+        (None, 16000, "give floats"),
+        (np.zeros(100), 0, "whole number"),
+        (np.zeros(100), 44100.5, "whole number"),
+        (np.zeros(100), "16000", "whole number"),
+        (np.zeros(100), 10**6, "whole number"),
+    ],
+)
+def test_wrong_samples_are_refused_in_one_line(
+    tmp_path: Path, codec: Codec, samples: Any, rate: Any, words: str
+) -> None:
+    with pytest.raises(AudioError, match=words) as error:
+        snaccli.write(tmp_path / "x.snac", samples, rate, model=codec)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "x.snac").exists()
+
+
+@pytest.mark.parametrize("block", [np.zeros(10), np.zeros((10, 2)), np.zeros((10, 1), np.int16)])
+def test_wrong_blocks_are_refused_in_one_line(codec: Codec, block: np.ndarray) -> None:
+    with pytest.raises(AudioError, match=r"give floats \(n, 1\)"):
+        codec.encode([block], 16000, 1)
+
+
+def test_no_samples_at_all(tmp_path: Path, codec: Codec) -> None:
+    for shape in ((0,), (0, 2)):
+        snaccli.write(tmp_path / "x.snac", np.zeros(shape, np.float32), 8000, model=codec)
+        samples, rate = snaccli.read(tmp_path / "x.snac", model=codec)
+        assert (samples.shape, rate) == (shape, 8000)
+
+
+def test_the_length_is_told_once_it_is_known(tmp_path: Path, codec: Codec) -> None:
+    save(tmp_path / "in.wav", 1.5, 16000)
+
+    class Told:
+        def __init__(self) -> None:
+            self.seconds: list[float | None] = []
+            self.fractions: list[float] = []
+
+        def started(self, seconds: float | None) -> None:
+            assert not self.fractions
+            self.seconds.append(seconds)
+
+        def __call__(self, fraction: float) -> None:
+            self.fractions.append(fraction)
+
+    encoding, decoding = Told(), Told()
+    encode_file(tmp_path / "in.wav", tmp_path / "x.snac", model=codec, progress=encoding)
+    decode_file(
+        tmp_path / "x.snac", tmp_path / "x.wav", model=codec, start=0.5, duration=0.75, progress=decoding
+    )
+    assert (encoding.seconds, decoding.seconds) == ([1.5], [0.75])
+    for told in (encoding, decoding):
+        assert told.fractions == sorted(told.fractions)
+        assert told.fractions[-1] == 1.0
+
+
+def test_a_cpu_is_chosen_without_asking_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("snaccli.codec.device._may_have_cuda", lambda: False)
+    monkeypatch.setattr("snaccli.codec.device._may_have_mps", lambda: False)
+    monkeypatch.setitem(sys.modules, "torch", None)  # importing it fails
+    assert Device.parse("auto") == Device("cpu")
+    assert str(Device.parse("cpu-half")) == "cpu-half"
+    with pytest.raises(UsageError, match="'cuda' is not available"):
+        Device.parse("cuda")

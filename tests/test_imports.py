@@ -25,7 +25,6 @@ STAGES: dict[str, int] = {
     "snaccli.workers": 1,
     "snaccli.io": 1,
     "snaccli.codes": 1,
-    "snaccli.heap": 1,
     "snaccli.processors": 1,
     "snaccli.measures": 1,
     "snaccli.audio": 2,

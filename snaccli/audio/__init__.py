@@ -16,7 +16,15 @@ from snaccli.audio.reading import (
     open_audio,
     probe,
 )
-from snaccli.audio.resampling import downmix, fit, resample, resample_start, resampled_length
+from snaccli.audio.resampling import (
+    cut,
+    downmix,
+    filter_reach,
+    fit,
+    resample,
+    resample_start,
+    resampled_length,
+)
 from snaccli.audio.writing import AudioWriter
 
 __all__ = [
@@ -27,7 +35,9 @@ __all__ = [
     "AudioInfo",
     "AudioReader",
     "AudioWriter",
+    "cut",
     "downmix",
+    "filter_reach",
     "fit",
     "is_audio_name",
     "named_format",

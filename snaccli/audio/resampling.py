@@ -9,7 +9,7 @@ from collections.abc import Generator, Iterable, Iterator
 import numpy as np
 import soxr
 
-__all__ = ["downmix", "fit", "resample", "resample_start", "resampled_length"]
+__all__ = ["cut", "downmix", "filter_reach", "fit", "resample", "resample_start", "resampled_length"]
 
 Blocks = Iterable[np.ndarray]
 
@@ -107,6 +107,26 @@ def fit(blocks: Blocks, frames: int, channels: int) -> Generator[np.ndarray, Non
         yield part
 
 
+def cut(blocks: Blocks, skip: int, frames: int, channels: int) -> Generator[np.ndarray, None, None]:
+    """`frames` frames of a stream, after the first `skip`; zeros where it ends before.
+
+    Args and yields: as `fit`.
+    """
+
+    def rest() -> Iterator[np.ndarray]:
+        left = skip
+        for block in blocks:
+            yield block[left:]
+            left = max(0, left - len(block))
+
+    return fit(rest(), frames, channels)
+
+
+def filter_reach(rate: int, other_rate: int) -> int:
+    """Frames at `rate` to either side that a resampled frame may depend on, to or from `other_rate`."""
+    return _FILTER_PERIODS * max(1, -(-rate // other_rate))
+
+
 def resample_start(first: int, in_rate: int, out_rate: int) -> tuple[int, int]:
     """Where to begin when only a later part of a resampled stream is wanted.
 
@@ -126,7 +146,7 @@ def resample_start(first: int, in_rate: int, out_rate: int) -> tuple[int, int]:
         return first, 0
     common = math.gcd(in_rate, out_rate)
     in_period, out_period = in_rate // common, out_rate // common
-    reach = _FILTER_PERIODS * max(1, -(-out_rate // in_rate))  # in output frames
+    reach = filter_reach(out_rate, in_rate)
     periods = max(0, first - reach) // out_period
     return periods * in_period, first - periods * out_period
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 from pathlib import Path
@@ -12,7 +11,6 @@ import numpy as np
 import soundfile
 
 from snaccli.audio.mpeg import MpegScan, scan_mpeg
-from snaccli.audio.quiet import quiet_mpg123
 from snaccli.errors import AudioError
 from snaccli.io.files import cause
 
@@ -89,8 +87,7 @@ class SndfileDecoder:
         self._source = _Source(file)
         file.seek(0)
         try:
-            with quiet_mpg123():
-                self._sound = _InOrder(self._source)
+            self._sound = _InOrder(self._source)
         except soundfile.LibsndfileError as error:
             self._check_system()
             if error.code == _MALFORMED:
@@ -143,8 +140,7 @@ class SndfileDecoder:
             AudioError: the file is damaged or cut off, or the disk fails.
         """
         try:
-            with quiet_mpg123() if self._mpeg else contextlib.nullcontext():
-                data: np.ndarray = self._sound.read(frames, dtype="float32", always_2d=True)
+            data: np.ndarray = self._sound.read(frames, dtype="float32", always_2d=True)
         except (soundfile.LibsndfileError, RuntimeError) as error:
             self._check_system()
             raise AudioError(f"is damaged ({_words(error)}){REMEDY}", self._path) from error
@@ -169,8 +165,7 @@ class SndfileDecoder:
 
     def close(self) -> None:
         """Let go of libsndfile's state; the file itself belongs to the caller."""
-        with quiet_mpg123() if getattr(self, "_mpeg", False) else contextlib.nullcontext():
-            self._sound.close()
+        self._sound.close()
 
 
 def _words(error: Exception) -> str:

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
-from snaccli import container, entropy
-from snaccli.audio import AudioWriter, downmix, open_audio, resample
-from snaccli.audio import fit as fit_length
-from snaccli.codec import Codec
-from snaccli.codec.decoding import decode_streams
-from snaccli.codec.encoding import header_of
-from snaccli.codec.progress import CODING_SHARE, Progress, Report
-from snaccli.errors import ContainerError, LevelsError, Remedy, WeightsMismatchError
-from snaccli.io.files import open_input, shown
-from snaccli.tokens.models import Models
+import snaccli.codec as codec_package
+from snaccli.audio import AudioWriter, downmix, open_audio
+from snaccli.codec import Codec, ModelPool, dumps, loads
+from snaccli.errors import ContainerError, LevelsError
+from snaccli.io.files import open_input
+from snaccli.progress import Listener, rising
 from snaccli.tokens.recording import Recording
 
 __all__ = ["from_audio", "from_snac", "is_snac", "to_audio", "to_snac"]
@@ -35,11 +28,11 @@ def is_snac(source: str | Path) -> bool:
 
 def from_snac(
     source: str | Path,
-    models: Models,
+    models: ModelPool,
     *,
     levels: int | None = None,
     path: str = "",
-    progress: Progress | None,
+    progress: Listener,
 ) -> Recording:
     """The tokens of a ``.snac`` file.
 
@@ -50,29 +43,21 @@ def from_snac(
         UsageError: it has not as many levels.
     """
     with open_input(source, error=ContainerError) as file:
-        layout, streams, _ = container.unpack(file)
-    header = layout.header
-    used = _checked_levels(levels, header.levels, shown(source))
-    codec = models.named(header.model)
-    found = header.fingerprint.hex()
-    if found != codec.fingerprint:
-        raise WeightsMismatchError(
-            header.model, found, codec.name, codec.fingerprint, remedy=Remedy.OTHER_MODEL
-        )
-    codes = decode_streams(header, streams[: used * header.channels], codec, progress)
-    return Recording(
-        codes, codec.name, codec.fingerprint, codec.rate, header.sample_rate, header.samples, path
-    )
+        coded = loads(file, path=source)
+    used = coded.levels(levels)
+    codec = models.for_file(coded.header.model, coded.header.fingerprint.hex())
+    found = coded.decode(codec, used, progress=rising(progress))
+    return Recording(found.codes, codec.name, codec.fingerprint, codec.rate, found.rate, found.samples, path)
 
 
 def from_audio(
     source: str | Path,
-    models: Models,
+    models: ModelPool,
     *,
     channels: Literal["mono", "keep"] = "mono",
     levels: int | None = None,
     path: str = "",
-    progress: Progress | None,
+    progress: Listener,
 ) -> Recording:
     """The tokens of an audio file.
 
@@ -83,46 +68,48 @@ def from_audio(
     """
     with open_audio(source) as reader:
         codec = models.for_audio()
-        used = _checked_levels(levels, len(codec.strides), f"the model {codec.name!r}")
         mono = channels == "mono" and reader.channels > 1
-        blocks: Iterator[np.ndarray] = Report(progress).blocks(
-            reader.blocks(), reader.expected_frames, 0.0, 1.0
-        )
-        codes, samples = codec.encode(
-            downmix(blocks) if mono else blocks, reader.rate, 1 if mono else reader.channels
-        )
+        where = f"the model {codec.name!r}"
+        if levels is not None and not 1 <= levels <= len(codec.strides):
+            raise LevelsError(levels, len(codec.strides), where)
+        blocks = reader.blocks()
+        found = codec.encode(
+            downmix(blocks) if mono else blocks,
+            reader.rate,
+            1 if mono else reader.channels,
+            expected=reader.expected_frames,
+            progress=rising(progress),
+        ).coarsest(levels, where)
     return Recording(
-        codes.coarsest(used),
-        codec.name,
-        codec.fingerprint,
-        codec.rate,
-        reader.rate,
-        samples,
+        found.codes,
+        found.model,
+        found.fingerprint,
+        found.model_rate,
+        found.rate,
+        found.samples,
         path,
         reader.channels if mono else None,
     )
 
 
-def _checked_levels(wanted: int | None, there: int, name: str) -> int:
-    if wanted is None:
-        return there
-    if not 1 <= wanted <= there:
-        raise LevelsError(wanted, there, name)
-    return wanted
-
-
-def to_snac(recording: Recording, codec: Codec, *, progress: Progress | None = None) -> bytes:
+def to_snac(recording: Recording, codec: Codec, *, progress: Listener = None) -> bytes:
     """The ``.snac`` file of a recording: the very bytes it was read from, if it was.
 
     Raises:
         ContainerError: a value is beyond what the format holds.
     """
-    codes = recording.codes
-    try:
-        header = header_of(codec, codes, recording.rate, recording.samples)
-    except ValueError as problem:
-        raise ContainerError(f"cannot be a .snac file: {problem}") from problem
-    return container.pack(header, entropy.encode(codes, codec.codebooks, progress=progress))
+    return dumps(_coded(recording), codec.codebooks, progress=rising(progress))
+
+
+def _coded(recording: Recording) -> codec_package.Recording:
+    return codec_package.Recording(
+        recording.codes,
+        recording.model,
+        recording.fingerprint,
+        recording.model_rate,
+        recording.rate,
+        recording.samples,
+    )
 
 
 def to_audio(
@@ -133,7 +120,7 @@ def to_audio(
     audio_format: str | None = None,
     source: str | Path | None = None,
     overwrite: bool = False,
-    progress: Progress | None = None,
+    progress: Listener = None,
 ) -> None:
     """Decodes a recording to an audio file of its rate and length; as ``snac decode`` would.
 
@@ -141,9 +128,6 @@ def to_audio(
         OutputError: the output cannot be written.
     """
     channels = recording.codes.channels
-    report = Report(progress)
-    decoded = resample(codec.decode(recording.codes), codec.rate, recording.rate, channels)
-    blocks = fit_length(decoded, recording.samples, channels)
     with AudioWriter(
         output,
         recording.rate,
@@ -153,5 +137,5 @@ def to_audio(
         source=source,
         overwrite=overwrite,
     ) as writer:
-        for block in report.blocks(blocks, recording.samples, CODING_SHARE, 1.0):
+        for block in codec.decode(_coded(recording), progress=rising(progress)):
             writer.write(block)

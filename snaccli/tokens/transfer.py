@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from snaccli.codec import Codec
-from snaccli.codec.progress import Progress, Report
+from snaccli.codec import Codec, ModelPool
 from snaccli.errors import OutputError
 from snaccli.io.files import check_output, is_stdio, open_output, shown
+from snaccli.progress import Listener, rising
 from snaccli.tokens.coding import from_audio, from_snac, is_snac, to_audio, to_snac
 from snaccli.tokens.formats import format_of
-from snaccli.tokens.models import Models
 from snaccli.tokens.reading import Line, read, read_line
 from snaccli.tokens.recording import PLAIN, Draft, Form, Recording
 from snaccli.tokens.writing import to_json, to_npz
@@ -67,12 +66,12 @@ class Exporter:
         channels: ``mono`` mixes audio down, ``keep`` codes each channel by itself.
     """
 
-    models: Models
+    models: ModelPool
     form: Form = PLAIN
     levels: int | None = None
     channels: Literal["mono", "keep"] = "mono"
 
-    def recording(self, source: str | Path, path: str, progress: Progress | None) -> Recording:
+    def recording(self, source: str | Path, path: str, progress: Listener) -> Recording:
         """The tokens of an audio or ``.snac`` file; see ``coding`` for what is raised."""
         if is_snac(source):
             return from_snac(source, self.models, levels=self.levels, path=path, progress=progress)
@@ -87,12 +86,12 @@ class Exporter:
         *,
         path: str | None = None,
         overwrite: bool = False,
-        progress: Progress | None = None,
+        progress: Listener = None,
     ) -> ExportResult:
         """Write one recording's tokens to a file: an ``.npz`` by its ending, or else JSON."""
         started = time.perf_counter()
         check_output(output, source=source, overwrite=overwrite)
-        report = Report(progress)
+        report = rising(progress)
         recording = self.recording(source, path or os.path.basename(source), report)
         binary = str(output).lower().endswith(".npz")
         data = to_npz(recording, self.form) if binary else to_json(recording, self.form)
@@ -133,20 +132,18 @@ class Importer:
         overwrite: whether existing outputs may be replaced.
     """
 
-    models: Models
+    models: ModelPool
     form: Form = PLAIN
     audio_format: str | None = None
     overwrite: bool = False
 
-    def from_file(
-        self, source: str | Path, output: str | Path, *, progress: Progress | None = None
-    ) -> ImportResult:
+    def from_file(self, source: str | Path, output: str | Path, *, progress: Listener = None) -> ImportResult:
         """A file of one recording's tokens to a ``.snac`` or audio file."""
         check_output(output, source=source, overwrite=self.overwrite)
         return self._convert(read(source), source, output, progress)
 
     def from_line(
-        self, source: str | Path, line: Line, output: str | Path, *, progress: Progress | None = None
+        self, source: str | Path, line: Line, output: str | Path, *, progress: Listener = None
     ) -> ImportResult:
         """One recording of a shard to a ``.snac`` or audio file."""
         check_output(output, source=source, overwrite=self.overwrite)
@@ -157,12 +154,12 @@ class Importer:
         return read_line(source, line) if kind is None else kind.read(source, line)
 
     def _convert(
-        self, draft: Draft, source: str | Path, output: str | Path, progress: Progress | None
+        self, draft: Draft, source: str | Path, output: str | Path, progress: Listener
     ) -> ImportResult:
         started = time.perf_counter()
-        codec = self.models.named(draft.facts.get("model"))
+        codec = self.models.for_file(draft.facts.get("model"))
         recording = draft.complete(codec, self.form)
-        report = Report(progress)
+        report = rising(progress)
         ending = (self.audio_format or Path(output).suffix).lower().lstrip(".")
         if ending == "snac" or (is_stdio(output) and not ending):
             data = to_snac(recording, codec, progress=report)
@@ -202,7 +199,7 @@ def export_file(
     levels: int | None = None,
     channels: Literal["mono", "keep"] = "mono",
     overwrite: bool = False,
-    progress: Progress | None = None,
+    progress: Listener = None,
 ) -> ExportResult:
     """Writes the tokens of one recording.
 
@@ -220,7 +217,7 @@ def export_file(
     Raises:
         SnacError: a named subclass for whatever the user can mend; no output is left behind.
     """
-    exporter = Exporter(Models(model), form or PLAIN, levels, channels)
+    exporter = Exporter(ModelPool(model), form or PLAIN, levels, channels)
     if output is None:
         output = source if is_stdio(source) else Path(source).with_suffix(".json")
     if not is_stdio(output) and Path(output).suffix.lower() not in (".npz", ".json", ".jsonl"):
@@ -237,7 +234,7 @@ def import_file(
     model: str | Codec | None = None,
     form: Form | None = None,
     overwrite: bool = False,
-    progress: Progress | None = None,
+    progress: Listener = None,
 ) -> ImportResult:
     """Turns the tokens of one recording into a ``.snac`` file, or into audio.
 
@@ -255,5 +252,5 @@ def import_file(
     """
     if output is None:
         output = source if is_stdio(source) else Path(source).with_suffix(".snac")
-    importer = Importer(Models(model), form or PLAIN, overwrite=overwrite)
+    importer = Importer(ModelPool(model), form or PLAIN, overwrite=overwrite)
     return importer.from_file(source, output, progress=progress)

@@ -22,7 +22,7 @@ import numpy as np
 from snac import jit
 from snaccli import entropy
 from snaccli.audio import downmix, open_audio
-from snaccli.codec.model import Codec
+from snaccli.codec import Codec
 from snaccli.codes import Codes
 from snaccli.entropy import kernel
 
@@ -49,7 +49,7 @@ def recorded(codec: Codec) -> Codes:
     grids = []
     for path in sorted(RECORDINGS.glob("*.flac")):
         with open_audio(path) as reader:
-            grids.append(codec.encode(downmix(reader.blocks()), reader.rate, 1)[0])
+            grids.append(codec.encode(downmix(reader.blocks()), reader.rate, 1).codes)
     levels = [np.concatenate(parts, axis=1) for parts in zip(*(grid.levels for grid in grids), strict=True)]
     return Codes(tuple(levels), grids[0].strides, grids[0].codebook_size)
 

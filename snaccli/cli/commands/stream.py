@@ -185,7 +185,7 @@ class _Decoder:
         from snaccli.codec import Codec
 
         self._codec = Codec.load(model, device=device, threads=threads)
-        self._decoder = StreamingDecoder(self._codec.model)
+        self._decoder = StreamingDecoder(self._codec.engine.model)
         self._tensor = torch.from_numpy
         self.name, self.rate, self.latency = self._codec.name, self._codec.rate, self._decoder.latency
         self.strides, self.codebook_size = self._codec.strides, self._codec.codebook_size

@@ -352,11 +352,11 @@ class _Expected:
 def _exporter(console: Console, how: Export, jobs: Sequence[Job], threads: int) -> Exporter:
     """What exports recordings, its model loaded where it is known before the first file is read."""
     with waiting(console, "loading the model"):
-        from snaccli.tokens.models import Models
+        from snaccli.codec import ModelPool
         from snaccli.tokens.recording import Form
         from snaccli.tokens.transfer import Exporter
 
-        models = Models(how.model, device=how.device.value, threads=threads)
+        models = ModelPool(how.model, device=how.device.value, threads=threads)
         if how.model is not None or any(not is_snac(job.source) for job in jobs if job.source != STDIO):
             codec = models.for_audio()
             console.detail(f"model {codec.name}, fingerprint {codec.fingerprint}, on {codec.device}")

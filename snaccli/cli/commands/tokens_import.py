@@ -73,11 +73,11 @@ def import_tokens(
     plan = make_plan(sources, output, extension=extension)
     batch = Batch(console, plan, Choices(force, skip_existing, jobs, threads))
 
-    from snaccli.tokens.models import Models
+    from snaccli.codec import ModelPool
     from snaccli.tokens.recording import Form
     from snaccli.tokens.transfer import Importer
 
-    models = Models(model, device=device.value, threads=batch.threads)
+    models = ModelPool(model, device=device.value, threads=batch.threads)
     return batch.run(_Importing(Importer(models, Form(True, offsets, start_id), audio_format, force), lines))
 
 

@@ -1,0 +1,182 @@
+"""A loaded model that turns samples into recordings and back, at any sample rate."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+
+from snac.hub.registry import DEFAULT_MODEL
+from snaccli.audio import cut, filter_reach, resample, resample_start, resampled_length
+from snaccli.codec.bridge import Engine, Noise, build
+from snaccli.codec.device import Device
+from snaccli.codec.recording import WHOLE, Recording, Span
+from snaccli.codes import Codes
+from snaccli.errors import AudioError, ModelMismatchError, Remedy
+from snaccli.processors import share
+from snaccli.progress import SILENT, Progress, over_blocks
+from snaccli.workers import read_ahead
+
+__all__ = ["Codec"]
+
+_DEFAULT_NOISE = Noise.seeded(0)
+
+
+class Codec:
+    """A model ready to code. Immutable; safe to use from several threads at once.
+
+    Attributes:
+        name: what files call the model.
+        fingerprint: 16 hex digits of its weights.
+        config: its geometry.
+        codebooks: float32 (codewords, dimension) a level.
+        rate: of the audio it codes, Hz.
+        device: where it computes, and in which precision.
+        threads: that compute side by side for each recording, on the CPU.
+        engine: what computes.
+    """
+
+    def __init__(self, engine: Engine, name: str, device: Device) -> None:
+        self.engine, self.name, self.device = engine, name, device
+        self.config, self.fingerprint, self.codebooks = engine.config, engine.fingerprint, engine.codebooks
+        self.rate: int = engine.config.sampling_rate
+        self.threads: int = engine.threads
+
+    @property
+    def hop_length(self) -> int:
+        """Samples a latent frame."""
+        return self.config.hop_length
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Latent frames a token of each level, coarse to fine."""
+        return self.config.vq_strides
+
+    @property
+    def codebook_size(self) -> int:
+        """Codewords a level."""
+        return self.config.codebook_size
+
+    @classmethod
+    def load(
+        cls, model: str | Path = DEFAULT_MODEL, *, device: str = "auto", threads: int | None = None
+    ) -> Codec:
+        """Loads a model.
+
+        Args:
+            model: its name, the folder of one, or a repository ``owner/name`` of the Hub.
+            device: ``auto`` takes CUDA, else MPS, else the CPU; ``cuda-half``, ``mps-half`` and ``cpu-half``
+                compute in 16 bits, with which codes and samples differ a little.
+            threads: for each recording, on the CPU; None for one a processor, at most 8.
+
+        Raises:
+            ModelError: the model cannot be had or is damaged.
+            UsageError: there is no such device here.
+        """
+        place = Device.parse(device)
+        name, engine = build(str(model), str(place), threads or share(1).threads)
+        return cls(engine, name, place)
+
+    def encode(
+        self,
+        blocks: Iterable[np.ndarray],
+        rate: int,
+        channels: int,
+        *,
+        expected: int | None = None,
+        progress: Progress = SILENT,
+    ) -> Recording:
+        """Samples to tokens; each channel is coded by itself.
+
+        Args:
+            blocks: float arrays (n, channels), nominally -1 to 1.
+            rate: of the blocks, Hz.
+            channels: of every block.
+            expected: samples a channel that will come, where that is known, for `progress`.
+            progress: of the work.
+
+        Raises:
+            AudioError: a block is no such array.
+        """
+        count = 0
+
+        def counted() -> Iterator[np.ndarray]:
+            nonlocal count
+            for block in over_blocks(blocks, expected, progress):
+                count += len(block)
+                yield _checked_block(block, channels)
+
+        resampled = resample(counted(), rate, self.rate, channels)
+        # Buffers that grow: small arrays kept between those of the engine would fragment the heap.
+        rows = [[bytearray() for _ in range(channels)] for _ in self.strides]
+        for codes in self.engine.encode((block.T for block in resampled), channels):
+            for level, tokens in zip(rows, codes, strict=True):
+                for row, own in zip(level, tokens, strict=True):
+                    row += own.tobytes()
+        levels = tuple(np.stack([np.frombuffer(row, np.uint16) for row in level]) for level in rows)
+        codes_of_all = Codes(levels, self.strides, self.codebook_size)
+        return Recording(codes_of_all, self.name, self.fingerprint, self.rate, rate, count)
+
+    def decode(
+        self,
+        recording: Recording,
+        *,
+        rate: int | None = None,
+        span: Span = WHOLE,
+        noise: Noise = _DEFAULT_NOISE,
+        progress: Progress = SILENT,
+    ) -> Generator[np.ndarray, None, None]:
+        """Tokens to samples; a block or two are computed ahead, in a thread.
+
+        Args:
+            recording: of this model; all levels or the coarsest ones.
+            rate: of the samples wanted, Hz; by default the recording's own.
+            span: the part wanted.
+            noise: of the decoder.
+            progress: of the work.
+
+        Yields:
+            float32 arrays (n, channels), nominally -1 to 1, exactly as many samples as the span has.
+
+        Raises:
+            ModelMismatchError: the codes are of another kind of model.
+            UsageError: the span begins beyond the end.
+        """
+        codes, rate = recording.codes, rate or recording.rate
+        if codes.strides != self.strides[: len(codes.strides)] or codes.codebook_size != self.codebook_size:
+            raise ModelMismatchError(
+                f"codes of strides {list(codes.strides)} and {codes.codebook_size} codewords are not of the "
+                f"model {self.name} ({list(self.strides)}, {self.codebook_size})",
+                remedy=Remedy.OTHER_MODEL,
+            )
+        first, count = span.within(recording.length(rate), rate)
+        return self._decoded(codes, rate, first, count, noise, progress)
+
+    def _decoded(
+        self, codes: Codes, rate: int, first: int, count: int, noise: Noise, progress: Progress
+    ) -> Generator[np.ndarray, None, None]:
+        """`count` samples from `first` on, at any rate."""
+        begin, skip = resample_start(first, self.rate, rate)
+        end = resampled_length(first + count, rate, self.rate) + filter_reach(self.rate, rate)
+        start = begin // self.hop_length
+        stop = min(codes.frames, -(-end // self.hop_length))
+        skipped = begin - start * self.hop_length
+        length = min(end, codes.frames * self.hop_length) - begin
+        decoded = (block.T for block in self.engine.decode(codes.levels, start=start, stop=stop, noise=noise))
+        with closing(read_ahead(decoded)) as ahead:
+            at_model_rate = cut(ahead, skipped, length, codes.channels)
+            at_rate = resample(at_model_rate, self.rate, rate, codes.channels)
+            yield from over_blocks(cut(at_rate, skip, count, codes.channels), count, progress)
+
+
+def _checked_block(block: np.ndarray, channels: int) -> np.ndarray:
+    """A block as contiguous float32.
+
+    Raises:
+        AudioError: it is no array (n, channels) of floats.
+    """
+    if block.ndim != 2 or block.shape[1] != channels or not np.issubdtype(block.dtype, np.floating):
+        raise AudioError(f"a block of samples is {block.dtype} {block.shape}; give floats (n, {channels})")
+    return np.ascontiguousarray(block, dtype=np.float32)

@@ -1,0 +1,279 @@
+"""A recording as tokens, and a ``.snac`` file as its bytes: the noun of the library and its two forms.
+
+    Recording  -- dumps -->  bytes of a file
+    a file     -- loads -->  CodedRecording  -- decode, with the model's codebooks -->  Recording
+
+Knows no torch and no audio file.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, BinaryIO
+
+import numpy as np
+
+from snaccli import container, entropy
+from snaccli.audio import resampled_length
+from snaccli.codes import CodedStream, Codes
+from snaccli.errors import (
+    ContainerError,
+    LevelsError,
+    ModelMismatchError,
+    Path,
+    Remedy,
+    UsageError,
+    WeightsMismatchError,
+    about,
+)
+from snaccli.progress import SILENT, Progress
+
+if TYPE_CHECKING:
+    from snaccli.codec.codec import Codec
+
+__all__ = ["WHOLE", "CodedRecording", "Recording", "Span", "dumps", "loads"]
+
+
+@dataclass(frozen=True)
+class Span:
+    """A part of a recording.
+
+    Attributes:
+        start: first second wanted, 0 or more.
+        duration: seconds wanted, 0 or more; None for all that follow.
+
+    Raises:
+        UsageError: one of them is negative or not finite.
+    """
+
+    start: float = 0.0
+    duration: float | None = None
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.start) or self.start < 0:
+            raise UsageError(f"a start of {self.start} s is not within a recording; give 0 or more seconds")
+        if self.duration is not None and (not math.isfinite(self.duration) or self.duration < 0):
+            raise UsageError(f"a duration of {self.duration} s is not a length; give 0 or more seconds")
+
+    def within(self, length: int, rate: int) -> tuple[int, int]:
+        """First sample and number of samples of this part.
+
+        Args:
+            length: samples of the whole.
+            rate: of them, Hz.
+
+        Raises:
+            UsageError: the part begins beyond the end.
+        """
+        first = round(self.start * rate)
+        if first > length:
+            raise UsageError(
+                f"the recording ends at {length / rate:.3f} s; a start of {self.start:g} s lies beyond"
+            )
+        rest = length - first
+        return first, rest if self.duration is None else min(round(self.duration * rate), rest)
+
+
+WHOLE = Span()
+"""All of a recording."""
+
+
+@dataclass(frozen=True)
+class Recording:
+    """The tokens of a recording, and what turning them into sound takes.
+
+    Attributes:
+        codes: the tokens of all levels or of the coarsest ones.
+        model: name of the model that made them.
+        fingerprint: 16 hex digits of its weights.
+        model_rate: Hz of the audio that the model codes.
+        rate: Hz of the recording.
+        samples: of the recording, a channel.
+    """
+
+    codes: Codes
+    model: str
+    fingerprint: str
+    model_rate: int
+    rate: int
+    samples: int
+
+    @property
+    def channels(self) -> int:
+        """Channels, each coded by itself."""
+        return self.codes.channels
+
+    @property
+    def duration_s(self) -> float:
+        """Seconds."""
+        return self.samples / self.rate
+
+    def length(self, rate: int) -> int:
+        """Samples a channel at a rate in Hz."""
+        return resampled_length(self.samples, self.rate, rate)
+
+    def coarsest(self, levels: int | None, where: str = "the recording") -> Recording:
+        """The same recording with so many of its coarsest levels; None for all.
+
+        Args:
+            levels: 1 to all that there are, or None.
+            where: what has the levels, for the message.
+
+        Raises:
+            LevelsError: there are not as many.
+        """
+        used = _checked_levels(levels, len(self.codes.levels), where)
+        return replace(self, codes=self.codes.coarsest(used))
+
+
+def _checked_levels(wanted: int | None, available: int, where: str) -> int:
+    if wanted is None:
+        return available
+    if not 1 <= wanted <= available:
+        raise LevelsError(wanted, available, where)
+    return wanted
+
+
+def dumps(recording: Recording, codebooks: Sequence[np.ndarray], *, progress: Progress = SILENT) -> bytes:
+    """The bytes of a ``.snac`` file.
+
+    Args:
+        recording: what it shall hold.
+        codebooks: of the model, float32 (codewords, dimension) a level.
+        progress: of the entropy coding.
+
+    Raises:
+        ContainerError: a value is beyond what the format holds.
+    """
+    codes = recording.codes
+    try:
+        header = container.Header(
+            model=recording.model,
+            fingerprint=bytes.fromhex(recording.fingerprint),
+            sample_rate=recording.rate,
+            model_rate=recording.model_rate,
+            channels=codes.channels,
+            samples=recording.samples,
+            frames=codes.frames,
+            codebook_size=codes.codebook_size,
+            strides=codes.strides,
+        )
+    except ValueError as problem:
+        raise ContainerError(f"the recording cannot be a .snac file: {problem}") from problem
+    return container.pack(header, entropy.encode(codes, codebooks, progress=progress))
+
+
+def loads(file: BinaryIO, *, salvage: bool = False, path: Path | None = None) -> CodedRecording:
+    """Reads a ``.snac`` file from its beginning to its end, once; no model is needed for that.
+
+    Args:
+        file: a binary file or a pipe.
+        salvage: take what is intact of a damaged file.
+        path: of the file, for messages.
+
+    Raises:
+        ContainerError: a named subclass for each kind of damage.
+    """
+    with about(path):
+        layout, streams, damage = container.unpack(file, salvage=salvage)
+    return CodedRecording(layout.header, tuple(streams), damage, None if path is None else str(path))
+
+
+@dataclass(frozen=True)
+class CodedRecording:
+    """A ``.snac`` file that has been read, its tokens still coded.
+
+    Attributes:
+        header: what the file says of its recording.
+        streams: the coded tokens of the levels that are intact, coarse to fine, channel by channel.
+        damage: what is wrong with the file, None if it is whole.
+        path: of the file, None where it has none.
+    """
+
+    header: container.Header
+    streams: tuple[CodedStream, ...]
+    damage: container.Damage | None = None
+    path: str | None = None
+
+    @property
+    def duration_s(self) -> float:
+        """Seconds."""
+        return self.header.samples / self.header.sample_rate
+
+    def length(self, rate: int) -> int:
+        """Samples a channel at a rate in Hz."""
+        return resampled_length(self.header.samples, self.header.sample_rate, rate)
+
+    def levels(self, wanted: int | None = None) -> int:
+        """How many of the coarsest levels are to be used: `wanted`, or those that are intact if fewer.
+
+        Raises:
+            LevelsError: the file never had so many.
+        """
+        return min(
+            _checked_levels(wanted, self.header.levels, "the file"), len(self.streams) // self.header.channels
+        )
+
+    def decode(
+        self,
+        codec: Codec,
+        levels: int | None = None,
+        *,
+        any_weights: bool = False,
+        progress: Progress = SILENT,
+    ) -> Recording:
+        """The recording, its tokens decoded.
+
+        Args:
+            codec: the model that the file was made with.
+            levels: use so many of the coarsest levels only.
+            any_weights: take a model with other weights, as long as its codebooks are of the same shape.
+            progress: of the entropy decoding.
+
+        Raises:
+            WeightsMismatchError: the model has other weights.
+            ModelMismatchError: its codebooks are of other strides or sizes.
+            ContainerError: the file claims a length that is not that of its tokens, or a stream is invalid.
+            LevelsError: there are not as many levels.
+        """
+        header, used = self.header, self.levels(levels)
+        with about(self.path):
+            self._check_model(codec, any_weights)
+            codes = entropy.decode(
+                self.streams[: used * header.channels],
+                strides=header.strides,
+                channels=header.channels,
+                frames=header.frames,
+                codebook_size=header.codebook_size,
+                codebooks=codec.codebooks,
+                progress=progress,
+            )
+        return Recording(
+            codes,
+            header.model,
+            header.fingerprint.hex(),
+            header.model_rate,
+            header.sample_rate,
+            header.samples,
+        )
+
+    def _check_model(self, codec: Codec, any_weights: bool) -> None:
+        header, config = self.header, codec.config
+        found = header.fingerprint.hex()
+        if found != codec.fingerprint and not any_weights:
+            raise WeightsMismatchError(header.model, found, codec.name, codec.fingerprint)
+        own = (config.vq_strides[: header.levels], config.codebook_size)
+        if (header.strides, header.codebook_size) != own:
+            raise ModelMismatchError(
+                f"the file has strides {list(header.strides)} and {header.codebook_size} codewords a level, "
+                f"the model {codec.name!r} has {list(config.vq_strides)} and {config.codebook_size}",
+                remedy=Remedy.OTHER_MODEL,
+            )
+        # A claimed length must be that of the codes: it decides how much is written.
+        if header.model_rate != codec.rate or config.frames_for(self.length(codec.rate)) != header.frames:
+            raise ContainerError(
+                f"the file claims {header.samples} samples at {header.sample_rate} Hz in {header.frames} "
+                f"frames, which do not belong together with the model {codec.name!r}; get the file again"
+            )
