@@ -259,7 +259,7 @@ def _load_torch(path: Path) -> Any:
     import torch
 
     try:
-        return torch.load(str(path), map_location="cpu", weights_only=True, mmap=True)  # 2.2 wants a str
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
         raise ModelError(f"{path}: {_unpickling(str(error))}") from error
     except Exception as error:  # on damaged input the unpickler fails with whatever its own state leads to
