@@ -84,6 +84,7 @@ class FileBars(_Bars):
             task = self._rich.add_task(display(os.path.basename(job.source)), total=1.0, rate="")
             bar = _FileBar(self, job, task, time.monotonic())
             self._under_way[job] = bar
+            self._redraw()
         return bar
 
     def end(self, job: Job, *, failed: bool) -> None:
