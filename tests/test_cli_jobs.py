@@ -33,6 +33,27 @@ class Result:
     channels: int = 1
 
 
+class Pool:
+    """The models of a run; the loaded ones are noted with where and how they compute."""
+
+    def __init__(self, noted, choice, device, threads):
+        self.choice, self.device, self.threads = choice, device, threads
+        self.loaded = []
+        self._noted = noted
+
+    def get(self, choice):
+        if choice == "absent":
+            raise ModelNotFoundError("no model 'absent'; see 'snac models list'")
+        if not self.loaded:
+            self._noted.append((choice, self.device, self.threads))
+            self.loaded.append(
+                types.SimpleNamespace(name=choice, fingerprint="0123456789abcdef", device="cpu")
+            )
+
+    def for_audio(self):
+        self.get(self.choice)
+
+
 class StandIn(types.ModuleType):
     """A module in the place of snaccli.codec: what a file does is written in it."""
 
@@ -40,14 +61,10 @@ class StandIn(types.ModuleType):
         super().__init__("snaccli.codec")
         self.loaded = []
         self.calls = []
-        self.Codec = types.SimpleNamespace(load=self._load)
         self.encode_file = self.decode_file = self._convert
 
-    def _load(self, model="mini", *, device="auto", threads=None):
-        if model == "absent":
-            raise ModelNotFoundError("no model 'absent'; see 'snac models list'")
-        self.loaded.append((model, device, threads))
-        return types.SimpleNamespace(name=model, fingerprint="0123456789abcdef", device="cpu", threads=1)
+    def ModelPool(self, choice, *, device, threads):  # noqa: N802 (a class of the library)
+        return Pool(self.loaded, choice, device, threads)
 
     def _convert(self, source, output, *, progress, **options):
         """As the library does: the input is opened before a model is loaded."""
@@ -55,8 +72,7 @@ class StandIn(types.ModuleType):
         what = Path(source).read_text()
         if what == "unreadable":
             raise AudioError("not audio")
-        if isinstance(options["model"], str):
-            self._load(options["model"], device=options["device"], threads=options["threads"])
+        options["model"].for_audio()
         progress.started(205.0)
         progress(0.5)
         if what == "bad":
@@ -113,13 +129,8 @@ def test_one_file_is_one_line(codec):
     assert codec.loaded == [("mini", "auto", available())]
     (source, output, options), *rest = codec.calls
     assert (source, output, rest) == ("song.wav", "song.snac", [])
-    assert options == {
-        "model": "mini",
-        "channels": "mono",
-        "overwrite": False,
-        "device": "auto",
-        "threads": available(),
-    }
+    assert options.pop("model").choice == "mini"
+    assert options == {"channels": "mono", "overwrite": False}
 
 
 def test_quiet_and_verbose(codec):
@@ -141,7 +152,7 @@ def test_options_reach_the_codec(codec):
     call("decode", "song.snac", "-m", "mine", "-o", "x.flac", "--format", "flac", *words.split())
     _, output, options = codec.calls[1]
     assert output == "x.flac"
-    assert options.pop("model") == "mine"
+    assert options.pop("model").choice == "mine"
     assert options == {
         "rate": "model",
         "levels": 2,
@@ -152,8 +163,6 @@ def test_options_reach_the_codec(codec):
         "noise": False,
         "any_weights": True,
         "audio_format": "flac",
-        "device": "auto",
-        "threads": available(),
         "overwrite": False,
     }
 

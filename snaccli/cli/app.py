@@ -163,14 +163,18 @@ def _group(start: Callable[..., None], commands: Mapping[str, Entry | Group], su
     return typer.main.get_command(whole)
 
 
-class _LazyGroup(typer.core.TyperGroup):
+class _Plain:
+    """A command whose values are converted without pydantic."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Returns the options and arguments."""
+        return convert_plainly(super().get_params(ctx))  # type: ignore[misc]
+
+
+class _LazyGroup(_Plain, typer.core.TyperGroup):
     """A group that imports a command when it is called or described."""
 
     entries: ClassVar[Mapping[str, Entry | Group]] = {}
-
-    def get_params(self, ctx: Any) -> list[Any]:
-        """Returns the group's own options."""
-        return convert_plainly(super().get_params(ctx))
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Returns the names of the commands, in the order of the table."""
@@ -193,60 +197,44 @@ class _LazyGroup(typer.core.TyperGroup):
             formatter.write_dl([(name, entry.summary) for name, entry in self.entries.items()])
 
 
-class _PlainCommand(typer.core.TyperCommand):
-    """A command whose values are converted without pydantic."""
+class _PlainCommand(_Plain, typer.core.TyperCommand):
+    """A command that is no group."""
 
-    def get_params(self, ctx: Any) -> list[Any]:
-        """Returns the options and arguments."""
-        return convert_plainly(super().get_params(ctx))
+
+_SHARED = [
+    inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=option)
+    for name, option in (
+        ("json", options.Json),
+        ("quiet", options.Quiet),
+        ("verbose", options.Verbose),
+        ("debug", options.Debug),
+    )
+]
+"""The options that each command has beside its own, by the attributes of the console that they set."""
 
 
 def _command(name: str, entry: Entry) -> Any:
     """Imports a command and returns it as click knows it, with the options that all commands have."""
     module = importlib.import_module(f"snaccli.cli.commands.{entry.module}")
-    examples = getattr(module, entry.examples).strip()
-    alone = typer.Typer(
-        rich_markup_mode=None,
-        add_completion=False,
-        pretty_exceptions_enable=False,
-    )
-    register = alone.command(
-        name,
-        cls=_PlainCommand,
-        epilog=f"Examples:\n\n\b\n{examples}",
-        context_settings={"help_option_names": ["-h", "--help"]},
-    )
-    register(_with_shared_options(getattr(module, entry.function)))
-    return typer.main.get_command(alone)
+    function: Command = getattr(module, entry.function)
 
-
-def _set_up(
-    console: Console,
-    *,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
-    debug: options.Debug = False,
-) -> None:
-    """What every command does first; its parameters are the options that each command has beside its own."""
-    console.json, console.quiet, console.verbose, console.debug = json, quiet, verbose, debug
-
-
-_SHARED = list(inspect.signature(_set_up, eval_str=True).parameters.values())[1:]
-
-
-def _with_shared_options(command: Command) -> Command:
-    """Returns `command` with the parameters of ``_set_up`` after its own, as Typer reads them."""
-
-    @functools.wraps(command)
+    @functools.wraps(function)
     def whole(context: typer.Context, **values: Any) -> ExitStatus:
-        _set_up(context.obj, **{option.name: values.pop(option.name) for option in _SHARED})
-        return command(context, **values)
+        for option in _SHARED:
+            setattr(context.obj, option.name, values.pop(option.name))
+        return function(context, **values)
 
-    own = inspect.signature(command, eval_str=True)
+    own = inspect.signature(function, eval_str=True)
     parameters = [*own.parameters.values(), *_SHARED]
     whole.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
-    return whole
+    alone = typer.Typer(rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False)
+    alone.command(
+        name,
+        cls=_PlainCommand,
+        epilog=f"Examples:\n\n\b\n{getattr(module, entry.examples).strip()}",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )(whole)
+    return typer.main.get_command(alone)
 
 
 def _start(

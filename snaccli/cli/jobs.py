@@ -10,13 +10,13 @@ import threading
 from collections.abc import Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from snaccli import processors
 from snaccli.cli import process
 from snaccli.cli.plan import Plan
 from snaccli.cli.ui.console import Console
-from snaccli.cli.ui.progress import FileBars
+from snaccli.cli.ui.progress import FileBars, waiting
 from snaccli.cli.ui.summary import Summary, Wording
 from snaccli.cli.ui.text import count
 from snaccli.errors import ExitStatus, OutputError, OutputExistsError, UsageError
@@ -25,6 +25,9 @@ from snaccli.io.names import STDIO
 from snaccli.io.remote import is_url
 from snaccli.progress import Progress
 from snaccli.workers import Job, Outcome, run_jobs
+
+if TYPE_CHECKING:
+    from snaccli.codec import ModelPool
 
 __all__ = ["Batch", "Choices", "FileWork"]
 
@@ -78,6 +81,16 @@ class Batch:
                 self._told.append(Outcome(job, error=None if choices.skip_existing else taken))
         share = processors.share(max(1, len(self.waiting)), choices.jobs, choices.threads)
         self._workers, self.threads = share
+        self._models: ModelPool | None = None
+        if self.waiting:
+            process.tune(console)
+
+    def models(self, choice: str | None, device: str) -> ModelPool:
+        """Returns the models of this run, none of them loaded yet: see :class:`snaccli.codec.ModelPool`."""
+        from snaccli.codec import ModelPool
+
+        self._models = ModelPool(choice, device=device, threads=self.threads)
+        return self._models
 
     def run(self, work: FileWork[R]) -> ExitStatus:
         """Does `work` to every file that waits, tells of each, and sums up."""
@@ -89,15 +102,17 @@ class Batch:
         for outcome in self._told:
             summary.add(outcome)
         if self.waiting:
-            process.tune(console)
             console.detail(
                 f"{count(self._workers, 'file')} at once, {count(self.threads, 'thread')} each, "
                 f"on {count(processors.available(), 'processor')}"
             )
-            if len(self.waiting) > 1 or console.verbose:
-                work.prepare()
+            if len(self.waiting) > 1:
+                with waiting(console, "loading the model"):
+                    work.prepare()
             summary.start()
             self._work(work, summary)
+            for codec in self._models.loaded if self._models else ():
+                console.detail(f"model {codec.name}, fingerprint {codec.fingerprint}, on {codec.device}")
         return summary.finish()
 
     def _work(self, work: FileWork[R], summary: Summary[R]) -> None:

@@ -7,21 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from snac.hub.registry import MODELS
 from snaccli.cli import options
 from snaccli.cli.jobs import Batch, Choices
 from snaccli.cli.plan import find_sources, is_snac, make_plan
 from snaccli.cli.ui import text
 from snaccli.cli.ui.console import Console
-from snaccli.cli.ui.progress import waiting
-from snaccli.errors import ExitStatus, ModelError, SnacError
-from snaccli.io.names import STDIO
+from snaccli.errors import ExitStatus
 from snaccli.progress import Progress
 from snaccli.workers import Job
 
 if TYPE_CHECKING:
-    from snaccli.codec import Codec, DecodeResult
-    from snaccli.container import Header
+    from snaccli.codec import DecodeResult, ModelPool
 
 EXAMPLES = """
 snac decode song.snac                   writes song.wav beside it
@@ -119,11 +115,10 @@ def decode(
         "noise": not no_noise,
         "any_weights": any_weights,
         "audio_format": audio_format,
-        "device": device.value,
         "overwrite": force,
     }
     batch = Batch(console, plan, Choices(force, skip_existing, jobs, threads))
-    return batch.run(_Decoding(console, model, batch, how))
+    return batch.run(_Decoding(batch.models(model, device.value), how))
 
 
 class _Decoding:
@@ -131,31 +126,20 @@ class _Decoding:
 
     verb = "decoded"
 
-    def __init__(self, console: Console, model: str | None, batch: Batch, how: Mapping[str, Any]) -> None:
-        self._console = console
-        self._model = model
-        self._batch = batch
-        self._how = how
-        self._models: _Models | None = None
+    def __init__(self, models: ModelPool, options: Mapping[str, Any]) -> None:
+        self._models = models
+        self._options = options
 
     def prepare(self) -> None:
-        """Loads the models that the files name."""
-        models = _Models(self._model, self._how["device"], self._batch.threads)
-        with waiting(self._console, "loading the model"):
-            models.load_for(self._batch.waiting)
-        for codec in models.loaded:
-            self._console.detail(f"model {codec.name}, fingerprint {codec.fingerprint}, on {codec.device}")
-        self._models = models
+        """Loads the model that the user named; which others are needed the files tell."""
+        if self._models.choice is not None:
+            self._models.get(self._models.choice)
 
     def __call__(self, job: Job, progress: Progress) -> DecodeResult:
         """Decodes one file."""
         from snaccli.codec import decode_file
 
-        model = self._model if self._models is None else self._models.of(job)
-        threads = self._batch.threads
-        return decode_file(
-            job.source, job.output, model=model, progress=progress, threads=threads, **self._how
-        )
+        return decode_file(job.source, job.output, model=self._models, progress=progress, **self._options)
 
     def line(self, result: DecodeResult) -> str:
         """Words what became of one file."""
@@ -177,69 +161,6 @@ class _Decoding:
             f"({text.count(noted, 'file')} with a remark)" if noted else "",
             text.speed(audio_seconds, wall_seconds),
         )
-
-
-class _Models:
-    """The models that the files of a run name, each loaded once before the first file is decoded."""
-
-    def __init__(self, choice: str | None, device: str, threads: int | None) -> None:
-        self._choice = choice
-        self._device = device
-        self._threads = threads
-        self._codecs: dict[str, Codec] = {}
-        self._errors: dict[str, ModelError] = {}
-
-    @property
-    def loaded(self) -> list[Codec]:
-        return list(self._codecs.values())
-
-    def load_for(self, jobs: Sequence[Job]) -> None:
-        """Load the models of `jobs`.
-
-        Raises:
-            ModelError: none of the models can be had, so that no file can be decoded.
-        """
-        for name in dict.fromkeys(map(self._name, jobs)):
-            if name is not None:
-                self._load(name)
-        if self._errors and not self._codecs:
-            raise next(iter(self._errors.values()))
-
-    def of(self, job: Job) -> Codec | None:
-        """Return the model for `job`; None leaves it to the decoder, which says what is wrong with the file.
-
-        Raises:
-            ModelError: it cannot be had.
-        """
-        name = self._name(job)
-        if name in self._errors:
-            raise self._errors[name]
-        return None if name is None else self._codecs[name]
-
-    def _name(self, job: Job) -> str | None:
-        if self._choice is not None or job.source == STDIO:
-            return self._choice
-        try:
-            name = _header(job).model
-        except (SnacError, OSError):
-            return None
-        # A stranger's file must not choose what is downloaded, or which folder is read.
-        return name if name in MODELS else None
-
-    def _load(self, name: str) -> None:
-        from snaccli.codec import Codec
-
-        try:
-            self._codecs[name] = Codec.load(name, device=self._device, threads=self._threads)
-        except ModelError as error:
-            self._errors[name] = error
-
-
-def _header(job: Job) -> Header:
-    from snaccli.container import read_header
-
-    with open(job.source, "rb") as file:
-        return read_header(file).header
 
 
 def _check_format(output: str, audio_format: str | None) -> None:

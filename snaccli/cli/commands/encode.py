@@ -12,13 +12,12 @@ from snaccli.cli.jobs import Batch, Choices
 from snaccli.cli.plan import find_sources, make_plan
 from snaccli.cli.ui import text
 from snaccli.cli.ui.console import Console
-from snaccli.cli.ui.progress import waiting
 from snaccli.errors import ExitStatus
 from snaccli.progress import Progress
 from snaccli.workers import Job
 
 if TYPE_CHECKING:
-    from snaccli.codec import Codec, EncodeResult
+    from snaccli.codec import EncodeResult, ModelPool
 
 EXAMPLES = """
 snac encode song.wav                        writes song.snac beside it
@@ -62,8 +61,8 @@ def encode(
     sources = find_sources(inputs, wanted=_is_audio, kind="audio file")
     plan = make_plan(sources, output, extension=".snac")
     batch = Batch(console, plan, Choices(force, skip_existing, jobs, threads))
-    options = {"channels": channels.value, "overwrite": force}
-    return batch.run(_Encoding(console, model, device.value, batch.threads, options))
+    models = batch.models(model, device.value)
+    return batch.run(_Encoding(models, {"channels": channels.value, "overwrite": force}))
 
 
 class _Encoding:
@@ -71,30 +70,19 @@ class _Encoding:
 
     verb = "encoded"
 
-    def __init__(
-        self, console: Console, model: str, device: str, threads: int, options: Mapping[str, Any]
-    ) -> None:
-        self._console = console
-        self._model: str | Codec = model
-        self._how: dict[str, Any] = {"device": device, "threads": threads}
+    def __init__(self, models: ModelPool, options: Mapping[str, Any]) -> None:
+        self._models = models
         self._options = options
 
     def prepare(self) -> None:
         """Loads the model."""
-        with waiting(self._console, f"loading the model {self._model}"):
-            from snaccli.codec import Codec
-
-            codec = Codec.load(str(self._model), **self._how)
-        self._console.detail(f"model {codec.name}, fingerprint {codec.fingerprint}, on {codec.device}")
-        self._model = codec
+        self._models.for_audio()
 
     def __call__(self, job: Job, progress: Progress) -> EncodeResult:
         """Encodes one file."""
         from snaccli.codec import encode_file
 
-        return encode_file(
-            job.source, job.output, model=self._model, progress=progress, **self._how, **self._options
-        )
+        return encode_file(job.source, job.output, model=self._models, progress=progress, **self._options)
 
     def line(self, result: EncodeResult) -> str:
         """Words what became of one file."""
