@@ -581,3 +581,114 @@ class TestRealFfmpeg:
         data = recorded(tmp_path / "a.ogg", tone()).read_bytes()
         (tmp_path / "a.ogg").write_bytes(data * 2)
         assert abs(len(read(tmp_path / "a.ogg")) - 24_000) < 1000
+
+
+class TestUnfinished:
+    """Headers whose sizes were never filled in: the samples behind them are read, and a note says so."""
+
+    SAMPLES = 32_000
+
+    def written(self, kind: str, subtype: str = "PCM_16") -> bytearray:
+        file = io.BytesIO()
+        soundfile.write(file, tone(self.SAMPLES, 1), RATE, format=kind, subtype=subtype)
+        return bytearray(file.getvalue())
+
+    def check(self, path: Path, data: bytes, *, said: bool = True) -> None:
+        path.write_bytes(data)
+        with open_audio(path) as reader:
+            samples = np.concatenate(list(reader.blocks()))
+            assert (len(reader.notes) == 1) == said
+            assert not said or "empty" in reader.notes[0]
+        np.testing.assert_allclose(samples, tone(self.SAMPLES, 1), atol=2e-4)
+
+    @pytest.mark.parametrize(("kind", "subtype"), [("WAV", "PCM_16"), ("WAV", "FLOAT"), ("WAVEX", "PCM_24")])
+    def test_wav(self, tmp_path: Path, kind: str, subtype: str) -> None:
+        data = self.written(kind, subtype)
+        place = data.index(b"data")
+        data[place + 4 : place + 8] = bytes(4)
+        for riff in (0, place, 0xFFFFFFFF):
+            data[4:8] = struct.pack("<I", riff)
+            self.check(tmp_path / "a.wav", data)
+        info = probe(tmp_path / "a.wav")
+        assert info.duration_s == self.SAMPLES / RATE
+
+    def test_rf64(self, tmp_path: Path) -> None:
+        data = self.written("RF64")
+        place = data.index(b"ds64")
+        data[place + 8 : place + 32] = bytes(24)
+        self.check(tmp_path / "a.rf64", data)
+        place = data.index(b"data")
+        data[place + 4 : place + 8] = bytes(4)
+        self.check(tmp_path / "a.rf64", data)
+
+    def test_w64(self, tmp_path: Path) -> None:
+        data = self.written("W64")
+        place = data.index(b"data")
+        data[16:24] = bytes(8)
+        for stated in (0, 24):  # the chunk's own head counts
+            data[place + 16 : place + 24] = struct.pack("<Q", stated)
+            self.check(tmp_path / "a.w64", data, said=False)  # libsndfile does so by itself
+
+    def test_aiff(self, tmp_path: Path) -> None:
+        data = self.written("AIFF")
+        common, sound = data.index(b"COMM"), data.index(b"SSND")
+        data[4:8] = bytes(4)
+        data[common + 10 : common + 14] = bytes(4)
+        self.check(tmp_path / "a.aiff", data, said=False)
+        data[sound + 4 : sound + 8] = struct.pack(">I", 8)
+        self.check(tmp_path / "a.aiff", data)
+
+    def test_caf(self, tmp_path: Path) -> None:
+        data = self.written("CAF")
+        place = data.index(b"data")
+        for stated, said in ((4, True), (0, False), (-1, False)):  # -1 means just that
+            data[place + 4 : place + 12] = struct.pack(">q", stated)
+            self.check(tmp_path / "a.caf", data, said=said)
+
+    def test_au(self, tmp_path: Path) -> None:
+        data = self.written("AU")
+        data[8:12] = bytes(4)
+        self.check(tmp_path / "a.au", data)
+
+    @pytest.mark.parametrize("kind", ["WAV", "AIFF", "CAF", "AU", "RF64", "W64"])
+    def test_what_is_empty_stays_empty(self, tmp_path: Path, kind: str) -> None:
+        soundfile.write(tmp_path / "a", np.zeros((0, 1)), RATE, format=kind, subtype="PCM_16")
+        with open_audio(tmp_path / "a") as reader:
+            assert list(reader.blocks()) == []
+            assert reader.notes == ()
+
+    def test_chunks_behind_no_samples_are_no_samples(self, tmp_path: Path) -> None:
+        for kind, order, layout in (("WAV", "<", "I"), ("AIFF", ">", "I")):
+            file = io.BytesIO()
+            soundfile.write(file, np.zeros((0, 1)), RATE, format=kind, subtype="PCM_16")
+            tail = b"LIST" + struct.pack(order + layout, 300) + bytes(300)
+            (tmp_path / "a").write_bytes(file.getvalue() + tail * 3)
+            assert read(tmp_path / "a").shape == (0, 1)
+
+    def test_a_pipe_may_be_unfinished(self, tmp_path: Path) -> None:
+        data = self.written("WAV")
+        place = data.index(b"data")
+        data[4:8] = data[place + 4 : place + 8] = bytes(4)
+        (tmp_path / "a.wav").write_bytes(data)
+        with (
+            (tmp_path / "a.wav").open("rb") as file,
+            subprocess.Popen(["cat"], stdin=file, stdout=subprocess.PIPE) as process,
+        ):
+            assert process.stdout is not None
+            if not os.path.isdir("/dev/fd"):
+                pytest.skip("no /dev/fd")
+            assert len(read(f"/dev/fd/{process.stdout.fileno()}")) == self.SAMPLES
+
+
+def test_a_peak_far_above_full_scale_is_told(tmp_path: Path) -> None:
+    for peak, said in ((0.9, 0), (1.3, 0), (300.0, 1)):
+        samples = np.zeros(20_000, np.float32)
+        samples[12_345] = -peak
+        soundfile.write(tmp_path / "a.wav", samples, RATE, subtype="FLOAT")
+        with open_audio(tmp_path / "a.wav") as reader:
+            assert reader.notes == ()
+            for _block in reader.blocks():
+                pass
+            assert reader.peak == np.float32(peak)
+            assert len(reader.notes) == said
+            assert not said or "300 times full scale" in reader.notes[0]

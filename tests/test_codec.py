@@ -630,3 +630,18 @@ def test_a_cpu_is_chosen_without_asking_torch(monkeypatch: pytest.MonkeyPatch) -
     assert str(Device.parse("cpu-half")) == "cpu-half"
     with pytest.raises(UsageError, match="'cuda' is not available"):
         Device.parse("cuda")
+
+
+def test_what_a_user_should_know_of_a_recording_is_noted(tmp_path: Path, codec: Codec) -> None:
+    samples = np.full((8000, 2), 0.1, np.float32)
+    samples[100] = 300
+    soundfile.write(tmp_path / "loud.wav", samples, 16000, subtype="FLOAT")
+    result = encode_file(tmp_path / "loud.wav", tmp_path / "x.snac", model=codec)
+    assert result.note.startswith("stereo downmixed to mono; its peak is 300 times full scale")
+    data = bytearray((tmp_path / "loud.wav").read_bytes())
+    place = data.index(b"data")
+    data[4:8] = data[place + 4 : place + 8] = bytes(4)
+    (tmp_path / "unfinished.wav").write_bytes(data)
+    result = encode_file(tmp_path / "unfinished.wav", tmp_path / "y.snac", model=codec)
+    assert "the header says that it is empty" in result.note
+    assert (tmp_path / "y.snac").read_bytes() == (tmp_path / "x.snac").read_bytes()

@@ -32,6 +32,7 @@ MAX_RATE = 768_000
 BLOCK_FRAMES = 65_536
 """Frames `AudioReader.blocks` yields at a time by default."""
 
+_LOUD = 2.0  # 6 dB above full scale: more than the overshoot of a lossy coding
 _FULL_SCALE_LIMIT = 1000.0  # 60 dB above full scale: integers stored as floats, not sound
 _PLAYLISTS = (b"#EXTM3U", b"ffconcat")  # ffmpeg would read the files they name
 
@@ -76,7 +77,7 @@ class AudioReader:
         channels: 1 to 16.
         frames: samples of each channel, or None where only decoding tells.
         expected_frames: `frames`, or an estimate of it for a progress bar, or None.
-        notes: short remarks on the file that a user should see, usually none.
+        peak: largest magnitude of the samples read so far; 1 is full scale.
     """
 
     def __init__(
@@ -90,11 +91,19 @@ class AudioReader:
         self.channels = decoder.channels
         self.frames = decoder.frames
         self.expected_frames = decoder.expected_frames
-        self.notes = notes
+        self.peak = 0.0
+        self._notes = notes
         duration = None if self.expected_frames is None else self.expected_frames / self.rate
         self.info = AudioInfo(
             path, decoder.format, decoder.encoding, self.rate, self.channels, self.frames, duration
         )
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Short remarks on what was read so far that a user should see, usually none."""
+        if self.peak <= _LOUD:
+            return self._notes
+        return (*self._notes, f"its peak is {self.peak:.3g} times full scale, so it should be scaled down")
 
     def blocks(self, frames: int = BLOCK_FRAMES) -> Iterator[np.ndarray]:
         """Read on from where the last call stopped, to the end.
@@ -116,7 +125,9 @@ class AudioReader:
 
     def _check_samples(self, block: np.ndarray) -> None:
         # One pass in the good case: a comparison with NaN is False.
-        if max(float(block.max()), -float(block.min())) <= _FULL_SCALE_LIMIT:
+        peak = max(float(block.max()), -float(block.min()))
+        if peak <= _FULL_SCALE_LIMIT:
+            self.peak = max(self.peak, peak)
             return
         odd = ~(np.abs(block) <= _FULL_SCALE_LIMIT)
         frame = int(np.argmax(odd.any(axis=1)))
@@ -185,7 +196,7 @@ def _decoder(
         notes = _ogg_notes(file, source) if head.startswith(b"OggS") else ()
         decoder = SndfileDecoder(file, source)
         stack.callback(decoder.close)
-        return decoder, notes
+        return decoder, (*notes, *decoder.notes)
     except NotForLibsndfileError as error:
         reason = str(error)
     if head.startswith(_PLAYLISTS):

@@ -11,6 +11,7 @@ import numpy as np
 import soundfile
 
 from snaccli.audio.mpeg import MpegScan, scan_mpeg
+from snaccli.audio.unfinished import Patches, completed
 from snaccli.errors import AudioError
 from snaccli.io.files import cause
 
@@ -38,6 +39,7 @@ class _Source:
     def __init__(self, file: BinaryIO) -> None:
         self.file = file
         self.error: OSError | None = None
+        self.patches: Patches = {}
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         try:
@@ -50,10 +52,20 @@ class _Source:
 
     def read(self, count: int) -> bytes:
         try:
-            return self.file.read(count)
+            start = self.file.tell()
+            data = self.file.read(count)
         except OSError as error:
             self.error = error
             return b""
+        for offset, patch in self.patches.items():
+            data = _overlaid(data, offset - start, patch)
+        return data
+
+
+def _overlaid(data: bytes, offset: int, patch: bytes) -> bytes:
+    """The data with a patch at an offset, as far as they overlap."""
+    first, last = max(offset, 0), min(offset + len(patch), len(data))
+    return data if first >= last else data[:first] + patch[first - offset : last - offset] + data[last:]
 
 
 class _InOrder(soundfile.SoundFile):  # type: ignore[misc]
@@ -85,19 +97,37 @@ class SndfileDecoder:
     def __init__(self, file: BinaryIO, path: str | Path) -> None:
         self._path = path
         self._source = _Source(file)
-        file.seek(0)
-        try:
-            self._sound = _InOrder(self._source)
-        except soundfile.LibsndfileError as error:
-            self._check_system()
-            if error.code == _MALFORMED:
-                raise AudioError(f"is damaged or cut off{REMEDY}", path) from error
-            raise NotForLibsndfileError(_words(error)) from error
+        self.notes: tuple[str, ...] = ()
+        self._sound = self._opened(file)
         try:
             self._describe(file)
         except BaseException:
             self.close()
             raise
+
+    def _opened(self, file: BinaryIO) -> _InOrder:
+        """The file in libsndfile, read to its end where its header never got to say how long it is."""
+        file.seek(0)
+        if file.read(4) == b"caff":  # libsndfile refuses a chunk of samples that is open to the end
+            self._source.patches = completed(file, "CAF", open_end=True)
+        sound = self._open()
+        if sound.frames == 0:
+            self._source.patches = completed(file, str(sound.format))
+            if self._source.patches:
+                sound.close()
+                sound = self._open()
+                self.notes = ("the header says that it is empty, so it was read to its end",)
+        return sound
+
+    def _open(self) -> _InOrder:
+        self._source.file.seek(0)
+        try:
+            return _InOrder(self._source)
+        except soundfile.LibsndfileError as error:
+            self._check_system()
+            if error.code == _MALFORMED:
+                raise AudioError(f"is damaged or cut off{REMEDY}", self._path) from error
+            raise NotForLibsndfileError(_words(error)) from error
 
     def _describe(self, file: BinaryIO) -> None:
         sound = self._sound
