@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -158,6 +159,15 @@ def test_codewords_may_move_faster_than_the_rest(tmp_path: Path, packed: str) ->
     trainer.run(limit=2)
     assert torch.equal(level.codebook.weight, before[0])
     assert not torch.equal(level.in_proj.bias, before[1])
+
+
+def test_compiling_for_many_shapes_is_allowed_by_the_name_each_torch_knows() -> None:
+    older, newer = SimpleNamespace(cache_size_limit=8), SimpleNamespace(recompile_limit=8)
+    for config in (older, newer):
+        starting._allow_shapes(config, 256)
+    assert (vars(older), vars(newer)) == ({"cache_size_limit": 256}, {"recompile_limit": 256})
+    starting._allow_shapes(torch._dynamo.config, 256)
+    assert torch._dynamo.config.recompile_limit == 256, "a setting that torch does not know is refused by it"
 
 
 def test_precision_follows_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -123,9 +123,7 @@ def fuse_layers(model: nn.Module, device: str | torch.device = "cpu") -> None:
     Raises:
         UsageError: torch.compile does not work there.
     """
-    # Each shape is compiled by itself; torch calls the limit so from 2.7 on.
-    limit = "recompile_limit" if hasattr(torch._dynamo.config, "recompile_limit") else "cache_size_limit"
-    setattr(torch._dynamo.config, limit, 256)
+    _allow_shapes(torch._dynamo.config, 256)
     activation: Any = torch.compile(_snake, dynamic=False)
     depthwise: Any = torch.compile(_depthwise_unit, dynamic=False)
     _try(activation, device)
@@ -140,6 +138,12 @@ def fuse_layers(model: nn.Module, device: str | torch.device = "cpu") -> None:
         else:
             continue
         setattr(layer, "forward", forward)  # noqa: B010
+
+
+def _allow_shapes(config: Any, count: int) -> None:
+    """Lets torch.compile compile a function for ``count`` shapes; torch renamed the setting in 2.7."""
+    name = "recompile_limit" if hasattr(config, "recompile_limit") else "cache_size_limit"
+    setattr(config, name, count)
 
 
 def _try(activation: Any, device: str | torch.device) -> None:
