@@ -249,7 +249,7 @@ class TestRefusals:
         assert "ffmpeg -i" in text
 
     def test_disk_that_fails(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        from snaccli.audio import reading
+        from snaccli.audio import read as reading
 
         path = recorded(tmp_path / "a.wav", tone())
 

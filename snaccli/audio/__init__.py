@@ -5,9 +5,8 @@ Samples are float32 arrays of shape (n, channels), nominally -1 to 1. Knows no t
 
 from __future__ import annotations
 
-from snaccli.audio.formats import AudioFormat, named_format, output_format, writable_formats
-from snaccli.audio.names import is_audio_name
-from snaccli.audio.reading import (
+from snaccli.audio.formats import AudioFormat, is_audio_name, named_format, output_format, writable_formats
+from snaccli.audio.read import (
     BLOCK_FRAMES,
     MAX_CHANNELS,
     MAX_RATE,
@@ -25,7 +24,7 @@ from snaccli.audio.resampling import (
     resample_start,
     resampled_length,
 )
-from snaccli.audio.writing import AudioWriter
+from snaccli.audio.write import AudioWriter
 
 __all__ = [
     "BLOCK_FRAMES",

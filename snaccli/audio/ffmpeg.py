@@ -57,7 +57,6 @@ class FfmpegDecoder:
 
     format = "ffmpeg"
     encoding = "float"
-    exact = False
     frames: int | None = None
 
     def __init__(self, program: str, path: str | Path, source: str | Path) -> None:

@@ -21,7 +21,7 @@ from snaccli.io.files import OutputFile, open_output
 __all__ = ["AudioWriter"]
 
 _PIECE = 16_384  # frames handed to libsndfile at a time: its Vorbis encoder keeps all of a call on the stack
-_BYTES = {"PCM_16": 2, "PCM_24": 3, "FLOAT": 4}
+_WIDTH = 2  # bytes of a sample of those formats that are not lossy
 _UNKNOWN = 0xFFFF_FFFF  # as size in the header of a WAV stream of unknown length
 
 
@@ -39,9 +39,7 @@ class AudioWriter:
         channels: 1 to 16.
         frames: number of frames that will be written, where known. A WAV stream then states its length,
             and a file beyond 4 GiB becomes RF64, which WAV readers of today know.
-        audio_format: an ending such as ``flac`` that overrides the output's own; WAV without either.
-        encoding: ``PCM_16``, ``PCM_24`` or ``FLOAT``, or any other of libsndfile's names for an encoding of
-            the format; by default 16 bits, or the format's own lossy coding.
+        audio_format: an extension such as ``flac`` that overrides the output's own; WAV without either.
         source: path that is read meanwhile, which the output must not be.
         overwrite: whether an existing file may be replaced.
 
@@ -59,7 +57,6 @@ class AudioWriter:
         *,
         frames: int | None = None,
         audio_format: str | None = None,
-        encoding: str | None = None,
         source: str | Path | None = None,
         overwrite: bool = False,
     ) -> None:
@@ -69,9 +66,7 @@ class AudioWriter:
         self.written = 0
         self._output, self._source, self._overwrite = output, source, overwrite
         self._kind = output_format(output, rate, channels, audio_format)
-        self.encoding = encoding or self._kind.encoding
-        if not soundfile.check_format(self._kind.container, self.encoding):
-            raise OutputError(f"{self._kind.ending} has no encoding {self.encoding}: leave it out")
+        self.encoding = self._kind.encoding
         self._limit = self._kind.most_bytes
         self._stack = contextlib.ExitStack()
         self._sink: _Sink | None = None
@@ -87,7 +82,7 @@ class AudioWriter:
 
     def _open_sink(self, out: OutputFile, stack: contextlib.ExitStack) -> _Sink:
         kind, expected = self._kind, None if self.frames is None else self._size(self.frames)
-        if not out.seekable and kind.container == "WAV" and self.encoding in _BYTES:
+        if not out.seekable and kind.container == "WAV":
             self._limit = None
             return _WavStream(out, self, expected)
         container = kind.container
@@ -100,7 +95,7 @@ class AudioWriter:
         return _SpooledSink(out, spool, self, container)
 
     def _size(self, frames: int) -> int:
-        return frames * self.channels * _BYTES.get(self.encoding, 0)
+        return frames * self.channels * (_WIDTH if self.encoding == "PCM_16" else 0)
 
     def write(self, block: np.ndarray) -> None:
         """Append a block.
@@ -120,7 +115,8 @@ class AudioWriter:
         self.written += len(block)
         if self._limit is not None and self._size(self.written) > self._limit:
             raise OutputError(
-                f"cannot be written: {self._kind.ending} ends at 4 GiB, choose w64, caf or flac", self._output
+                f"cannot be written: {self._kind.extension} ends at 4 GiB, choose w64, caf or flac",
+                self._output,
             )
         for start in range(0, len(block), _PIECE):
             self._sink.write(_quantised(block[start : start + _PIECE], self.encoding))
@@ -133,9 +129,10 @@ class AudioWriter:
             with self._stack:
                 sink.finish()
                 if self.written == 0 and not self._kind.may_be_empty:
-                    ending = self._kind.ending
+                    extension = self._kind.extension
                     raise OutputError(
-                        f"cannot be written: no samples, which {ending} cannot hold, choose wav", self._output
+                        f"cannot be written: no samples, which {extension} cannot hold, choose wav",
+                        self._output,
                     )
         elif sink is not None:
             sink.abandon()
@@ -143,16 +140,10 @@ class AudioWriter:
 
 
 def _quantised(block: np.ndarray, encoding: str) -> np.ndarray:
-    """Samples as they are stored: int16, int32 with the low byte empty for 24 bits, or float32."""
+    """Samples as they are stored: int16, or float32 within full scale for lossy codings."""
     if encoding == "PCM_16":
         short: np.ndarray = np.clip(np.rint(block * np.float32(1 << 15)), -(1 << 15), (1 << 15) - 1)
         return short.astype(np.int16)
-    if encoding == "PCM_24":
-        whole = np.rint(block.astype(np.float64) * (1 << 23))
-        long: np.ndarray = np.clip(whole, -(1 << 23), (1 << 23) - 1).astype(np.int32) << 8
-        return long
-    if encoding in ("FLOAT", "DOUBLE"):
-        return np.ascontiguousarray(block)
     clipped: np.ndarray = np.clip(block, -1.0, 1.0)
     return clipped
 
@@ -174,13 +165,10 @@ class _WavStream:
         self._out = out
         self._expected = size
         self._count = 0
-        width = _BYTES[writer.encoding]
-        self._width = width
         known = size is not None and size + size % 2 + 36 < _UNKNOWN
         riff, data = (36 + size + size % 2, size) if known and size is not None else (_UNKNOWN, _UNKNOWN)
-        frame = width * writer.channels
-        kind = 3 if writer.encoding == "FLOAT" else 1
-        layout = (kind, writer.channels, writer.rate, writer.rate * frame, frame, 8 * width)
+        frame = _WIDTH * writer.channels
+        layout = (1, writer.channels, writer.rate, writer.rate * frame, frame, 8 * _WIDTH)
         if layout[3] > _UNKNOWN:
             raise OutputError(f"cannot be written: too many channels at {writer.rate} Hz for WAV", out.path)
         out.write(
@@ -188,10 +176,7 @@ class _WavStream:
         )
 
     def write(self, samples: np.ndarray) -> None:
-        little = samples.astype(samples.dtype.newbyteorder("<"), copy=False)
-        data = little.tobytes()
-        if self._width == 3:  # the upper three bytes of int32
-            data = np.frombuffer(data, np.uint8).reshape(-1, 4)[:, 1:].tobytes()
+        data = samples.astype("<i2", copy=False).tobytes()
         self._count += len(data)
         self._out.write(data)
 

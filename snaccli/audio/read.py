@@ -198,7 +198,7 @@ def _decoder(
         stack.callback(decoder.close)
         return decoder, (*notes, *decoder.notes)
     except NotForLibsndfileError as error:
-        reason = str(error)
+        reason = error
     if head.startswith(_PLAYLISTS):
         raise AudioError("is a playlist, not a recording: name the recordings themselves", source)
     program = find_program("ffmpeg")
@@ -207,7 +207,7 @@ def _decoder(
             f"cannot be read as audio here ({reason}): install ffmpeg, which reads more, "
             "or convert it to WAV or FLAC",
             source,
-        )
+        ) from reason
     decoder = FfmpegDecoder(program, _on_disk(source, file, stack), source)
     stack.callback(decoder.close)
     return decoder, ()
