@@ -73,7 +73,37 @@ def _array(typing_context: Any, words: Any, place: Any, dtype: Any, ndim: Any) -
     return kind(words, place, dtype, ndim), code
 
 
-_INT64 = ir.IntType(64)
+@intrinsic
+def _product(typing_context: Any, routine: Any, a: Any, b: Any, out: Any, add: Any) -> Any:
+    """``snac.jit.multiply_by``: a call of a cblas_sgemm, row by row, nothing transposed."""
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        address, *matrices, added = arguments
+        pairs = zip(signature.args[1:4], matrices, strict=True)
+        made = [_ARRAYS.make_array(kind)(context, builder, value) for kind, value in pairs]
+        (m, k), (_, n), _ = (_UTILITIES.unpack_tuple(builder, array.shape) for array in made)
+        # From one row to the next, in values.
+        rows = [_UTILITIES.unpack_tuple(builder, array.strides)[0] for array in made]
+        rows = [builder.ashr(row, _INT64(2)) for row in rows]
+        first, second, third = (array.data for array in made)
+        beta = builder.select(builder.trunc(added, ir.IntType(1)), _FLOAT(1.0), _FLOAT(0.0))
+        wide, negated = builder.icmp_signed(">", address, _INT64(0)), builder.neg(address)
+        with builder.if_else(wide) as (then, otherwise):
+            for branch, kind, at in ((then, _INT64, address), (otherwise, _INT32, negated)):
+                with branch:
+                    p, q, r, i, j, w = (
+                        builder.trunc(x, kind) if kind is _INT32 else x for x in (m, n, k, *rows)
+                    )
+                    values = [_INT32(101), _INT32(111), _INT32(111), p, q, r, _FLOAT(1.0), first, i]
+                    values += [second, j, beta, third, w]
+                    called = ir.FunctionType(ir.VoidType(), [value.type for value in values])
+                    builder.call(builder.inttoptr(at, called.as_pointer()), values)
+        return context.get_dummy_value()
+
+    return _TYPES.void(routine, a, b, out, add), code
+
+
+_INT64, _INT32, _FLOAT = ir.IntType(64), ir.IntType(32), ir.FloatType()
 
 
 def _offset(builder: Any, address: Any, offset: int) -> Any:
@@ -115,6 +145,8 @@ class _Parts:
 
     def of(self, function: Callable[..., Any], extra: dict[str, Any]) -> Any:
         """The function for numba, its calls of other parts replaced by calls of their compiled forms."""
+        if getattr(function, _MARK, "") == "product":
+            return _product
         if function not in self._made:
             scope = dict(getattr(function, "__globals__", {}))
             for name in _names(function.__code__):
@@ -179,9 +211,10 @@ def _alone(assembly: str, entry: str) -> str:
 
 
 def _provided(name: str) -> bool:
-    return name.startswith("llvm.") or name in ("memset", "memcpy", "memmove")
+    return name.startswith("llvm.") or name in _LIBRARY
 
 
+_LIBRARY = frozenset({"memset", "memcpy", "memmove", "sqrt", "sqrtf"})  # of C, in every process
 _NAME = re.compile(r"""@("[^"]*"|[-\w$.]+)""")
 
 

@@ -37,7 +37,7 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 
-__all__ = ["Kernel", "Record", "available", "compiled", "inlined", "observe", "part", "reason"]
+__all__ = ["Kernel", "Record", "available", "compiled", "inlined", "multiply_by", "observe", "part", "reason"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Observer = Callable[[str, "float | None"], None]
@@ -95,6 +95,25 @@ def inlined(function: Function) -> Function:
     """Marks a function as one whose code is put where kernels of its module call it."""
     setattr(function, _PARTS, "inlined")
     return function
+
+
+def multiply_by(routine: int, a: Any, b: Any, out: Any, add: bool) -> None:
+    """Matrix product within kernels: ``out`` becomes, or is increased by, ``a @ b``, all of float32.
+
+    Args:
+        routine: address of a ``cblas_sgemm`` whose integers have 64 bits, or, negative, 32 bits.
+        a: (M, K).
+        b: (K, N).
+        out: (M, N).
+        add: whether to add to what is there.
+    """
+    if add:
+        out += a @ b
+    else:
+        out[:] = a @ b
+
+
+setattr(multiply_by, _PARTS, "product")
 
 
 def available(*kernels: Kernel) -> bool:
@@ -328,13 +347,19 @@ def _source(path: str) -> bytes:
 
 
 def _key(kernel: Kernel) -> str:
-    module = sys.modules[kernel.python.__module__]
     version = importlib.import_module("llvmlite").__version__
     told = (kernel.name, kernel.kinds, sorted(kernel.options["fastmath"]), version, _processor())
     digest = hashlib.blake2b(repr(told).encode(), digest_size=12)
-    for path in (getattr(module, "__file__", None) or "", str(Path(__file__).with_name("_compiler.py"))):
+    for path in sorted({str(Path(__file__).with_name("_compiler.py")), *_sources(kernel.python)}):
         digest.update(_source(path))
     return digest.hexdigest()
+
+
+def _sources(function: Callable[..., Any]) -> Iterator[str]:
+    """The files of a kernel and of the parts that its module has from elsewhere."""
+    scope = function.__globals__
+    for name in {function.__module__, *(each.__module__ for each in scope.values() if hasattr(each, _PARTS))}:
+        yield getattr(sys.modules[name], "__file__", None) or ""
 
 
 def _file(kernel: Kernel, key: str) -> str:

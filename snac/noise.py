@@ -1,61 +1,126 @@
-"""Gaussian noise that depends on a seed, a layer and an absolute position only.
+"""The noise of the decoder: fresh, of a seed, or none.
 
-The decoder's noise blocks multiply their signal by noise. Drawn from torch's global generator it would
-change with every run, tile and thread; here each value is a hash of where it stands, so that the same
-file gives the same sound however it is decoded.
+The decoder's noise blocks multiply their signal by Gaussian noise. Drawn from a global generator it would
+change with every run, piece and thread. The noise of a seed is instead a hash of where each value stands: it
+depends on the seed, the layer and the absolute position only, so that the same file gives the same sound
+however it is decoded. Knows no torch until a tensor is asked for.
 """
 
 from __future__ import annotations
 
 import math
+import secrets
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-from torch import Tensor
+import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _MASK = 0xFFFFFFFF
 
 
-def _mix(x: Tensor) -> Tensor:
-    """A bijection of 32-bit integers (held in int64) whose output bits each depend on all input bits.
+@dataclass(frozen=True)
+class Noise:
+    """Which noise a decoder adds. Make one by :meth:`fresh`, :meth:`seeded` or :meth:`none`.
+
+    Attributes:
+        kind: which of the three.
+        seed: of the hash; any integer, of which the low 64 bits count.
+    """
+
+    kind: Literal["fresh", "seeded", "none"]
+    seed: int = 0
+
+    @classmethod
+    def fresh(cls) -> Noise:
+        """Noise that is another one each time that a signal is decoded, as training wants it."""
+        return cls("fresh")
+
+    @classmethod
+    def seeded(cls, seed: int) -> Noise:
+        """Noise that is always the same for a seed."""
+        return cls("seeded", seed)
+
+    @classmethod
+    def none(cls) -> Noise:
+        """No noise."""
+        return cls("none")
+
+    def settled(self) -> Noise:
+        """Itself, but for fresh noise the noise of a seed that nobody knows: for one signal in pieces."""
+        return Noise.seeded(secrets.randbits(64)) if self.kind == "fresh" else self
+
+    def draw(self, layer: int, first: int, length: int) -> np.ndarray:
+        """Noise for the positions from ``first`` on, float32 of shape (length,).
+
+        Args:
+            layer: number of the noise block within its decoder; each has noise of its own.
+            first: absolute index of a sample at the layer's rate.
+            length: how many values.
+        """
+        if self.kind == "none":
+            return np.zeros(length, dtype=np.float32)
+        seed = self.seed if self.kind == "seeded" else secrets.randbits(64)
+        drawn: np.ndarray = gaussian(seed, layer, np.arange(first, first + length, dtype=np.uint64))
+        return drawn
+
+    def tensor(self, layer: int, first: int, length: int, like: Tensor) -> Tensor:
+        """The same as a tensor (1, 1, length) of the device and dtype of ``like``."""
+        import torch
+
+        drawn = torch.from_numpy(self.draw(layer, first, length))
+        return drawn.to(device=like.device, dtype=like.dtype)[None, None]
+
+
+def gaussian(seed: int, layer: int, positions: Any) -> Any:
+    """Standard normal values, one for each position.
+
+    Args:
+        seed: any integer; only its low 64 bits count.
+        layer: which noise block asks; layers give independent streams.
+        positions: integer array or tensor of any shape, absolute sample indices at the layer's rate, 0 or
+            greater.
+
+    Returns:
+        float32 of the shape of ``positions``, an array or a tensor as that is, by the Box-Muller transform
+        (Box and Muller 1958) of two hashed uniform values of 23 and 24 bits: magnitudes stay below 5.8.
+    """
+    if not isinstance(positions, np.ndarray):
+        import torch
+
+        return torch.from_numpy(gaussian(seed, layer, positions.cpu().numpy())).to(positions.device)
+    key = _mix_int((seed & _MASK) ^ 0x9E3779B9)
+    key = _mix_int(key ^ ((seed >> 32) & _MASK))
+    key = _mix_int(key ^ (layer & _MASK))
+    places = positions.astype(np.uint64)
+    state = _mix((places >> np.uint64(32)).astype(np.uint32) ^ np.uint32(key))
+    state = _mix(places.astype(np.uint32) ^ state)
+    first = _mix(state ^ np.uint32(0x3C6EF372))
+    second = _mix(state ^ np.uint32(0xDAA66D2B))
+    # 23 bits plus a half are exact in float32, and never 0: the logarithm stays finite.
+    uniform = ((first >> np.uint32(9)).astype(np.float32) + np.float32(0.5)) * np.float32(2.0**-23)
+    angle = (second >> np.uint32(8)).astype(np.float32) * np.float32(2.0 * math.pi * 2.0**-24)
+    return np.sqrt(np.float32(-2) * np.log(uniform)) * np.cos(angle)
+
+
+def _mix(x: np.ndarray) -> np.ndarray:
+    """A bijection of 32-bit integers whose output bits each depend on all input bits.
 
     The constants are those of Chris Wellons' "lowbias32" (hash-prospector, public domain).
     """
-    x = ((x ^ (x >> 16)) * 0x7FEB352D) & _MASK
-    x = ((x ^ (x >> 15)) * 0x846CA68B) & _MASK
-    return x ^ (x >> 16)
+    x = (x ^ (x >> np.uint32(16))) * np.uint32(0x7FEB352D)
+    x = (x ^ (x >> np.uint32(15))) * np.uint32(0x846CA68B)
+    mixed: np.ndarray = x ^ (x >> np.uint32(16))
+    return mixed
 
 
 def _mix_int(x: int) -> int:
     x = ((x ^ (x >> 16)) * 0x7FEB352D) & _MASK
     x = ((x ^ (x >> 15)) * 0x846CA68B) & _MASK
     return x ^ (x >> 16)
-
-
-def gaussian(seed: int, layer: int, positions: Tensor) -> Tensor:
-    """Standard normal values, one for each position.
-
-    Args:
-        seed: any integer; only its low 64 bits count.
-        layer: which noise block asks; layers give independent streams.
-        positions: int64 tensor of any shape, absolute sample indices at the layer's rate, 0 or greater.
-
-    Returns:
-        float32 tensor of the shape of ``positions``, by the Box-Muller transform (Box and Muller 1958)
-        of two hashed uniform values of 23 and 24 bits: magnitudes stay below 5.8.
-    """
-    key = _mix_int((seed & _MASK) ^ 0x9E3779B9)
-    key = _mix_int(key ^ ((seed >> 32) & _MASK))
-    key = _mix_int(key ^ (layer & _MASK))
-    state = _mix((positions >> 32) ^ key)
-    state = _mix((positions & _MASK) ^ state)
-    first = _mix(state ^ 0x3C6EF372)
-    second = _mix(state ^ 0xDAA66D2B)
-    # 23 bits plus a half are exact in float32, and never 0: the logarithm stays finite.
-    uniform = ((first >> 9).to(torch.float32) + 0.5) * 2.0**-23
-    angle = (second >> 8).to(torch.float32) * (2.0 * math.pi * 2.0**-24)
-    return torch.sqrt(-2.0 * torch.log(uniform)) * torch.cos(angle)
 
 
 @dataclass(frozen=True)
@@ -77,6 +142,4 @@ class NoiseSource:
         Returns:
             (1, 1, length), of the device and dtype of ``like``.
         """
-        first = int(self.first_frame * upsampling)
-        positions = torch.arange(first, first + length, device=like.device)
-        return gaussian(self.seed, layer, positions).to(like.dtype)[None, None]
+        return Noise.seeded(self.seed).tensor(layer, int(self.first_frame * upsampling), length, like)

@@ -1,1 +1,5 @@
-"""The model as it is run: pieces of a signal through a chain of stages."""
+"""The model as it is run: pieces of a signal through a chain of stages. Knows no torch on a CPU."""
+
+from snac.engine.build import Engine, build_engine
+
+__all__ = ["Engine", "build_engine"]

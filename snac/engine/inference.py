@@ -32,7 +32,7 @@ from snac.nn.layers import (
 def _kernels() -> ModuleType | None:
     """The compiled kernels; None where numba cannot be had, and the plain layers do."""
     try:
-        kernels = importlib.import_module("snac.engine.kernels")
+        kernels = importlib.import_module("snac.engine.old_kernels")
     except ImportError:
         return None
     return None if kernels.interpreted() else kernels

@@ -1,27 +1,21 @@
-"""Layers of the inference form as few passes over memory, compiled by numba for the processor they run on.
+"""Layers of the published form as few passes over memory, compiled for the processor at hand (``snac.jit``).
 
-Most of a codec's time on a CPU goes into reading and writing activations; here a residual unit's first snake,
-depthwise convolution and second snake cost one reading and one writing. All arrays are float32, C-contiguous,
-channels by time. The kernels release the interpreter lock and use one thread each.
+All arrays are float32, C-contiguous, times by channels. Inputs come in two arrays, ``held`` (m, C) of what
+was kept from before and ``x`` (n, C) of what follows; kernels read them as one signal of m + n times, and
+write as many outputs as fit into it, without any padding. ``routine`` is that of ``snac.engine.products``.
 
 The snake x + sin^2(a x) / a is computed as x + s sin^2(pi r) with s = 1 / a and r = a x / pi less its nearest
 integer: sin^2 has the period pi, and on that period it is r^2 times a polynomial in r^2 (least-squares fit at
-Chebyshev nodes; within 3e-7 in float32). Below, ``rate`` is a / pi and ``scale`` is 1 / a.
-
-Strided and transposed convolutions of twice as many taps as their stride are sums of two matrix products a
-frame, y[f] = W0 d[f] + W1 d[f + 1]. For two frames at once three products suffice (Winograd 1980,
-"Arithmetic Complexity of Computations", F(2, 2)): m0 = W0 (d0 - d1), m1 = (W0 + W1) d1, m2 = W1 (d1 - d2)
-give y0 = m0 + m1 and y1 = m1 - m2. The ``split`` kernels write the right sides, the ``join`` kernels the
-sums.
+Chebyshev nodes; within 3e-7 in float32). ``snake`` (2, C) has the rates a / pi and the scales 1 / a.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-import numba
 import numpy as np
+
+from snac.jit import compiled, inlined, multiply_by, part
 
 _C1, _C2, _C3, _C4, _C5, _C6 = (
     np.float32(c)
@@ -30,30 +24,14 @@ _C1, _C2, _C3, _C4, _C5, _C6 = (
 _ROUND = np.float32(1.5 * 2**23)  # added and taken off again, it rounds to the nearest integer
 _HALF = np.float32(0.5)
 # Fused multiply-add alone: reassociation would undo the rounding.
-_FAST = {"contract", "nsz"}
+FAST = frozenset({"contract", "nsz"})
 
-KERNEL = 7
-"""Taps of the depthwise convolutions."""
-
-
-def interpreted() -> bool:
-    """Whether numba was told not to compile, and the kernels would be slower than any other way."""
-    return bool(getattr(numba.config, "DISABLE_JIT", False))
+TAPS = 7
+"""Taps of the convolutions that keep the rate."""
 
 
-def _inlined(function: Callable[..., Any]) -> Any:
-    return numba.njit(fastmath=_FAST, inline="always")(function)
-
-
-def _compiled(function: Callable[..., Any]) -> Any:
-    """Compiled at the first call on a machine, then kept beside the package or in the user's cache."""
-    try:
-        return numba.njit(fastmath=_FAST, nogil=True, cache=True)(function)
-    except RuntimeError:  # neither place can be written
-        return numba.njit(fastmath=_FAST, nogil=True)(function)
-
-
-def _snaked_(x: Any, rate: Any, scale: Any) -> Any:
+@inlined
+def _snaked(x: Any, rate: Any, scale: Any) -> Any:
     turns = x * rate
     rest = turns - ((turns + _ROUND) - _ROUND)
     rest = min(max(rest, -_HALF), _HALF)  # beyond 2^22 turns nothing is left to round
@@ -61,176 +39,221 @@ def _snaked_(x: Any, rate: Any, scale: Any) -> Any:
     return x + scale * (u * (_C1 + u * (_C2 + u * (_C3 + u * (_C4 + u * (_C5 + u * _C6))))))
 
 
-_snaked = _inlined(_snaked_)
+@part
+def multiply(routine: int, a: Any, b: Any, out: Any, add: bool) -> None:
+    """``out`` = a b, or, to ``add``, out + a b."""
+    if routine != 0:
+        multiply_by(routine, a, b, out, add)
+        return
+    for i in range(a.shape[0]):
+        to = out[i]
+        if not add:
+            for j in range(to.size):
+                to[j] = 0
+        for k in range(a.shape[1]):
+            factor, row = a[i, k], b[k]
+            for j in range(to.size):
+                to[j] += factor * row[j]
 
 
-def _unit(
-    x: Any, shift: Any, snake1: Any, weight: Any, bias: Any, snake2: Any, dilation: int, out: Any
-) -> None:
-    channels, length = x.shape
-    pad = 3 * dilation
-    line = np.zeros(length + 2 * pad, dtype=np.float32)
-    for c in range(channels):
-        row, rate, scale, add = x[c], snake1[0, c], snake1[1, c], shift[c]
-        for t in range(length):
-            line[pad + t] = _snaked(row[t], rate, scale)
-            row[t] += add
-        w0, w1, w2, w3 = weight[c, 0], weight[c, 1], weight[c, 2], weight[c, 3]
-        w4, w5, w6, b = weight[c, 4], weight[c, 5], weight[c, 6], bias[c]
-        to, rate, scale = out[c], snake2[0, c], snake2[1, c]
-        for t in range(length):
-            y = b + w0 * line[t] + w1 * line[t + dilation] + w2 * line[t + 2 * dilation]
-            y += w3 * line[t + 3 * dilation] + w4 * line[t + 4 * dilation]
-            y += w5 * line[t + 5 * dilation] + w6 * line[t + 6 * dilation]
-            to[t] = _snaked(y, rate, scale)
+@part
+def snake_rows(x: Any, snake: Any, out: Any) -> None:
+    """The snake of ``x`` (n, C), to the first rows of ``out``."""
+    rate, scale = snake[0], snake[1]
+    for t in range(x.shape[0]):
+        row, to = x[t], out[t]
+        for c in range(row.size):
+            to[c] = _snaked(row[c], rate[c], scale[c])
 
 
-_unit_inlined = _inlined(_unit)
+@part
+def fill_rows(row: Any, out: Any) -> None:
+    """Sets each row of ``out``."""
+    for t in range(out.shape[0]):
+        to = out[t]
+        for c in range(to.size):
+            to[c] = row[c]
 
 
-def _depthwise_unit(
-    x: Any, shift: Any, snake1: Any, weight: Any, bias: Any, snake2: Any, dilation: int, out: Any
-) -> None:
-    """Snake, depthwise convolution of seven taps, snake: from ``x`` to ``out``, both (C, T).
+@compiled(
+    "f4[:,:]", "f4[:,:]", "f4[:,:]", "f4[:,:]", "f4[:]", "f4[:,:]", "i8", "f4[:,:]", "f4[:]", "i8",
+    "f4[:,:]", "f4[:,:]", "f4[:,:]", fastmath=FAST,
+)  # fmt: skip
+def unit(
+    held: Any, x: Any, snake1: Any, weight: Any, bias: Any, snake2: Any, dilation: int, product: Any,
+    shift: Any, routine: int, rows: Any, middle: Any, out: Any,
+) -> None:  # fmt: skip
+    """A residual unit: snake, depthwise convolution, snake, product, and the signal itself added.
 
     Args:
-        x: gets ``shift`` added, the bias of the product that the caller adds to it next.
-        shift: (C).
-        snake1, snake2: (2, C), rates and scales.
+        held, x: the signal.
+        snake1, snake2: (2, C).
+        weight: (7, C).
+        bias: (C) of the convolution.
+        dilation: times from one tap to the next.
+        product: (C, C).
+        shift: (C), the bias of the product.
+        routine: of the product.
+        rows: scratch, (m + n, C).
+        middle: scratch, of the shape of ``out``.
+        out: (m + n - 6 dilation, C).
+    """
+    kept = held.shape[0]
+    snake_rows(held, snake1, rows)
+    snake_rows(x, snake1, rows[kept:])
+    w0, w1, w2, w3, w4, w5, w6 = weight[0], weight[1], weight[2], weight[3], weight[4], weight[5], weight[6]
+    rate, scale = snake2[0], snake2[1]
+    for t in range(out.shape[0]):
+        r0, r1, r2, r3 = rows[t], rows[t + dilation], rows[t + 2 * dilation], rows[t + 3 * dilation]
+        r4, r5, r6 = rows[t + 4 * dilation], rows[t + 5 * dilation], rows[t + 6 * dilation]
+        to = middle[t]
+        for c in range(to.size):
+            y = bias[c] + w0[c] * r0[c] + w1[c] * r1[c] + w2[c] * r2[c] + w3[c] * r3[c]
+            y += w4[c] * r4[c] + w5[c] * r5[c] + w6[c] * r6[c]
+            to[c] = _snaked(y, rate[c], scale[c])
+        centre = t + 3 * dilation
+        row = held[centre] if centre < kept else x[centre - kept]
+        result = out[t]
+        for c in range(result.size):
+            result[c] = row[c] + shift[c]
+    multiply(routine, middle, product, out, True)
+
+
+@compiled(
+    "f4[:,:]", "f4[:,:]", "f4[:,:]", "f4[:,:,:]", "f4[:]", "i8", "f4[:,:]", "f4[:,:]", "f4[:,:]", "f4[:,:]",
+    "f4[:,:]", fastmath=FAST,
+)  # fmt: skip
+def resample(
+    held: Any, x: Any, snake: Any, products: Any, bias: Any, routine: int,
+    rows: Any, frames: Any, first: Any, second: Any, out: Any,
+) -> None:  # fmt: skip
+    """A snake and a strided or transposed convolution of twice as many taps as its stride S.
+
+    Both are sums of two products a frame, y[f] = W0 d[f] + W1 d[f + 1]: frames d of S times for a strided
+    convolution, frames y of S times for a transposed one. For two frames at once three products suffice
+    (Winograd 1980, "Arithmetic Complexity of Computations", F(2, 2)): y0 = W0 (d0 - d1) + (W0 + W1) d1 and
+    y1 = W1 (d2 - d1) + (W0 + W1) d1. For a few frames the plain sums are faster: they read less of the
+    weights, which is then most of the work.
+
+    Args:
+        held, x: (m, C) and (n, C).
+        snake: (2, C).
+        products: (3, K, N): W0, W0 + W1 and W1, transposed.
+        bias: (N).
+        routine: of the products.
+        rows: scratch, C values a row, at least m + n rows.
+        frames: the same memory with K values a row; for F frames at least F + 2 rows.
+        first, second: scratch, ((F + 1) / 2, K) each for three products, no rows for plain sums.
+        out: (F, N).
+    """
+    count, inner = out.shape[0], frames.shape[1]
+    snake_rows(held, snake, rows)
+    snake_rows(x, snake, rows[held.shape[0] :])
+    pairs = first.shape[0]
+    if pairs == 0:
+        fill_rows(bias, out)
+        multiply(routine, frames[:count], products[0], out, True)
+        multiply(routine, frames[1 : count + 1], products[2], out, True)
+        return
+    if count % 2:
+        end = frames[count + 1]
+        for k in range(inner):
+            end[k] = 0
+    for i in range(pairs):
+        d0, d1, d2, to, other = frames[2 * i], frames[2 * i + 1], frames[2 * i + 2], first[i], second[i]
+        for k in range(inner):
+            to[k] = d0[k] - d1[k]
+            other[k] = d2[k] - d1[k]
+    even, odd = out[0::2], out[1::2]
+    multiply(routine, frames[1 : 2 * pairs : 2], products[1], even, False)
+    for i in range(pairs):
+        to = even[i]
+        for k in range(to.size):
+            to[k] += bias[k]
+        if i < odd.shape[0]:
+            other = odd[i]
+            for k in range(to.size):
+                other[k] = to[k]
+    multiply(routine, first, products[0], even, True)
+    multiply(routine, second[: odd.shape[0]], products[2], odd, True)
+
+
+@compiled("f4[:,:]", "f4[:,:]", "f4[:,:]", "f4[:]", "f4[:,:]", "f4[:,:]", fastmath=FAST)
+def convolve(held: Any, x: Any, weight: Any, bias: Any, rows: Any, out: Any) -> None:
+    """A convolution of seven taps, of one channel to C', or of C' channels each by itself.
+
+    Args:
+        held, x: (m, 1 or C') and (n, 1 or C').
+        weight: (7, C').
+        bias: (C').
+        rows: scratch, (m + n, 1 or C').
+        out: (m + n - 6, C').
+    """
+    kept = held.shape[0]
+    for t in range(rows.shape[0]):
+        row, to = held[t] if t < kept else x[t - kept], rows[t]
+        for c in range(to.size):
+            to[c] = row[c]
+    fill_rows(bias, out)
+    for t in range(out.shape[0]):
+        to = out[t]
+        for tap in range(7):
+            w, row = weight[tap], rows[t + tap]
+            if row.size == 1:
+                value = row[0]
+                for c in range(to.size):
+                    to[c] += w[c] * value
+            else:
+                for c in range(to.size):
+                    to[c] += w[c] * row[c]
+
+
+@compiled(
+    "f4[:,:]", "f4[:,:]", "f4[:,:]", "f4[:,:]", "f8", "i8", "f4[:,:]", "f4[:,:]", "f4[:,:]", fastmath=FAST
+)  # fmt: skip
+def output(
+    held: Any, x: Any, snake: Any, weight: Any, bias: float, routine: int, rows: Any, products: Any, out: Any
+) -> None:
+    """A snake and a convolution of seven taps to one channel.
+
+    Args:
+        held, x: (m, C) and (n, C).
+        snake: (2, C).
         weight: (C, 7).
-        bias: (C).
-        dilation: 1, 3 or 9: as constants they let the compiler see that the taps lie in one array.
-        out: overwritten.
+        bias: of the one channel.
+        routine: of the product.
+        rows: scratch, (m + n, C).
+        products: scratch, (m + n, 7).
+        out: (m + n - 6, 1).
     """
-    if dilation == 1:
-        _unit_inlined(x, shift, snake1, weight, bias, snake2, 1, out)
-    elif dilation == 3:
-        _unit_inlined(x, shift, snake1, weight, bias, snake2, 3, out)
-    else:
-        _unit_inlined(x, shift, snake1, weight, bias, snake2, 9, out)
+    snake_rows(held, snake, rows)
+    snake_rows(x, snake, rows[held.shape[0] :])
+    multiply(routine, rows, weight, products, False)
+    for t in range(out.shape[0]):
+        y = np.float32(bias)
+        for tap in range(7):
+            y += products[t + tap, tap]
+        out[t, 0] = y
 
 
-def _split_frames(x: Any, snake: Any, out: Any) -> None:
-    """Right sides of a transposed convolution's products, after a snake.
-
-    Args:
-        x: (C, F).
-        snake: (2, C), rates and scales.
-        out: (3, C, P), P = F // 2 + 1 pairs of the F + 1 overlapping frames.
-    """
-    channels, frames = x.shape
-    pairs = out.shape[2]
-    line = np.zeros(2 * pairs + 1, dtype=np.float32)
-    for c in range(channels):
-        row, rate, scale = x[c], snake[0, c], snake[1, c]
-        for f in range(frames):
-            line[f + 1] = _snaked(row[f], rate, scale)
-        for i in range(pairs):
-            d0, d1, d2 = line[2 * i], line[2 * i + 1], line[2 * i + 2]
-            out[0, c, i] = d0 - d1
-            out[1, c, i] = d1
-            out[2, c, i] = d1 - d2
+@compiled("f4[:,:]", "f4[:,:]", "f4[:]", "i8", "f4[:,:]", fastmath=FAST)
+def noisy(x: Any, linear: Any, noise: Any, routine: int, product: Any) -> None:
+    """Adds (``x`` (T, C) times ``linear`` (C, C)) times ``noise`` (T) to ``x``; ``product`` is scratch."""
+    multiply(routine, x, linear, product, False)
+    for t in range(x.shape[0]):
+        to, row, factor = x[t], product[t], noise[t]
+        for c in range(to.size):
+            to[c] += row[c] * factor
 
 
-def _join_samples(products: Any, bias: Any, first: int, out: Any) -> None:
-    """Samples of a transposed convolution from its products.
-
-    Args:
-        products: (3, S, C, P).
-        bias: (C).
-        first: samples to leave out at the start.
-        out: (C, S F), overwritten.
-    """
-    stride, channels, pairs = products.shape[1:]
-    length = out.shape[1]
-    # All but the ends, where some samples of a pair of frames lie outside.
-    inner = (length + first) // (2 * stride)
-    for c in range(channels):
-        to, add = out[c], bias[c]
-        for p in range(stride):
-            m0, m1, m2 = products[0, p, c], products[1, p, c], products[2, p, c]
-            even = p - first
-            odd = even + stride
-            if even >= 0:
-                to[even] = m0[0] + m1[0] + add
-            if odd < length:
-                to[odd] = m1[0] - m2[0] + add
-            for i in range(1, inner):
-                to[2 * stride * i + even] = m0[i] + m1[i] + add
-                to[2 * stride * i + odd] = m1[i] - m2[i] + add
-            for i in range(max(inner, 1), pairs):
-                if 2 * stride * i + even < length:
-                    to[2 * stride * i + even] = m0[i] + m1[i] + add
-                if 2 * stride * i + odd < length:
-                    to[2 * stride * i + odd] = m1[i] - m2[i] + add
+@compiled("f4[:,:]", "f4[:,:]", "f4[:]", "i8", "f4[:,:]", fastmath=FAST)
+def dense(x: Any, weight: Any, bias: Any, routine: int, out: Any) -> None:
+    """A linear layer: ``x`` (T, C) times ``weight`` (C, C') plus ``bias`` (C') is ``out`` (T, C')."""
+    fill_rows(bias, out)
+    multiply(routine, x, weight, out, True)
 
 
-def _split_phases(x: Any, snake: Any, pad: int, out: Any) -> None:
-    """Right sides of a strided convolution's products, after a snake.
-
-    Args:
-        x: (C, S F).
-        snake: (2, C), rates and scales.
-        pad: zeros before the signal.
-        out: (3, S, C, P), P = (F + 1) // 2.
-    """
-    channels, length = x.shape
-    stride, pairs = out.shape[1], out.shape[3]
-    line = np.zeros((2 * pairs + 1) * stride, dtype=np.float32)
-    for c in range(channels):
-        row, rate, scale = x[c], snake[0, c], snake[1, c]
-        for t in range(length):
-            line[pad + t] = _snaked(row[t], rate, scale)
-        for p in range(stride):
-            for i in range(pairs):
-                at = 2 * stride * i + p
-                d0, d1, d2 = line[at], line[at + stride], line[at + 2 * stride]
-                out[0, p, c, i] = d0 - d1
-                out[1, p, c, i] = d1
-                out[2, p, c, i] = d1 - d2
-
-
-def _join_frames(products: Any, bias: Any, out: Any) -> None:
-    """Frames of a strided convolution, ``out`` (C, F), from its products (3, C, P)."""
-    channels, frames = out.shape
-    for c in range(channels):
-        m0, m1, m2, add, to = products[0, c], products[1, c], products[2, c], bias[c], out[c]
-        for i in range(frames // 2):
-            to[2 * i] = m0[i] + m1[i] + add
-            to[2 * i + 1] = m1[i] - m2[i] + add
-        if frames % 2:
-            to[frames - 1] = m0[frames // 2] + m1[frames // 2] + add
-
-
-def _output(x: Any, snake: Any, weight: Any, bias: float, out: Any) -> None:
-    """Snake and a convolution of seven taps to one channel: ``x`` (C, T), ``weight`` (C, 7), ``out`` (T)."""
-    channels, length = x.shape
-    line = np.zeros(length + 6, dtype=np.float32)
-    out[:] = bias
-    for c in range(channels):
-        row, rate, scale = x[c], snake[0, c], snake[1, c]
-        for t in range(length):
-            line[t + 3] = _snaked(row[t], rate, scale)
-        w0, w1, w2, w3 = weight[c, 0], weight[c, 1], weight[c, 2], weight[c, 3]
-        w4, w5, w6 = weight[c, 4], weight[c, 5], weight[c, 6]
-        for t in range(length):
-            y = w0 * line[t] + w1 * line[t + 1] + w2 * line[t + 2] + w3 * line[t + 3]
-            out[t] += y + w4 * line[t + 4] + w5 * line[t + 5] + w6 * line[t + 6]
-
-
-def _add_scaled(x: Any, product: Any, factors: Any) -> None:
-    """x += product * factors, where ``x`` and ``product`` are (C, T), and ``factors`` (T)."""
-    channels, length = x.shape
-    for c in range(channels):
-        to, row = x[c], product[c]
-        for t in range(length):
-            to[t] += row[t] * factors[t]
-
-
-depthwise_unit = _compiled(_depthwise_unit)
-split_frames = _compiled(_split_frames)
-join_samples = _compiled(_join_samples)
-split_phases = _compiled(_split_phases)
-join_frames = _compiled(_join_frames)
-output = _compiled(_output)
-add_scaled = _compiled(_add_scaled)
+@compiled("f4[:,:]", "f4[:,:]", "f4[:,:]", fastmath=FAST)
+def snaked(x: Any, snake: Any, out: Any) -> None:
+    """The snake of ``x`` (T, C) with ``snake`` (2, C)."""
+    snake_rows(x, snake, out)

@@ -1,0 +1,214 @@
+"""An engine: encoder and decoder of a checkpoint, ready to run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from snac.config import ModelConfig, SpectralConfig, WaveformConfig
+from snac.engine import spectral, waveform
+from snac.engine.arena import Arena
+from snac.engine.chain import Chain, Stage
+from snac.engine.quantise import Quantiser
+from snac.engine.streams import Backend, DecoderStream, EncoderStream, check_codes
+from snac.engine.weights import Weights
+from snac.jit import Kernel, available
+from snac.noise import Noise
+
+if TYPE_CHECKING:
+    from snac.hub.checkpoint import Checkpoint
+
+PIECE_VALUES = 1 << 18
+"""Activations that a stage computes at once on a CPU: enough for products at full speed."""
+
+_PUSH_SECONDS = 4.0  # of audio that go into the first stage at once, so that all have enough to work on
+_MOST_THREADS = 8
+_DEFAULT_NOISE = Noise.seeded(0)
+
+
+def build_engine(checkpoint: Checkpoint, *, device: str = "cpu", threads: int | None = None) -> Engine:
+    """The engine of a checkpoint.
+
+    Args:
+        checkpoint: configuration, arrays and fingerprint.
+        device: ``cpu``: NumPy and compiled kernels, or torch where these cannot be had (``snac.jit.reason``
+            says why); ``cuda`` and ``mps``: torch; ``cpu-half``, ``cuda-half``, ``mps-half``: torch in
+            16 bits.
+        threads: that compute side by side on a CPU, for each call; None for one a processor, at most 8.
+
+    Raises:
+        ModelError: torch has no such device here.
+    """
+    workers = threads or _processors()
+    if device == "cpu" and available(*kernels_of(checkpoint.config)):
+        return Engine(_CpuBackend(checkpoint.config, checkpoint.arrays), checkpoint.fingerprint, workers)
+    from snac.engine.torch_chain import TorchBackend
+
+    return Engine(TorchBackend(checkpoint.config, checkpoint.arrays, device), checkpoint.fingerprint, 1)
+
+
+def kernels_of(config: ModelConfig) -> tuple[Kernel, ...]:
+    """The compiled kernels that an engine of this configuration uses on a CPU."""
+    return spectral.KERNELS if isinstance(config, SpectralConfig) else waveform.KERNELS
+
+
+def _processors() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return min(_MOST_THREADS, len(os.sched_getaffinity(0)))
+    return min(_MOST_THREADS, os.cpu_count() or 1)
+
+
+class Engine:
+    """An encoder and a decoder, immutable; safe to use from several threads at once.
+
+    Attributes:
+        config: of the model.
+        fingerprint: 16 hex digits of its weights.
+        codebooks: float32 (codebook size, dimension) a level.
+        threads: that compute side by side for each call.
+    """
+
+    def __init__(self, backend: Backend, fingerprint: str, threads: int) -> None:
+        self._backend = backend
+        self.config, self.fingerprint, self.threads = backend.config, fingerprint, threads
+        self.codebooks = backend.quantiser.codebooks
+
+    def encode(self, blocks: Iterable[np.ndarray], channels: int) -> Iterator[tuple[np.ndarray, ...]]:
+        """Encodes a signal that arrives in blocks; each channel is coded by itself.
+
+        Args:
+            blocks: float32 (channels, n) at the model's rate, nominally -1 to 1.
+            channels: of every block.
+
+        Yields:
+            uint16 (channels, tokens) a level, coarse to fine, as they become final; joined in time they are
+            the codes of the whole signal, padded at its end as the model pads. Nothing for no samples.
+
+        Raises:
+            ValueError: a block is no such array.
+        """
+        least = round(_PUSH_SECONDS * self.config.sampling_rate)
+        with EncoderStream(self._backend, channels, self.threads) as stream:
+            held: list[np.ndarray] = []
+            for block in blocks:
+                stream.check(block)
+                held.append(block)
+                if sum(part.shape[1] for part in held) >= least:
+                    yield from _some(stream.push(np.concatenate(held, axis=1), flush=False))
+                    held = []
+            rest = np.concatenate(held, axis=1) if held else None
+            yield from _some(stream.push(rest, ended=True))
+
+    def decode(
+        self,
+        codes: Sequence[np.ndarray],
+        *,
+        start: int = 0,
+        stop: int | None = None,
+        noise: Noise = _DEFAULT_NOISE,
+    ) -> Iterator[np.ndarray]:
+        """Decodes codes, or a part of them.
+
+        Args:
+            codes: integers (channels, tokens) of the coarsest one or more levels.
+            start: latent frame to begin with.
+            stop: latent frame to stop before; None for the end.
+            noise: of the decoder.
+
+        Yields:
+            float32 (channels, n), in order, in -1 to 1: of the whole's samples those of the frames asked for.
+
+        Raises:
+            ValueError: the codes do not fit the model or each other.
+        """
+        levels = check_codes(self.config, codes, None)
+        total = _frames(self.config, levels)
+        stop = total if stop is None else min(stop, total)
+        if stop <= start:
+            return
+        chain, hop = self._backend.decoder(noise.settled()), self.config.hop_length
+        unit = self.config.frame_alignment
+        low, high = chain.reaching(start * hop, stop * hop - 1)
+        first, last = max(0, low // unit * unit), min(total, (high // unit + 1) * unit)
+        length = -(-round(_PUSH_SECONDS * self.config.frame_rate) // unit) * unit
+        skip, left = (start - first) * hop, (stop - start) * hop
+        with DecoderStream(self._backend, chain, levels[0].shape[0], self.threads, first) as stream:
+            for begin in range(first, last, length):
+                end = min(begin + length, last)
+                piece = [
+                    level[:, begin // stride : end // stride]
+                    for level, stride in zip(levels, self.config.vq_strides, strict=False)
+                ]
+                audio = stream.push(piece, ended=end == last, flush=False)
+                wanted = audio[:, skip : skip + left]
+                skip -= min(skip, audio.shape[1])
+                left -= wanted.shape[1]
+                if wanted.shape[1]:
+                    yield wanted
+
+    def encoder_stream(self, *, channels: int = 1) -> EncoderStream:
+        """A stream of samples in, codes out."""
+        return EncoderStream(self._backend, channels)
+
+    def decoder_stream(self, *, noise: Noise = _DEFAULT_NOISE, channels: int = 1) -> DecoderStream:
+        """A stream of codes in, samples out."""
+        return DecoderStream(self._backend, self._backend.decoder(noise.settled()), channels)
+
+
+def _some(levels: tuple[np.ndarray, ...]) -> Iterator[tuple[np.ndarray, ...]]:
+    if levels[0].shape[1]:
+        yield levels
+
+
+def _frames(config: ModelConfig, levels: Sequence[np.ndarray]) -> int:
+    frames = {level.shape[1] * stride for level, stride in zip(levels, config.vq_strides, strict=False)}
+    if len(frames) > 1:
+        lengths = [level.shape[1] for level in levels]
+        raise ValueError(f"levels of {lengths} tokens do not fit the strides {list(config.vq_strides)}")
+    return int(frames.pop())
+
+
+class _CpuBackend:
+    """NumPy and compiled kernels; see ``Backend``."""
+
+    together = False
+
+    def __init__(self, config: ModelConfig, arrays: Mapping[str, np.ndarray]) -> None:
+        self.config = config
+        self.workspace = Arena()
+        weights = Weights(arrays)
+        self.quantiser = Quantiser(config, weights)
+        encoder, self._decoder = _stages(config, weights, self.workspace)
+        self.encoder = Chain([*encoder, self.quantiser], PIECE_VALUES)
+
+    def decoder(self, noise: Noise) -> Chain:
+        """Latents (T, C) to samples (T hop, 1)."""
+        stages = []
+        for stage in self._decoder:
+            if isinstance(stage, waveform.NoiseBlock):
+                if noise.kind == "none":
+                    continue
+                stage = stage.of(noise)
+            stages.append(stage)
+        return Chain(stages, PIECE_VALUES)
+
+    def inward(self, array: np.ndarray) -> np.ndarray:
+        """An array for the chains."""
+        return np.ascontiguousarray(array)
+
+    def outward(self, array: np.ndarray) -> np.ndarray:
+        """An array that came out of a chain, which is not used any more."""
+        return array
+
+
+def _stages(config: ModelConfig, weights: Weights, arena: Arena) -> tuple[list[Stage], list[Stage]]:
+    """The stages of encoder and decoder."""
+    if isinstance(config, SpectralConfig):
+        encoder, decoder = spectral.encoder_stages, spectral.decoder_stages
+        return list(encoder(config, weights, arena)), list(decoder(config, weights, arena))
+    assert isinstance(config, WaveformConfig)
+    there, back = waveform.encoder_stages, waveform.decoder_stages
+    return list(there(config, weights, arena)), list(back(config, weights, arena))

@@ -1,0 +1,102 @@
+"""Matrix products: the one place that knows which library computes them, and with how many threads.
+
+Kernels call the ``cblas_sgemm`` of the BLAS that NumPy itself has loaded: OpenBLAS in NumPy's wheels, Apple's
+Accelerate on newer macOS. Where neither is found, a plain compiled loop computes.
+
+The engine computes pieces side by side with threads of its own, so each product must use one thread. The
+number of OpenBLAS's threads belongs to the whole process: it is lowered while a push of an engine is at work
+and put back by the last of several pushes at once, whichever thread that is. A program that owns its process
+calls :func:`keep_one_thread` once instead.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class Library(NamedTuple):
+    """A BLAS.
+
+    Attributes:
+        routine: what ``snac.jit.multiply_by`` takes: the address of cblas_sgemm, negative where its integers
+            have 32 bits; 0 where there is none.
+        threads: how many threads it uses; None where that cannot be asked and set.
+        set_threads: sets it.
+    """
+
+    routine: int
+    threads: Callable[[], int] | None = None
+    set_threads: Callable[[int], Any] | None = None
+
+
+@cache
+def library() -> Library:
+    """The BLAS that computes products."""
+    package = Path(np.__file__).parent
+    for folder in (package.parent / "numpy.libs", package / ".dylibs"):
+        for path in sorted(folder.glob("*openblas64*")):
+            with suppress(OSError, AttributeError):
+                return _openblas(ctypes.CDLL(str(path)))
+    if sys.platform == "darwin":
+        with suppress(OSError, AttributeError):
+            found = ctypes.CDLL("/System/Library/Frameworks/Accelerate.framework/Accelerate")
+            return Library(-_address(found.cblas_sgemm))
+    return Library(0)
+
+
+def _openblas(found: ctypes.CDLL) -> Library:
+    for prefix, end in (("scipy_", "64_"), ("", "64_")):
+        with suppress(AttributeError):
+            routine = getattr(found, f"{prefix}cblas_sgemm{end}")
+            threads = getattr(found, f"{prefix}openblas_get_num_threads{end}")
+            set_threads = getattr(found, f"{prefix}openblas_set_num_threads{end}")
+            return Library(_address(routine), threads, set_threads)
+    raise AttributeError("no sgemm")
+
+
+def _address(function: Any) -> int:
+    return ctypes.cast(function, ctypes.c_void_p).value or 0
+
+
+_lock = threading.Lock()
+_within = 0
+_before = 1
+
+
+@contextmanager
+def one_thread_each() -> Iterator[None]:
+    """Within it each product uses one thread; after the last of several such as many as before."""
+    global _within, _before
+    blas = library()
+    if blas.threads is None or blas.set_threads is None:
+        yield
+        return
+    with _lock:
+        if not _within:
+            _before = blas.threads()
+            if _before > 1:
+                blas.set_threads(1)
+        _within += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _within -= 1
+            if not _within and _before > 1:
+                blas.set_threads(_before)
+
+
+def keep_one_thread() -> None:
+    """Leaves NumPy's products one thread for the rest of the process: for programs that own it."""
+    blas = library()
+    if blas.set_threads is not None:
+        blas.set_threads(1)

@@ -1,0 +1,265 @@
+"""Streams of an engine: samples in and codes out, codes in and samples out, as they come."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Protocol
+
+import numpy as np
+
+from snac.config import ModelConfig
+from snac.engine.chain import Array, Chain, Flow, Workspace
+from snac.engine.products import one_thread_each
+from snac.engine.quantise import Quantiser
+from snac.noise import Noise
+
+
+class Backend(Protocol):
+    """What computes: NumPy and compiled kernels, or torch.
+
+    Attributes:
+        config: of the model.
+        quantiser: its codebooks.
+        encoder: samples (T, 1) to rows of codes, see ``Quantiser``.
+        together: whether all channels are one array in the chains; if not, each is one (times, C).
+    """
+
+    config: ModelConfig
+    quantiser: Quantiser
+    encoder: Chain
+    together: bool
+
+    @property
+    def workspace(self) -> Workspace:
+        """Of the arrays in its chains."""
+        ...
+
+    def decoder(self, noise: Noise) -> Chain:
+        """Latents (T, C) to samples (T hop, 1), with noise that is not fresh."""
+        ...
+
+    def inward(self, array: np.ndarray) -> Array:
+        """An array for the chains."""
+        ...
+
+    def outward(self, array: Array) -> np.ndarray:
+        """An array that came out of a chain, which is not used any more."""
+        ...
+
+
+class _Stream:
+    """A flow of arrays (channels, n, C) through a chain."""
+
+    def __init__(self, backend: Backend, chain: Chain, channels: int, workers: int, start: int = 0) -> None:
+        self._backend, self._channels = backend, channels
+        lanes = 1 if backend.together else channels
+        self._flow = Flow(chain, backend.workspace, lanes=lanes, workers=workers, start=start)
+
+    def push(self, x: np.ndarray | None, *, ended: bool = False, flush: bool = True) -> np.ndarray | None:
+        """Further inputs (channels, n, C) to further outputs (channels, m, C'); None for none."""
+        inward = self._backend.inward
+        blocks = None
+        if x is not None:
+            blocks = [inward(x)] if self._backend.together else [inward(channel) for channel in x]
+        with one_thread_each():
+            lanes = self._flow.push(blocks, ended=ended, flush=flush)
+        if not lanes[0]:
+            return None
+        parts = [np.concatenate([self._backend.outward(y) for y in lane], axis=-2) for lane in lanes]
+        return parts[0] if self._backend.together else np.stack(parts)
+
+    def close(self) -> None:
+        self._flow.close()
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class EncoderStream(_Stream):
+    """Samples to codes as they come.
+
+    Attributes:
+        latency: samples by which the codes returned so far end before the samples pushed so far do, at most.
+    """
+
+    def __init__(self, backend: Backend, channels: int = 1, workers: int = 1) -> None:
+        super().__init__(backend, backend.encoder, channels, workers)
+        config = backend.config
+        self._config, self._taken = config, 0
+        self.latency = (backend.encoder.latency + 1) * config.vq_strides[0] * config.hop_length - 1
+
+    def push(  # type: ignore[override]
+        self, block: np.ndarray | None, *, ended: bool = False, flush: bool = True
+    ) -> tuple[np.ndarray, ...]:
+        """Takes further samples.
+
+        Args:
+            block: float32 (channels, n) at the model's rate; None for nothing.
+            ended: whether the signal ends here; it is then padded as the model pads. The stream takes
+                nothing more after that.
+            flush: whether all codes that are final shall be returned; if not, some wait for more input, so
+                that less is done for each sample.
+
+        Returns:
+            uint16 (channels, tokens) a level, coarse to fine, the codes that became final; perhaps none.
+
+        Raises:
+            ValueError: the block is no such array.
+        """
+        if block is not None:
+            self.check(block)
+            self._taken += block.shape[1]
+        if ended:
+            padding = np.zeros((self._channels, -self._taken % self._config.pad_multiple), dtype=np.float32)
+            block = padding if block is None else np.concatenate((block, padding), axis=1)
+        rows = super().push(None if block is None else block[:, :, None], ended=ended, flush=flush)
+        if rows is None:
+            return tuple(np.empty((self._channels, 0), np.uint16) for _ in self._config.vq_strides)
+        levels = [self._backend.quantiser.levels(channel) for channel in rows]
+        return tuple(np.stack(level) for level in zip(*levels, strict=True))
+
+    def check(self, block: np.ndarray) -> None:
+        """Refuses what is no block of samples; see :meth:`push`."""
+        if not isinstance(block, np.ndarray) or block.dtype != np.float32 or block.ndim != 2:
+            got = f"{block.dtype} {block.shape}" if isinstance(block, np.ndarray) else type(block).__name__
+        elif block.shape[0] != self._channels:
+            got = f"{block.shape[0]} channels in {block.shape}"
+        else:
+            return
+        raise ValueError(
+            f"audio must be float32 arrays ({self._channels}, samples) at {self._config.sampling_rate} Hz, "
+            f"nominally in -1 to 1; got {got}"
+        )
+
+
+class DecoderStream(_Stream):
+    """Codes to samples as they come, with the samples of decoding all codes at once.
+
+    Noise included: it depends on the seed and on the position only.
+
+    Attributes:
+        latency: samples by which the audio returned so far ends before the codes pushed so far do, at most:
+            the decoder's look-ahead and, with attention, a window that is not full.
+    """
+
+    def __init__(
+        self, backend: Backend, chain: Chain, channels: int = 1, workers: int = 1, start: int = 0
+    ) -> None:
+        super().__init__(backend, chain, channels, workers, start)
+        self.latency = chain.latency
+        self._config = backend.config
+        self._tokens: list[np.ndarray] = []  # of each level, from the one that covers the frame `_base` on
+        self._base = start  # a multiple of the first stride
+        self._frames = start  # latent frame that goes into the first stage next
+
+    def push(  # type: ignore[override]
+        self, codes: Sequence[np.ndarray] | None, *, ended: bool = False, flush: bool = True
+    ) -> np.ndarray:
+        """Takes further codes.
+
+        Args:
+            codes: one integer array (channels, n) a level, coarse to fine; the same levels, one or more, at
+                every push. Any number of tokens, none too; levels may run ahead of each other. None for
+                nothing.
+            ended: whether the codes end here. The stream takes nothing more after that.
+            flush: whether all samples that are final shall be returned; if not, some wait for more codes.
+
+        Returns:
+            float32 (channels, samples), the samples that became final, in order; perhaps none.
+
+        Raises:
+            ValueError: the levels or the channels differ from those before, a code is outside its codebook,
+                or, at the end, the levels are not equally long or do not fill the last attention window. The
+                stream is then as it was before.
+        """
+        tokens = self._tokens if codes is None else self._joined(codes)
+        ready = self._ready(tokens)
+        if ended:
+            self._check_end(tokens, ready)
+        self._tokens = tokens
+        latents = self._latents(ready) if ready > self._frames else None
+        audio = super().push(latents, ended=ended, flush=flush)
+        return np.empty((self._channels, 0), np.float32) if audio is None else audio[:, :, 0]
+
+    def _joined(self, codes: Sequence[np.ndarray]) -> list[np.ndarray]:
+        checked = check_codes(self._config, codes, self._channels)
+        if not self._tokens:
+            return checked
+        if len(checked) != len(self._tokens):
+            raise ValueError(f"{len(checked)} levels after {len(self._tokens)}: finish the stream first")
+        return [np.concatenate(pair, axis=1) for pair in zip(self._tokens, checked, strict=True)]
+
+    def _ready(self, tokens: list[np.ndarray]) -> int:
+        """Latent frames of which every level's tokens are here."""
+        strides = self._config.vq_strides
+        counts = [level.shape[1] * stride for level, stride in zip(tokens, strides, strict=False)]
+        return self._base + min(counts, default=0)
+
+    def _check_end(self, tokens: list[np.ndarray], ready: int) -> None:
+        strides = self._config.vq_strides
+        lengths = [
+            self._base // stride + level.shape[1] for level, stride in zip(tokens, strides, strict=False)
+        ]
+        if any(length * stride != ready for length, stride in zip(lengths, strides, strict=False)):
+            raise ValueError(f"levels of {lengths} tokens do not fit the strides {list(strides)}")
+        if ready % self._config.frame_alignment:
+            raise ValueError(
+                f"{ready} latent frames are no multiple of the {self._config.frame_alignment} that the "
+                "attention of this model takes"
+            )
+
+    def _latents(self, ready: int) -> np.ndarray:
+        """Latents (channels, n, C) of the frames from ``_frames`` to ``ready``, whose tokens are let go."""
+        first, last = self._frames - self._base, ready - self._base
+        quantiser = self._backend.quantiser
+        latents = np.stack(
+            [
+                quantiser.latents([level[channel] for level in self._tokens], first, last)
+                for channel in range(self._channels)
+            ]
+        )
+        self._frames = ready
+        base = ready // self._config.vq_strides[0] * self._config.vq_strides[0]
+        self._tokens = [
+            level[:, (base - self._base) // stride :]
+            for level, stride in zip(self._tokens, self._config.vq_strides, strict=False)
+        ]
+        self._base = base
+        return latents
+
+
+def check_codes(config: ModelConfig, codes: Sequence[np.ndarray], channels: int | None) -> list[np.ndarray]:
+    """Codes as the quantiser takes them.
+
+    Args:
+        config: of the model.
+        codes: integers (channels, n) of the coarsest one or more levels.
+        channels: that they must have; None for as many as the first level has.
+
+    Raises:
+        ValueError: they are no codes of this model.
+    """
+    levels = len(config.vq_strides)
+    if not 1 <= len(codes) <= levels:
+        raise ValueError(f"codes must have 1 to {levels} levels, not {len(codes)}")
+    checked = []
+    for number, given in enumerate(codes):
+        level = np.asarray(given)
+        if level.ndim != 2:
+            raise ValueError(f"level {number} has shape {level.shape}; give (channels, tokens)")
+        if channels is None:
+            channels = level.shape[0]
+        if level.shape[0] != channels:
+            raise ValueError(f"level {number} has {level.shape[0]} channels instead of {channels}")
+        if level.dtype.kind not in "iu" and level.size:
+            raise ValueError(f"level {number} is of {level.dtype}; codes are whole numbers")
+        if level.size and (level.min() < 0 or level.max() >= config.codebook_size):
+            raise ValueError(f"level {number} has a code outside 0..{config.codebook_size - 1}")
+        checked.append(level)
+    return checked
