@@ -179,6 +179,20 @@ def test_inputs_and_output_that_do_not_fit(here, inputs, output, message):
         plan(inputs, output)
 
 
+@pytest.mark.skipif(
+    not os.path.exists("/dev/fd/0"), reason="no folder /dev/fd for the pipes of a shell"
+)
+def test_beside_a_pipe_of_a_shell_nothing_can_stand(here):
+    reading, writing = os.pipe()
+    try:
+        with pytest.raises(UsageError, match=rf"/dev/fd/{reading} is a pipe, .*; give -o a file"):
+            plan([f"/dev/fd/{reading}"])
+        assert plan([f"/dev/fd/{reading}"], "x.snac").jobs == [Job(f"/dev/fd/{reading}", "x.snac")]
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
 def test_patterns_are_expanded_where_the_shell_does_not(here):
     touch(here / "a.wav", here / "b.wav", here / "x[1].wav")
     assert expand(["*.wav"], globs=True) == ["a.wav", "b.wav", "x[1].wav"]

@@ -246,7 +246,8 @@ def _start(
 
         typer.echo(f"snac {__version__}")
         raise typer.Exit
-    _help_without_command(context)
+    if context.invoked_subcommand is None:
+        _help_without_command(context)
 
 
 def _help_without_command(context: typer.Context) -> None:

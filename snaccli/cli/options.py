@@ -69,12 +69,12 @@ class RateChoice(str, Enum):
 
 
 def complete_model(incomplete: str) -> list[tuple[str, str]]:
-    """Offer the known models to the shell."""
+    """Offers the known models to the shell."""
     return [(model.name, model.description) for model in MODELS.values() if model.name.startswith(incomplete)]
 
 
 def model(explanation: str) -> Any:
-    """Return the option ``-m``, which does not mean quite the same to every command."""
+    """Returns the option ``-m``, which does not mean quite the same to every command."""
     return typer.Option("-m", "--model", metavar="MODEL", autocompletion=complete_model, help=explanation)
 
 
@@ -82,7 +82,7 @@ _CLOCK = re.compile(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d*)?|\.\d+)", re.ASCII)
 
 
 def seconds(text: str) -> float:
-    """Return the seconds that ``90``, ``1:30``, ``1:30.5`` or ``1:02:03`` stand for.
+    """Returns the seconds that ``90``, ``1:30``, ``1:30.5`` or ``1:02:03`` stand for.
 
     Raises:
         typer.BadParameter: it is none of these.

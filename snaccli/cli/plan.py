@@ -16,6 +16,9 @@ from snaccli.workers import Job
 
 __all__ = ["OutputClashError", "Plan", "Sources", "expand", "find_sources", "is_snac", "make_plan"]
 
+_SHELL_PIPES = ("/dev/fd", "/proc/self/fd")
+"""The folders of what a shell makes of ``<(...)``."""
+
 
 class OutputClashError(UsageError):
     """Two inputs would be written to the same output, or an input would be overwritten."""
@@ -169,6 +172,8 @@ def _target(
         return remote.join(folder, name) if remote.is_url(folder) else os.path.join(folder, name)
     if output is not None:
         return output
+    if os.path.dirname(source) in _SHELL_PIPES:
+        raise UsageError(f"{display(source)} is a pipe, beside which nothing can stand; give -o a file")
     return _with_extension(source, extension, replaces)
 
 

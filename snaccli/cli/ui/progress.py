@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console as RichConsole
     from rich.progress import Progress as RichProgress
     from rich.progress import Task, TaskID
+    from typing_extensions import Self
 
 __all__ = ["CaptionBar", "FileBars", "Lengths", "waiting"]
 
@@ -32,17 +33,17 @@ class _Bars:
     """
 
     def __init__(self, console: Console) -> None:
-        self._console = console
         self._stack = contextlib.ExitStack()
         self._lock = threading.RLock()
         self._drawn = 0.0
         self._rich: RichProgress | None = None
-
-    def _open(self) -> None:
-        if self._console.interactive and not self._console.quiet:
-            rich = self._console.rich(self._console.stderr, terminal=True)
+        if console.interactive and not console.quiet:
+            rich = console.rich(console.stderr, terminal=True)
             self._rich = self._stack.enter_context(_progress(rich))
-            self._stack.enter_context(self._console.live(rich, self._lock))
+            self._stack.enter_context(console.live(rich, self._lock))
+
+    def __enter__(self) -> Self:
+        return self
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
@@ -66,15 +67,11 @@ class FileBars(_Bars):
         self._under_way: dict[Job, _FileBar] = {}
         self._ended = 0
         self._ended_seconds = 0.0
-
-    def __enter__(self) -> FileBars:
-        self._open()
         self._begun = time.monotonic()
-        if self._rich is not None and len(self._jobs) > 1:
-            self._lengths = Lengths(self._jobs)
+        if self._rich is not None and len(jobs) > 1:
+            self._lengths = Lengths(jobs)
             self._whole = self._rich.add_task("", total=1.0, rate="")
             self._show_whole()
-        return self
 
     def begin(self, job: Job) -> Progress:
         """Shows a bar for `job`, and returns what its work tells of itself to."""
@@ -244,11 +241,10 @@ class Lengths:
 class CaptionBar(_Bars):
     """One bar for work that names what it is at, as the bench does."""
 
-    def __enter__(self) -> CaptionBar:
-        self._open()
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
         if self._rich is not None:
             self._rich.add_task("", total=1.0, rate="")
-        return self
 
     def advance(self, fraction: float, caption: str) -> None:
         """Moves the bar to `fraction`, 0 to 1, and shows the caption beside it."""

@@ -13,7 +13,7 @@ __all__ = ["arrow", "bitrate", "clock", "count", "display", "explain", "joined",
 
 
 def display(path: str | os.PathLike[str], *, stream: str = "standard input") -> str:
-    """Return a file name that is safe to print: one line, no control codes, no bytes that are not text.
+    """Returns a file name that is safe to print: one line, no control codes, no bytes that are not text.
 
     ``-`` is shown as `stream`.
 
@@ -24,12 +24,12 @@ def display(path: str | os.PathLike[str], *, stream: str = "standard input") -> 
 
 
 def arrow(source: str, output: str) -> str:
-    """Return ``song.wav -> song.snac``."""
+    """Returns ``song.wav -> song.snac``."""
     return f"{display(source)} -> {display(output, stream='standard output')}"
 
 
 def joined(*parts: str) -> str:
-    """Return what is told of a file or of a run, as one line; empty parts are left out."""
+    """Returns what is told of a file or of a run, as one line; empty parts are left out."""
     return "  ".join(part for part in parts if part)
 
 
@@ -51,7 +51,7 @@ REMEDIES: Mapping[Remedy, str] = {
 
 
 def explain(error: BaseException, subject: str | None = None) -> str:
-    """Return the one line that tells the user of `error`.
+    """Returns the one line that tells the user of `error`.
 
     It is led by `subject`, the name of the file at fault, unless the error begins with it.
     """
@@ -83,7 +83,7 @@ def _words(error: BaseException, subject: str | None) -> str:
 
 
 def _fetch(error: UnreachableModelError | BrokenDownloadError | ChangedModelError) -> str:
-    """Return what is told of a model whose files are missing or amiss, with the command that fetches it."""
+    """Returns what is told of a model whose files are missing or amiss, with the command that fetches it."""
     command = f"`snac models pull {error.name}`"
     if isinstance(error, BrokenDownloadError):
         return f"{error.repository}: the download broke off ({error.reason}): run {command}"
@@ -98,13 +98,13 @@ def _fetch(error: UnreachableModelError | BrokenDownloadError | ChangedModelErro
 
 
 def usage(message: str) -> str:
-    """Return what the parser of the command line complains of, as one line in the manner of the others."""
+    """Returns what the parser of the command line complains of, as one line in the manner of the others."""
     text = printable(" ".join(message.split())).rstrip(".")
     return text[:1].lower() + text[1:]
 
 
 def clock(seconds: float) -> str:
-    """Return a length of time: ``4.2 s`` below a minute, ``3:25`` or ``1:02:03`` above.
+    """Returns a length of time: ``4.2 s`` below a minute, ``3:25`` or ``1:02:03`` above.
 
     >>> clock(4.2), clock(59.97), clock(205), clock(3723.4)
     ('4.2 s', '1:00', '3:25', '1:02:03')
@@ -117,7 +117,7 @@ def clock(seconds: float) -> str:
 
 
 def size(amount: int) -> str:
-    """Return a number of bytes in decimal units: ``812 B``, ``36.4 kB``, ``1.2 MB``.
+    """Returns a number of bytes in decimal units: ``812 B``, ``36.4 kB``, ``1.2 MB``.
 
     >>> size(812), size(36_400), size(999_950), size(1_234_567_890)
     ('812 B', '36.4 kB', '1.0 MB', '1.2 GB')
@@ -133,7 +133,7 @@ def size(amount: int) -> str:
 
 
 def bitrate(bits_per_second: float) -> str:
-    """Return a bit rate in kbit/s with three figures.
+    """Returns a bit rate in kbit/s with three figures.
 
     >>> bitrate(1423), bitrate(984), bitrate(64_000)
     ('1.42 kbit/s', '0.98 kbit/s', '64.00 kbit/s')
@@ -142,7 +142,7 @@ def bitrate(bits_per_second: float) -> str:
 
 
 def speed(audio_seconds: float, wall_seconds: float) -> str:
-    """Return how many times faster than playing it the work was.
+    """Returns how many times faster than playing it the work was.
 
     >>> speed(36, 2), speed(1, 2), speed(1, 0)
     ('18x real time', '0.5x real time', '')
@@ -154,5 +154,5 @@ def speed(audio_seconds: float, wall_seconds: float) -> str:
 
 
 def count(number: int, noun: str) -> str:
-    """Return ``1 file`` or ``3 files``."""
+    """Returns ``1 file`` or ``3 files``."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
