@@ -41,6 +41,12 @@ class Part(str):
         part.offset, part.size, part.beside = member.offset_data, member.size, beside
         return part
 
+    def within(self, archive: str) -> Part:
+        """The same part under another name of the archive."""
+        part = _restored(f"{archive}/{self.below}", dict(self.__dict__))
+        part.archive = archive
+        return part
+
     def __reduce__(self) -> Any:
         return _restored, (str(self), self.__dict__)
 

@@ -10,7 +10,8 @@ from typing import Literal
 
 from snaccli.codec import Codec, ModelPool
 from snaccli.errors import OutputError
-from snaccli.io.files import check_output, is_stdio, open_output, shown
+from snaccli.io.files import check_output, is_stdio, open_input, open_output, shown
+from snaccli.io.parts import Part, key
 from snaccli.progress import Listener, rising
 from snaccli.tokens.coding import from_audio, from_snac, is_snac, to_audio, to_snac
 from snaccli.tokens.formats import format_of
@@ -18,7 +19,7 @@ from snaccli.tokens.reading import Line, read, read_line
 from snaccli.tokens.recording import PLAIN, Draft, Form, Recording
 from snaccli.tokens.writing import to_json, to_npz
 
-__all__ = ["ExportResult", "Exporter", "ImportResult", "Importer", "export_file", "import_file"]
+__all__ = ["ExportResult", "Exporter", "ImportResult", "Importer", "companions", "export_file", "import_file"]
 
 
 @dataclass(frozen=True)
@@ -188,6 +189,18 @@ class Importer:
             duration_s=recording.duration_s,
             seconds=time.perf_counter() - started,
         )
+
+
+def companions(source: str) -> tuple[tuple[str, bytes], ...]:
+    """What stands beside a recording in a tar, such as its transcript: extensions and bytes."""
+    if not isinstance(source, Part):
+        return ()
+    found = []
+    with open_input(source.archive) as file:
+        for name, offset, size in source.beside:
+            file.seek(offset)
+            found.append((name[len(key(name)) + 1 :], file.read(size)))
+    return tuple(found)
 
 
 def export_file(

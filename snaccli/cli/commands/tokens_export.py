@@ -12,18 +12,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from snaccli.cli import options
+from snaccli.cli import cluster_runs, options
 from snaccli.cli.commands import tokens
 from snaccli.cli.jobs import Batch, Choices
 from snaccli.cli.plan import OutputClashError, Plan, Sources, find_sources, is_snac, make_plan
 from snaccli.cli.ui import text
 from snaccli.cli.ui.console import Console
 from snaccli.cli.ui.progress import waiting
+from snaccli.cluster import Place
 from snaccli.errors import ExitStatus, FileError, OutputError, SnacError, UsageError
 from snaccli.io import remote
 from snaccli.io.files import open_input
 from snaccli.io.names import STDIO
-from snaccli.io.parts import Part, key, members
+from snaccli.io.parts import members
 from snaccli.progress import Progress
 from snaccli.workers import Job
 
@@ -133,6 +134,9 @@ def export(
     jobs: options.Jobs = None,
     device: options.Device = options.CodingDevice.auto,
     threads: options.Threads = None,
+    cluster: cluster_runs.Cluster = None,
+    cpus: cluster_runs.CpusPerWorker = 1,
+    gpus: cluster_runs.GpusPerWorker = 0.0,
 ) -> ExitStatus:
     """Write the codes of recordings as tokens for language models.
 
@@ -149,7 +153,10 @@ def export(
     how = Export(interleaved, offsets, start_id, levels, channels, model, device)
     choices = Choices(force, skip_existing, jobs, threads)
     if form in ("parquet", "tar") or (form == "jsonl" and sources.batch):
-        return _export_shards(console, sources, output, form, shard_size, how, choices)
+        place = None if cluster is None else Place(cluster, cpus, gpus, jobs)
+        return _export_shards(console, sources, output, form, shard_size, how, choices, place)
+    if cluster is not None:
+        raise UsageError("--cluster makes shards: give several recordings, and -o a folder")
     return _export_files(console, sources, make_plan(sources, output, extension=f".{form}"), how, choices)
 
 
@@ -192,10 +199,12 @@ def _export_shards(
     shard_size: int,
     how: Export,
     choices: Choices,
+    place: Place | None,
 ) -> ExitStatus:
     """Exports to shards in `folder`; recordings that are in its shards already are passed over."""
     from snaccli.tokens.formats import FORMATS
     from snaccli.tokens.shards import ShardWriter
+    from snaccli.tokens.transfer import companions
     from snaccli.tokens.writing import draft
 
     if folder is None or folder == STDIO or os.path.splitext(folder)[1].lower() == f".{form}":
@@ -211,6 +220,9 @@ def _export_shards(
         [Job(source, os.path.join(folder, "")) for source in todo], True, sources.problems, sources.remarks
     )
     batch = Batch(console, plan, choices)
+    if place is not None:
+        recordings = [(source, paths[source]) for source in todo]
+        return _export_on_cluster(console, plan, recordings, folder, form, shard_size, how, choices, place)
     turns = {source: turn for turn, source in enumerate(todo)}
     kind = FORMATS[form]
     with ShardWriter(folder, kind, shard_size, len(todo), fresh=choices.force) as shards:
@@ -220,7 +232,7 @@ def _export_shards(
             try:
                 recording = exporter.recording(job.source, paths[job.source], progress)
                 told = draft(recording, exporter.form)
-                beside = _companions(job.source) if form == "tar" else ()
+                beside = companions(job.source) if form == "tar" else ()
             except Exception:
                 shards.put(turns[job.source], None)
                 raise
@@ -230,16 +242,40 @@ def _export_shards(
         return batch.run(_Exporting(console, how, batch, write))
 
 
-def _companions(source: str) -> tuple[tuple[str, bytes], ...]:
-    """What stands beside a recording in a tar, such as its transcript: extensions and bytes."""
-    if not isinstance(source, Part):
-        return ()
-    found = []
-    with open_input(source.archive) as file:
-        for name, offset, size in source.beside:
-            file.seek(offset)
-            found.append((name[len(key(name)) + 1 :], file.read(size)))
-    return tuple(found)
+def _export_on_cluster(
+    console: Console,
+    plan: Plan,
+    recordings: list[tuple[str, str]],
+    folder: str,
+    form: str,
+    shard_size: int,
+    how: Export,
+    choices: Choices,
+    place: Place,
+) -> ExitStatus:
+    """The same by the workers of a cluster, to the same shards."""
+    from snaccli.io.files import make_folder
+    from snaccli.tokens.cluster import ShardWork, shard_units
+    from snaccli.tokens.recording import Form
+    from snaccli.tokens.shards import existing, next_number, remove
+
+    if choices.force:
+        remove(existing(folder))
+    if not remote.is_url(folder):
+        make_folder(folder)
+    found = [(cluster_runs.anywhere(source), path) for source, path in recordings]
+    units = shard_units(found, cluster_runs.anywhere(folder), form, shard_size, next_number(folder))
+    work = ShardWork(
+        model=cluster_runs.model_anywhere(how.model),
+        device=how.device.value,
+        threads=place.cpus,
+        form=Form(how.interleaved, how.offsets, how.start_id),
+        levels=how.levels,
+        channels=how.channels.value,
+        extension=form,
+        audio=not all(is_snac(source) for source, _ in recordings),
+    )
+    return cluster_runs.run(console, plan, work, units, len(recordings), place, verb="exported")
 
 
 class _Exporting:
