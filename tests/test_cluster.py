@@ -34,9 +34,18 @@ sys.stdin.read()
 """
 
 
+OURS = {
+    "PYTHONPATH": str(ROOT),
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN": "0123456789abcdef" * 4,  # of this cluster alone, on the loopback
+    "HF_HUB_OFFLINE": "1",
+}
+
+
 @pytest.fixture(scope="module")
 def environment():
-    return os.environ | {"PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0", "HF_HUB_OFFLINE": "1"}
+    return os.environ | OURS
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +69,8 @@ def cluster(environment):
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    for name, value in OURS.items():
+        monkeypatch.setenv(name, value)
     return tmp_path
 
 

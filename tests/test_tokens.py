@@ -22,8 +22,8 @@ from snaccli.errors import ModelMismatchError, SnacError, UsageError
 from snaccli.tokens import (
     Form,
     Interleaving,
+    NamedRecording,
     RaggedLevelsError,
-    Recording,
     TokenError,
     TokenFileError,
     TokenRangeError,
@@ -206,7 +206,7 @@ def codec(tiny_model_folder: Path) -> Codec:
 
 def random_recording(
     codec: Codec, frames: int, channels: int = 1, levels: int = 4, seed: int = 0
-) -> Recording:
+) -> NamedRecording:
     """Of so many frames of tokens; its last samples fill the last frame in part."""
     rng = np.random.default_rng(seed)
     strides = codec.strides[:levels]
@@ -216,10 +216,10 @@ def random_recording(
     )
     samples = max(0, frames * codec.strides[0] * codec.hop_length - seed % codec.config.pad_multiple)
     codes = Codes(grid, strides, codec.codebook_size)
-    return Recording(codes, codec.name, codec.fingerprint, codec.rate, codec.rate, samples, "a/b c.wav")
+    return NamedRecording(codes, codec.name, codec.fingerprint, codec.rate, codec.rate, samples, "a/b c.wav")
 
 
-def assert_same(one: Recording, other: Recording) -> None:
+def assert_same(one: NamedRecording, other: NamedRecording) -> None:
     for name in ("model", "fingerprint", "model_rate", "rate", "samples", "path", "duration_s"):
         if name != "duration_s" or one.samples:
             assert getattr(one, name) == getattr(other, name), name

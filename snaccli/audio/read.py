@@ -154,7 +154,7 @@ class AudioReader:
         self.close()
 
 
-def open_audio(source: str | Path) -> AudioReader:
+def open_audio(source: str | Path, *, file: BinaryIO | None = None) -> AudioReader:
     """Open an audio file for reading block by block; use it in a ``with`` statement.
 
     Read by libsndfile (WAV, FLAC, Ogg Vorbis and Opus, MP3, AIFF, CAF, AU, W64, …) or else by an ``ffmpeg``
@@ -162,13 +162,16 @@ def open_audio(source: str | Path) -> AudioReader:
 
     Args:
         source: path, or ``-`` for standard input, which is read to its end first.
+        file: that, where the caller has opened it already; it stays the caller's to close.
 
     Raises:
         AudioError: no such file, a folder, unreadable, empty, not audio, cut off, damaged, more than 16
             channels, a rate outside 1 to 768,000 Hz.
     """
     with contextlib.ExitStack() as stack:
-        file = stack.enter_context(open_input(source, error=AudioError))
+        if file is None:
+            file = stack.enter_context(open_input(source, error=AudioError))
+        file.seek(0)
         head = file.read(16)
         if not head:
             raise AudioError("is empty (0 bytes): not a recording", source)

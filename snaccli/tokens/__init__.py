@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from snaccli.tokens.errors import RaggedLevelsError, TokenError, TokenFileError, TokenRangeError
 from snaccli.tokens.interleaving import Interleaving, flatten, unflatten
-from snaccli.tokens.recording import Form, Recording
+from snaccli.tokens.recording import Form, NamedRecording
 
 if TYPE_CHECKING:
     from snaccli.tokens.transfer import ExportResult, ImportResult, export_file, import_file
@@ -21,8 +21,8 @@ __all__ = [
     "Form",
     "ImportResult",
     "Interleaving",
+    "NamedRecording",
     "RaggedLevelsError",
-    "Recording",
     "TokenError",
     "TokenFileError",
     "TokenRangeError",

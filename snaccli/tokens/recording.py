@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from snaccli.audio import MAX_RATE, resampled_length
+from snaccli.codec.recording import Recording
 from snaccli.codes import Codes
 from snaccli.errors import ModelMismatchError, Remedy, UsageError, WeightsMismatchError
 from snaccli.tokens.errors import RaggedLevelsError, TokenFileError, TokenRangeError
@@ -18,7 +19,16 @@ from snaccli.tokens.interleaving import MAX_ID, Interleaving, flatten, unflatten
 if TYPE_CHECKING:
     from snaccli.codec import Codec
 
-__all__ = ["MAX_CHANNELS", "MAX_LEVELS", "MAX_TOKENS", "PLAIN", "Draft", "Form", "Recording", "checked_facts"]
+__all__ = [
+    "MAX_CHANNELS",
+    "MAX_LEVELS",
+    "MAX_TOKENS",
+    "PLAIN",
+    "Draft",
+    "Form",
+    "NamedRecording",
+    "checked_facts",
+]
 
 MAX_CHANNELS = 16
 MAX_LEVELS = 16
@@ -28,33 +38,22 @@ Ids = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Recording:
-    """The tokens of a recording and what decoding them to it takes.
+class NamedRecording(Recording):
+    """A recording under the name that it has in a file of tokens.
 
     Attributes:
-        codes: the tokens, all levels or the coarsest ones.
-        model: name of the model.
-        fingerprint: 16 hex digits of its weights.
-        model_rate: Hz of the audio it codes.
-        rate: of the recording, Hz.
-        samples: of it, a channel.
-        path: what the recording is called: a relative path with ``/``, or a file's name.
+        path: a relative path with ``/``, or a file's name.
         mixed_from: channels of the audio that were mixed down to one; None where none were.
     """
 
-    codes: Codes
-    model: str
-    fingerprint: str
-    model_rate: int
-    rate: int
-    samples: int
     path: str = ""
     mixed_from: int | None = None
 
-    @property
-    def duration_s(self) -> float:
-        """Seconds."""
-        return self.samples / self.rate
+    @classmethod
+    def of(cls, recording: Recording, path: str, mixed_from: int | None = None) -> NamedRecording:
+        """Gives a recording its name."""
+        values = {field.name: getattr(recording, field.name) for field in fields(Recording)}
+        return cls(**values, path=path, mixed_from=mixed_from)
 
 
 @dataclass(frozen=True)
@@ -113,7 +112,7 @@ class Draft:
     interleaved: bool
     facts: dict[str, Any] = field(default_factory=dict)
 
-    def complete(self, codec: Codec, form: Form) -> Recording:
+    def complete(self, codec: Codec, form: Form) -> NamedRecording:
         """Check the draft against its model, and fill in what it does not say.
 
         Args:
@@ -139,7 +138,7 @@ class Draft:
         if codec.config.frames_for(at_model) != frames:
             raise TokenFileError(_length_problem(codec, frames, samples, rate, "samples" in self.facts))
         path = self.facts.get("path", "")
-        return Recording(codes, codec.name, codec.fingerprint, codec.rate, rate, samples, path)
+        return NamedRecording(codes, codec.name, codec.fingerprint, codec.rate, rate, samples, path)
 
     def _check_model(self, codec: Codec) -> tuple[int, ...]:
         """The strides of the levels that are there."""

@@ -6,20 +6,23 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
-from snaccli.codec import Codec, ModelPool
-from snaccli.errors import OutputError
+from snaccli.audio import AudioWriter, downmix, open_audio
+from snaccli.codec import Codec, ModelPool, Recording, dumps, loads
+from snaccli.errors import LevelsError, OutputError
 from snaccli.io.files import check_output, is_stdio, open_input, open_output, shown
 from snaccli.io.parts import Part, key
-from snaccli.progress import Listener, rising
-from snaccli.tokens.coding import from_audio, from_snac, is_snac, to_audio, to_snac
+from snaccli.progress import Listener, Progress, rising
 from snaccli.tokens.formats import format_of
 from snaccli.tokens.reading import Line, read, read_line
-from snaccli.tokens.recording import PLAIN, Draft, Form, Recording
+from snaccli.tokens.recording import PLAIN, Draft, Form, NamedRecording
 from snaccli.tokens.writing import to_json, to_npz
 
 __all__ = ["ExportResult", "Exporter", "ImportResult", "Importer", "companions", "export_file", "import_file"]
+
+
+_MAGIC = b"snac"
 
 
 @dataclass(frozen=True)
@@ -72,13 +75,42 @@ class Exporter:
     levels: int | None = None
     channels: Literal["mono", "keep"] = "mono"
 
-    def recording(self, source: str | Path, path: str, progress: Listener) -> Recording:
-        """The tokens of an audio or ``.snac`` file; see ``coding`` for what is raised."""
-        if is_snac(source):
-            return from_snac(source, self.models, levels=self.levels, path=path, progress=progress)
-        return from_audio(
-            source, self.models, channels=self.channels, levels=self.levels, path=path, progress=progress
-        )
+    def recording(self, source: str | Path, path: str, progress: Listener = None) -> NamedRecording:
+        """The tokens of an audio or ``.snac`` file, which is opened once: it may be a pipe.
+
+        Raises:
+            AudioError, ContainerError: it cannot be read, or is damaged.
+            ModelError: its model cannot be had.
+            WeightsMismatchError: the model is not the one it was made with.
+            LevelsError: it has not as many levels.
+        """
+        with open_input(source) as file:
+            coded = file.read(len(_MAGIC)) == _MAGIC
+            file.seek(0)
+            return (self._of_snac if coded else self._of_audio)(source, file, path, rising(progress))
+
+    def _of_snac(self, source: str | Path, file: BinaryIO, path: str, progress: Progress) -> NamedRecording:
+        coded = loads(file, path=source)
+        used = coded.levels(self.levels)
+        codec = self.models.for_file(coded.header.model, coded.header.fingerprint.hex())
+        return NamedRecording.of(coded.decode(codec, used, progress=progress), path)
+
+    def _of_audio(self, source: str | Path, file: BinaryIO, path: str, progress: Progress) -> NamedRecording:
+        with open_audio(source, file=file) as reader:
+            codec = self.models.for_audio()
+            where = f"the model {codec.name!r}"
+            if self.levels is not None and not 1 <= self.levels <= len(codec.strides):
+                raise LevelsError(self.levels, len(codec.strides), where)
+            mono = self.channels == "mono" and reader.channels > 1
+            blocks = reader.blocks()
+            found = codec.encode(
+                downmix(blocks) if mono else blocks,
+                reader.rate,
+                1 if mono else reader.channels,
+                expected=reader.expected_frames,
+                progress=progress,
+            )
+        return NamedRecording.of(found.coarsest(self.levels, where), path, reader.channels if mono else None)
 
     def to_file(
         self,
@@ -102,7 +134,7 @@ class Exporter:
         return self.result(recording, source, output, len(data), started)
 
     def result(
-        self, recording: Recording, source: str | Path, output: str | Path, size: int, started: float
+        self, recording: NamedRecording, source: str | Path, output: str | Path, size: int, started: float
     ) -> ExportResult:
         """What is told of a recording that was written."""
         codes = recording.codes
@@ -163,19 +195,11 @@ class Importer:
         report = rising(progress)
         ending = (self.audio_format or Path(output).suffix).lower().lstrip(".")
         if ending == "snac" or (is_stdio(output) and not ending):
-            data = to_snac(recording, codec, progress=report)
+            data = dumps(recording, codec.codebooks, progress=report)
             with open_output(output, source=source, overwrite=self.overwrite) as file:
                 file.write(data)
         else:
-            to_audio(
-                recording,
-                codec,
-                output,
-                audio_format=self.audio_format,
-                source=source,
-                overwrite=self.overwrite,
-                progress=report,
-            )
+            self._write_audio(recording, codec, source, output, report)
         report(1.0)
         return ImportResult(
             source=str(source),
@@ -189,6 +213,27 @@ class Importer:
             duration_s=recording.duration_s,
             seconds=time.perf_counter() - started,
         )
+
+    def _write_audio(
+        self,
+        recording: Recording,
+        codec: Codec,
+        source: str | Path,
+        output: str | Path,
+        progress: Progress,
+    ) -> None:
+        """Decodes a recording to an audio file of its rate and length; as ``snac decode`` would."""
+        with AudioWriter(
+            output,
+            recording.rate,
+            recording.channels,
+            frames=recording.samples,
+            audio_format=self.audio_format,
+            source=source,
+            overwrite=self.overwrite,
+        ) as writer:
+            for block in codec.decode(recording, progress=progress):
+                writer.write(block)
 
 
 def companions(source: str) -> tuple[tuple[str, bytes], ...]:

@@ -10,12 +10,12 @@ import numpy as np
 
 from snaccli.tokens.errors import TokenFileError
 from snaccli.tokens.reading import MAX_JSON_BYTES
-from snaccli.tokens.recording import MAX_TOKENS, Draft, Form, Recording
+from snaccli.tokens.recording import MAX_TOKENS, Draft, Form, NamedRecording
 
 __all__ = ["draft", "facts", "json_line", "to_json", "to_npz"]
 
 
-def facts(recording: Recording, form: Form) -> dict[str, Any]:
+def facts(recording: NamedRecording, form: Form) -> dict[str, Any]:
     """What a file says besides the tokens, the path first, as JSON values."""
     codes = recording.codes
     values: dict[str, Any] = {
@@ -39,7 +39,7 @@ def facts(recording: Recording, form: Form) -> dict[str, Any]:
     return values
 
 
-def draft(recording: Recording, form: Form) -> Draft:
+def draft(recording: NamedRecording, form: Form) -> Draft:
     """A recording as a file says it: its tokens in this form, and the facts.
 
     Raises:
@@ -48,7 +48,7 @@ def draft(recording: Recording, form: Form) -> Draft:
     return Draft(form.sequences(recording.codes), form.interleaved, facts(recording, form))
 
 
-def to_json(recording: Recording, form: Form) -> bytes:
+def to_json(recording: NamedRecording, form: Form) -> bytes:
     """The recording as JSON on one line, with the line end; see :func:`json_line`."""
     return json_line(draft(recording, form))
 
@@ -75,7 +75,7 @@ def json_line(told: Draft) -> bytes:
     return text
 
 
-def to_npz(recording: Recording, form: Form) -> bytes:
+def to_npz(recording: NamedRecording, form: Form) -> bytes:
     """The recording as a compressed ``.npz``.
 
     Arrays ``ids`` (int32, (channels, tokens)), or ``level_0``, ``level_1``, ... (uint16, (channels, tokens));

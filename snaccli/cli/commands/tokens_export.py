@@ -349,11 +349,12 @@ class _Expected:
         self._coded = {_portable(below): source for source, below in sources.files if is_snac(source)}
         self._audio: dict[str, Any] | None = None
         if how.model is not None or len(self._coded) < len(sources.files):
+            from snac.hub.checkpoint import load_checkpoint
             from snac.hub.registry import DEFAULT_MODEL
-            from snaccli.codec import Codec
 
-            codec = Codec.load(how.model or DEFAULT_MODEL, device="cpu")
-            self._audio = self._facts(codec.fingerprint, codec.strides, codec.codebook_size)
+            model = load_checkpoint(how.model or DEFAULT_MODEL)
+            config = model.config
+            self._audio = self._facts(model.fingerprint, config.vq_strides, config.codebook_size)
             # A recording that has one channel has one either way; one mixed down says so.
             self._audio |= {"mixed_from": None} if how.channels == "keep" else {"channels": 1}
 
