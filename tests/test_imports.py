@@ -22,6 +22,7 @@ STAGES: dict[str, int] = {
     "snaccli.errors": 0,
     "snaccli.io.names": -1,  # what errors call files
     "snaccli.progress": 0,
+    "snaccli.cluster": 1,
     "snaccli.workers": 1,
     "snaccli.io": 1,
     "snaccli.codes": 1,
