@@ -20,7 +20,7 @@ Levels = Sequence[Any]
 
 
 class CodeDecoder(Protocol[Block_co]):
-    """What turns codes into audio as they come, such as :class:`snac.streaming.StreamingDecoder`."""
+    """What turns codes into audio as they come: a ``snac.streaming.StreamingDecoder``, say."""
 
     def push(self, codes: Levels) -> Block_co:
         """Takes further codes, an array a level, and returns the audio that became final, perhaps none."""

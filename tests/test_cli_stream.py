@@ -137,7 +137,7 @@ def test_a_file_in_and_a_file_out(levels, wanted, tiny_model_folder):
     assert told["duration_s"] == SAMPLES / RATE
     assert told["longest_gap_s"] > 0
     assert "times real time" in err.splitlines()[-1]
-    assert "first after" in err.splitlines()[-1]
+    assert "first output after" in err.splitlines()[-1]
     info = soundfile.info("said.wav")
     assert (info.frames, info.samplerate, info.channels) == (SAMPLES, RATE, 1)
     assert_close(soundfile.read("said.wav", dtype="int16")[0], wanted)
@@ -145,6 +145,65 @@ def test_a_file_in_and_a_file_out(levels, wanted, tiny_model_folder):
     assert (status, err.count("\n")) == (1, 1)
     assert "exists already" in err
     assert call(*arguments, "-f", "-q")[0] == 0
+
+
+def test_what_was_said_before_an_error_stays(levels, wanted, tiny_model_folder):
+    data = " ".join(map(str, ids(levels)[: 20 * 15])) + " 999"
+    status, _, _, err = call("stream", "-m", tiny_model_folder, "-o", "a.wav", data=data.encode())
+    assert (status, err.count("\n")) == (1, 1)
+    assert_close(soundfile.read("a.wav", dtype="int16")[0][: 15 * 256], wanted[: 15 * 256])
+    assert soundfile.info("a.wav").frames == 20 * 256
+
+
+def lines_of(out, kind):
+    if kind == "json":
+        return [value for line in out.splitlines() for value in json.loads(line)["ids"]]
+    if kind == "text":
+        return [int(part.rpartition("_")[2]) for part in out.decode().split(">")[:-1]]
+    return [int(part) for part in out.split()]
+
+
+@pytest.mark.parametrize("kind", ["integers", "json", "text", "nested"])
+def test_the_other_way_gives_the_tokens_of_encoding_the_whole(kind, tiny_model_folder):
+    samples = (3000 * np.random.default_rng(1).standard_normal(20_000)).astype("<i2")
+    soundfile.write("a.wav", samples, RATE)
+    form = ["--layout", "interleaved"] + (["--offsets", "--start-id", "10"] if kind == "text" else [])
+    form = [] if kind == "nested" else form
+    assert call("tokens", "export", "a.wav", "-m", tiny_model_folder, "-o", "a.json", *form)[0] == 0
+    codes = json.loads(Path("a.json").read_text())["codes"]
+    options = ["stream", "-m", tiny_model_folder, "--encode", "--pcm", "s16le"]
+    options += ["--layout", "nested"] if kind == "nested" else ["--syntax", kind]
+    status, out, _, err = call(*options, data=samples.tobytes())
+    assert (status, err) == (0, "")
+    if kind == "nested":
+        found = [[], [], [], []]
+        for line in out.splitlines():
+            for level, more in zip(found, json.loads(line)["codes"], strict=True):
+                level += more
+        assert found == codes
+    else:
+        assert lines_of(out, kind) == codes
+
+
+def test_samples_of_other_rates_and_channels(tiny_model_folder):
+    samples = (0.1 * np.random.default_rng(1).standard_normal((30_000, 2))).astype("<f4")
+    soundfile.write("a.wav", samples, 24000, subtype="FLOAT")
+    export = ["tokens", "export", "a.wav", "-m", tiny_model_folder, "-o", "a.json", "--layout", "interleaved"]
+    assert call(*export)[0] == 0
+    encode = ["stream", "-m", tiny_model_folder, "--encode", "--pcm", "f32le"]
+    status, out, _, _ = call(*encode, "--rate", "24000", "--channels", "2", data=samples.tobytes() + b"xyz")
+    assert status == 0
+    found, wanted = lines_of(out, "integers"), json.loads(Path("a.json").read_text())["codes"]
+    assert len(found) == len(wanted)
+    assert np.mean(np.array(found) == wanted) > 0.99  # blocks of other lengths: sums round otherwise
+    assert call(*encode, data=b"")[:2] == (0, b"")
+    for more, message in (([], "--pcm"), (["--pcm", "s16le", "--layout", "nested", "--offsets"], "nested")):
+        status, _, _, err = call("stream", "-m", tiny_model_folder, "--encode", *more, data=b"")
+        assert (status, err.count("\n")) == (2, 1)
+        assert message in err
+    status, _, _, err = call(*encode, data=np.float32([0, np.nan]).tobytes())
+    assert (status, err.count("\n")) == (1, 1)
+    assert "finite" in err
 
 
 def test_no_tokens_give_no_audio(tiny_model_folder):
@@ -217,6 +276,18 @@ def test_audio_comes_while_tokens_still_do(levels, wanted, tiny_model_folder, us
         heard += program.stdout.read()
     assert program.returncode == 0
     assert_close(np.frombuffer(heard, "<i2"), wanted)
+
+
+def test_tokens_come_while_samples_still_do(tiny_model_folder, user_environment):
+    samples = (3000 * np.random.default_rng(1).standard_normal(RATE)).astype("<i2").tobytes()
+    with process(user_environment, tiny_model_folder, "--encode") as program:
+        program.stdin.write(samples)
+        program.stdin.flush()
+        heard = os.read(program.stdout.fileno(), 1 << 16)  # with the pipe still open
+        assert heard.split()
+        program.stdin.close()
+        heard += program.stdout.read()
+    assert len(heard.split()) == -(-RATE // 256) * 15
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes are of Unix")

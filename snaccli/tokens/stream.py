@@ -221,6 +221,11 @@ class Frames:
         self.errors = 0
 
     @property
+    def length(self) -> int:
+        """Ids of a frame."""
+        return self._order.frame_length
+
+    @property
     def pending(self) -> int:
         """Ids of a frame that is not whole yet."""
         return len(self._frame)
