@@ -7,16 +7,32 @@ import types
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
 import soundfile
 
 from snaccli import container
+from snaccli.codec.recording import WHOLE, Span
 from snaccli.codes import CodedStream
 from snaccli.errors import ModelNotFoundError
+from snaccli.progress import SILENT, Progress
 
 RATE = 16000
+
+
+@dataclass(frozen=True)
+class PcmRecording:
+    """Stands in for a recording: its tokens are its samples."""
+
+    tokens: np.ndarray
+    rate: int
+    codebook_size: int
+
+    @property
+    def samples(self) -> int:
+        return len(self.tokens)
 
 
 @dataclass
@@ -30,6 +46,7 @@ class PcmCodec:
     threads: int = 2
     codebook_size: int = 256
     strides: tuple[int, ...] = (1,)
+    codebooks: tuple[np.ndarray, ...] = ()
 
     @classmethod
     def load(cls, model: str = "mini", *, device: str = "auto", threads: int | None = None) -> PcmCodec:
@@ -42,39 +59,64 @@ class PcmCodec:
             codebook_size=200 if model == "small" else 256,
         )
 
+    def encode(
+        self,
+        blocks: Iterable[np.ndarray],
+        rate: int,
+        channels: int,
+        *,
+        expected: int | None = None,
+        progress: Progress = SILENT,
+    ) -> PcmRecording:
+        assert channels == 1
+        mono = np.concatenate([np.zeros(0, np.float32), *(block[:, 0] for block in blocks)])
+        assert expected == len(mono)
+        progress(1.0)
+        tokens = np.clip(np.round(mono * 128) + 128, 0, self.codebook_size - 1).astype(np.uint8)
+        return PcmRecording(tokens, rate, self.codebook_size)
 
-def encode(codec: PcmCodec, blocks: Iterable[np.ndarray], rate: int) -> bytes:
-    """The file of a recording, mono."""
-    mono = np.concatenate([np.zeros(0, np.float32), *(block[:, 0] for block in blocks)])
-    tokens = np.clip(np.round(mono * 128) + 128, 0, codec.codebook_size - 1).astype(np.uint8)
+    def decode(
+        self, recording: PcmRecording, *, span: Span = WHOLE, progress: Progress = SILENT
+    ) -> Iterator[np.ndarray]:
+        samples = (recording.tokens - 128.0) / 128
+        first, count = span.within(len(samples), recording.rate)
+        yield from np.array_split(samples[first : first + count].astype(np.float32)[:, None], 2)
+        progress(1.0)
+
+
+def dumps(recording: PcmRecording, codebooks: Any, *, progress: Progress = SILENT) -> bytes:
     header = container.Header(
-        model="pcm", fingerprint=bytes(8), sample_rate=rate, model_rate=rate, channels=1,
-        samples=len(mono), frames=len(mono), codebook_size=codec.codebook_size, strides=(1,),
+        model="pcm", fingerprint=bytes(8), sample_rate=recording.rate, model_rate=recording.rate, channels=1,
+        samples=recording.samples, frames=recording.samples, codebook_size=recording.codebook_size,
+        strides=(1,),
     )  # fmt: skip
-    return container.pack(header, [CodedStream(0, tokens.tobytes())])
+    progress(1.0)
+    return container.pack(header, [CodedStream(0, recording.tokens.tobytes())])
 
 
-def decode(
-    codec: PcmCodec, coded: Path, levels: int | None, start: float = 0.0, duration: float | None = None
-) -> Iterator[np.ndarray]:
-    """Samples of a file or of a part of it, in two blocks."""
-    layout, streams, _ = container.unpack(coded.read_bytes())
-    samples = (np.frombuffer(streams[0].payload, np.uint8) - 128.0) / 128
-    rate = layout.header.sample_rate
-    first = round(start * rate)
-    samples = samples[first : None if duration is None else first + round(duration * rate)]
-    yield from np.array_split(samples.astype(np.float32)[:, None], 2)
+@dataclass(frozen=True)
+class PcmFile:
+    """Stands in for a file that was read, its tokens still coded."""
+
+    layout: Any
+    payload: bytes
+
+    def decode(self, codec: PcmCodec, levels: int | None = None) -> PcmRecording:
+        header = self.layout.header
+        return PcmRecording(np.frombuffer(self.payload, np.uint8), header.sample_rate, header.codebook_size)
+
+
+def loads(file: BinaryIO, *, path: Path | None = None) -> PcmFile:
+    layout, streams, _ = container.unpack(file.read())
+    return PcmFile(layout, streams[0].payload)
 
 
 def install(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
     """Puts this codec in the place of the real one."""
     module = types.ModuleType("snaccli.codec")
-    module.__dict__.update(Codec=PcmCodec)
+    module.__dict__.update(Codec=PcmCodec, Span=Span, dumps=dumps, loads=loads)
     monkeypatch.setitem(sys.modules, "snaccli.codec", module)
-    coding = types.ModuleType("snaccli.bench.interim")
-    coding.__dict__.update(encode=encode, decode=decode)
-    monkeypatch.setitem(sys.modules, "snaccli.bench.interim", coding)
-    return coding
+    return module
 
 
 def tone(seconds: float, rate: int = RATE, channels: int = 1, seed: int = 0) -> np.ndarray:

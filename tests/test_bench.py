@@ -23,7 +23,7 @@ from snaccli import audio, bench
 from snaccli.bench import BenchResult, FileResult
 from snaccli.errors import ModelNotFoundError, UsageError
 from snaccli.measures import compare
-from tests.pcm_codec import RATE, install, tone, write
+from tests.pcm_codec import RATE, PcmCodec, PcmRecording, install, tone, write
 
 FILE_KEYS = [
     "path", "duration_s", "bytes", "bitrate_kbps", "raw_bitrate_kbps", "bits_per_token", "snr_db",
@@ -154,13 +154,11 @@ def test_summary_weighs_rates_by_length_and_decibels_by_recording() -> None:
     }
 
 
-def test_a_decoder_of_other_length_is_found_out(
-    tmp_path: Path, pcm_codec: types.ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def short(*arguments: Any) -> Iterator[np.ndarray]:
+def test_a_decoder_of_other_length_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def short(*arguments: Any, **options: Any) -> Iterator[np.ndarray]:
         yield np.zeros((RATE - 1, 1), np.float32)
 
-    monkeypatch.setattr(pcm_codec, "decode", short)
+    monkeypatch.setattr(PcmCodec, "decode", short)
     (result,) = bench.run([write(tmp_path / "a.wav", tone(1.0))], ["pcm"])
     assert result.files[0].error is not None
     assert "length" in result.files[0].error
@@ -204,17 +202,16 @@ def test_all_failed_leaves_an_empty_summary(tmp_path: Path) -> None:
 )
 def test_every_error_is_told_on_one_line(
     tmp_path: Path,
-    pcm_codec: types.ModuleType,
     monkeypatch: pytest.MonkeyPatch,
     error: Exception,
     told: str,
 ) -> None:
-    def decode(codec: Any, coded: Path, *rest: Any) -> Iterator[np.ndarray]:
-        if coded.name != "coded":  # that of the warm-up
+    def decode(codec: PcmCodec, recording: PcmRecording, **options: Any) -> Iterator[np.ndarray]:
+        if recording.samples != 2 * RATE:  # not the warm-up
             raise error
         yield np.zeros((2 * RATE, 1), np.float32)
 
-    monkeypatch.setattr(pcm_codec, "decode", decode)
+    monkeypatch.setattr(PcmCodec, "decode", decode)
     (result,) = bench.run([write(tmp_path / "a.wav", tone(0.2))], ["pcm"])
     (file,) = result.files
     assert file.error is not None
@@ -223,20 +220,20 @@ def test_every_error_is_told_on_one_line(
     assert "trace" not in file.to_dict()
 
 
-def test_an_interrupt_ends_the_run(
-    tmp_path: Path, pcm_codec: types.ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def decode(*arguments: Any) -> Iterator[np.ndarray]:
+def test_an_interrupt_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def decode(*arguments: Any, **options: Any) -> Iterator[np.ndarray]:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pcm_codec, "decode", decode)
+    monkeypatch.setattr(PcmCodec, "decode", decode)
     with pytest.raises(KeyboardInterrupt):
         bench.run([write(tmp_path / "a.wav", tone(0.2))], ["pcm"])
 
 
-def test_models_are_loaded_before_anything_is_coded(recordings: Path, pcm_codec: types.ModuleType) -> None:
-    coded = []
-    pcm_codec.__dict__["encode"] = lambda *args: coded.append(args)
+def test_models_are_loaded_before_anything_is_coded(
+    recordings: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    coded: list[Any] = []
+    monkeypatch.setattr(PcmCodec, "encode", lambda *args, **options: coded.append(args))
     with pytest.raises(ModelNotFoundError, match="missing-model"):
         bench.run([recordings], ["pcm", "missing-model"])
     assert not coded

@@ -50,7 +50,7 @@ TORCH = ("torch", "snac.nn.model", "safetensors.torch")
 WITH_TORCH = (
     *("snac.nn", "snac.engine", "snac.noise", "snac.streaming"),
     *("snaccli.codec", "snaccli.tokens", "snaccli.training", "snaccli.cli.commands.train"),
-    *("snaccli.bench.interim", "snaccli.cli.commands.stream"),
+    "snaccli.cli.commands.stream",
 )
 """What may import torch whenever it is imported; everything else does so in functions, or not at all."""
 NO_AUDIO = ("codes", "entropy", "container")

@@ -39,7 +39,8 @@ class FileResult:
         levels: the coded streams as ``snac info --json`` lists them.
         note: what encoding has to say, such as a downmix.
         error: why the recording failed, on one line; None if it did not.
-        trace: the traceback of that error, for reports of defects; left out of JSON and CSV.
+        located: whether the error names the recording itself; left out of JSON and CSV.
+        trace: the traceback of the error, for reports of defects; left out likewise.
     """
 
     path: str
@@ -62,19 +63,19 @@ class FileResult:
     levels: tuple[dict[str, Any], ...] = ()
     note: str = ""
     error: str | None = None
+    located: bool = field(default=False, repr=False, compare=False)
     trace: str = field(default="", repr=False, compare=False)
 
     @property
     def failure(self) -> str:
         """The error led by the path, unless it names it already; empty if there is none."""
-        name = shown(self.path)
-        return "" if self.error is None else self.error if name in self.error else f"{name}: {self.error}"
+        return (
+            "" if self.error is None else self.error if self.located else f"{shown(self.path)}: {self.error}"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the object that stands for this recording in JSON."""
-        found = asdict(self)
-        del found["trace"]
-        return found
+        return {key: value for key, value in asdict(self).items() if key not in ("located", "trace")}
 
 
 @dataclass(frozen=True)

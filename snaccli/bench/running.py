@@ -16,7 +16,7 @@ from snaccli.bench.perceptual import Perceptual
 from snaccli.bench.results import BenchResult, FileResult, ratio
 from snaccli.bench.subjects import ModelSubject, PeerSubject, Subject
 from snaccli.bench.tracks import Track, open_original
-from snaccli.errors import AudioError, SnacError, UsageError
+from snaccli.errors import AudioError, FileError, SnacError, UsageError
 from snaccli.io import files
 from snaccli.io.walk import walk
 from snaccli.measures import Comparison
@@ -226,7 +226,8 @@ def _compare(original: Track, decoded: Track, progress: Progress) -> dict[str, A
 
 def _failed(path: Path, error: Exception) -> FileResult:
     trace = "".join(traceback.format_exception(error)).rstrip()
-    return FileResult(str(path), error=_one_line(error), trace=trace)
+    located = isinstance(error, FileError) and error.path is not None
+    return FileResult(str(path), error=_one_line(error), located=located, trace=trace)
 
 
 def _one_line(error: Exception) -> str:

@@ -13,10 +13,10 @@ import numpy as np
 from snaccli import audio, container
 from snaccli.bench.peers import Peer, delay
 from snaccli.bench.tracks import Samples, Track
-from snaccli.progress import SILENT, Progress, over_blocks, part
+from snaccli.progress import SILENT, Progress, part
 
 if TYPE_CHECKING:
-    from snaccli.codec import Codec
+    from snaccli.codec import Codec, Recording
 
 __all__ = ["Content", "ModelSubject", "PeerSubject", "Subject"]
 
@@ -106,23 +106,26 @@ class ModelSubject:
 
     def encode(self, original: Track, coded: Path, progress: Progress) -> float:
         """As `Subject`: from samples to the bytes of the file."""
-        from snaccli.bench.interim import encode
+        from snaccli.codec import dumps
 
         began = time.perf_counter()
-        blocks = over_blocks(original.blocks(), original.frames, part(progress, 0.0, 1 - _CODING_SHARE))
-        coded.write_bytes(encode(self._codec, blocks, original.rate))
-        progress(1.0)
+        model_part, coding_part = (
+            part(progress, 0.0, 1 - _CODING_SHARE),
+            part(progress, 1 - _CODING_SHARE, 1.0),
+        )
+        recording = self._codec.encode(
+            original.blocks(), original.rate, 1, expected=original.frames, progress=model_part
+        )
+        coded.write_bytes(dumps(recording, self._codec.codebooks, progress=coding_part))
         return time.perf_counter() - began
 
     def decode(
         self, coded: Path, original: Track, decoded: Path, depth: int | None, progress: Progress
     ) -> tuple[Track, float]:
         """As `Subject`: from the bytes of the file to samples of 16 bits."""
-        from snaccli.bench.interim import decode
-
         began = time.perf_counter()
-        blocks = over_blocks(decode(self._codec, coded, depth), original.frames, progress)
-        track = Track.write(decoded, blocks, original.rate, "<i2")
+        recording = self._recording(coded, depth)
+        track = Track.write(decoded, self._codec.decode(recording, progress=progress), original.rate, "<i2")
         return track, time.perf_counter() - began
 
     def content(self, coded: Path, depth: int | None) -> Content:
@@ -137,11 +140,17 @@ class ModelSubject:
 
     def excerpt(self, coded: Path, original: Track, decoded: Path, start: int, frames: int) -> Samples:
         """As `Subject`; decodes no more than is wanted."""
-        from snaccli.bench.interim import decode
+        from snaccli.codec import Span
 
-        rate = original.rate
-        blocks = decode(self._codec, coded, None, start / rate, frames / rate)
+        span = Span(start / original.rate, frames / original.rate)
+        blocks = self._codec.decode(self._recording(coded, None), span=span)
         return np.concatenate([block[:, 0] for block in blocks])
+
+    def _recording(self, coded: Path, depth: int | None) -> Recording:
+        from snaccli.codec import loads
+
+        with coded.open("rb") as file:
+            return loads(file, path=coded).decode(self._codec, depth)
 
 
 class PeerSubject:

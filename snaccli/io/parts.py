@@ -79,9 +79,7 @@ def members(archive: str, file: BinaryIO, wanted: Callable[[str], bool]) -> Iter
     yield from _parts(archive, sample, wanted)
 
 
-def tar_files(
-    archive: str, file: BinaryIO, error: type[FileError] = FileError
-) -> Iterator[tarfile.TarInfo]:
+def tar_files(archive: str, file: BinaryIO, error: type[FileError] = FileError) -> Iterator[tarfile.TarInfo]:
     """The regular files of a tar archive, from where ``file`` stands on.
 
     Raises:

@@ -141,7 +141,7 @@ def _print(console: Console, results: list[BenchResult], printed: str | None) ->
         console.print(measuring.to_csv(results).rstrip("\n"))
     for result in results:
         for file in result.failed:
-            console.complain(f"{file.path}: {file.error} (model {result.model})")
+            console.complain(f"{file.failure} (model {result.model})")
 
 
 def _trace(console: Console, results: list[BenchResult]) -> None:
