@@ -1,7 +1,9 @@
-"""The documentation does what it says: README's commands run, its options exist, docs/cli.md is current."""
+"""The documentation does what it says: its commands and examples run, and what it names exists."""
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
 import re
 import shutil
 import subprocess
@@ -14,6 +16,7 @@ import soundfile
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
+PYTHON_PAGE = ROOT / "docs" / "python.md"
 SHIPPED_MODEL = ROOT / "snac" / "models" / "mini"
 
 BLOCK = re.compile(
@@ -23,7 +26,7 @@ BLOCK = re.compile(
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block of README.md; ``why`` says why it is shown only, and is empty for those that run."""
+    """A fenced block of a page; ``why`` says why it is shown only, and is empty for those that run."""
 
     line: int
     language: str
@@ -31,8 +34,8 @@ class Block:
     why: str
 
 
-def blocks(language: str) -> list[Block]:
-    markdown = README.read_text(encoding="utf-8")
+def blocks(language: str, page: Path = README) -> list[Block]:
+    markdown = page.read_text(encoding="utf-8")
     return [
         Block(markdown[: match.start("text")].count("\n") + 1, language, match["text"], match["why"] or "")
         for match in BLOCK.finditer(markdown)
@@ -82,6 +85,51 @@ def test_readme_python_runs(folder: Path, user_environment: dict[str, str]) -> N
     for block in blocks("python"):
         run([sys.executable, "-c", block.text], folder, user_environment)
     assert soundfile.info(folder / "restored.wav").frames == soundfile.info(folder / "talk.wav").frames
+
+
+@needs_shipped_model
+def test_the_examples_of_the_python_page_run(
+    tmp_path: Path, folder: Path, user_environment: dict[str, str]
+) -> None:
+    """As one program: later examples use the names of earlier ones."""
+    shutil.copy(folder / "talk.wav", tmp_path)
+    shutil.copytree(folder / "recordings", tmp_path / "recordings")
+    examples = [block.text for block in blocks("python", PYTHON_PAGE) if not block.why]
+    assert len(examples) >= 5
+    run([sys.executable, "-c", "\n".join(examples)], tmp_path, user_environment)
+
+
+def test_the_python_page_has_every_public_name_and_field() -> None:
+    import snac
+    import snaccli
+    from snaccli.codec import Recording
+
+    page = PYTHON_PAGE.read_text(encoding="utf-8")
+    results = snaccli.EncodeResult, snaccli.DecodeResult, Recording
+    fields = {field.name for result in results for field in dataclasses.fields(result)}
+    for name in {*snac.__all__, *snaccli.__all__, *fields} - {"__version__"}:
+        assert re.search(rf"\b{name}\b", page), f"docs/python.md says nothing of {name}"
+
+
+@pytest.mark.parametrize(
+    "page", sorted(path.relative_to(ROOT).as_posix() for path in [README, *(ROOT / "docs").rglob("*.md")])
+)
+def test_modules_and_paths_that_pages_name_exist(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for path in re.findall(r"`((?:snac|snaccli|tests|docs|examples)/[\w./-]*)`", text):
+        assert (ROOT / path).exists(), f"{page} names {path}, which is not there"
+    for name in re.findall(r"`((?:snac|snaccli)\.[a-z_.]+[a-z_])(?:\.[A-Z]\w*)?`", text):
+        place = ROOT.joinpath(*name.split("."))
+        there = place.is_dir() or place.with_suffix(".py").is_file() or _is_attribute(name)
+        assert there or name.endswith(".snac"), f"{page} names {name}, which is not there"
+
+
+def _is_attribute(name: str) -> bool:
+    module, _, attribute = name.rpartition(".")
+    try:
+        return hasattr(importlib.import_module(module), attribute)
+    except ImportError:
+        return False
 
 
 @pytest.mark.parametrize("block", blocks("sh"), ids=lambda block: f"line-{block.line}")
