@@ -91,6 +91,19 @@ def test_info_and_verify_read_a_named_pipe_once(talk: bytes) -> None:
     assert err.startswith("snac: bad.snac")
 
 
+def test_tokens_are_exported_from_a_named_pipe_read_once(talk: bytes, model: str) -> None:
+    grids = []
+    for name, data in (("pipe", talk), ("sound", Path("talk.wav").read_bytes())):
+        with pipe(name, data) as source:
+            status, out, err = call("tokens", "export", source, "-m", model, "-q", "-o", f"{name}.json")
+        assert (status, out, err) == (0, "", "")
+        grids.append(json.loads(Path(f"{name}.json").read_text())["codes"])
+    assert grids[0] == grids[1]
+    with pipe("tokens", Path("pipe.json").read_bytes()) as source:
+        assert call("tokens", "import", source, "-m", model, "-q", "-o", "x.snac") == (0, "", "")
+    assert Path("x.snac").read_bytes() == talk
+
+
 @pytest.mark.parametrize("command", ["encode", "decode", "info", "verify"])
 def test_an_empty_pipe_is_one_line(talk: bytes, model: str, command: str) -> None:
     options = ["-m", model, "-o", "x"] if command in ("encode", "decode") else []
@@ -112,7 +125,8 @@ def test_several_pipes_are_a_batch(talk: bytes, model: str) -> None:
 @pytest.mark.skipif(not shutil.which("bash"), reason="process substitution, for which there is no bash")
 def test_process_substitution(talk: bytes, model: str, user_environment: dict[str, str]) -> None:
     script = (
-        'set -e; snac encode <(cat talk.wav) -m "$1" -q -o x.snac; snac verify -q <(cat x.snac)\n'
+        'set -e; snac tokens export <(cat talk.snac) -m "$1" -q -o x.json; test -s x.json\n'
+        'snac encode <(cat talk.wav) -m "$1" -q -o x.snac; snac verify -q <(cat x.snac)\n'
         'snac decode <(cat x.snac) -m "$1" -q -o x.wav; snac info --json <(cat x.snac)'
     )
     done = subprocess.run(
