@@ -179,9 +179,7 @@ def test_inputs_and_output_that_do_not_fit(here, inputs, output, message):
         plan(inputs, output)
 
 
-@pytest.mark.skipif(
-    not os.path.exists("/dev/fd/0"), reason="no folder /dev/fd for the pipes of a shell"
-)
+@pytest.mark.skipif(not os.path.exists("/dev/fd/0"), reason="no folder /dev/fd for the pipes of a shell")
 def test_beside_a_pipe_of_a_shell_nothing_can_stand(here):
     reading, writing = os.pipe()
     try:

@@ -29,6 +29,7 @@ from snaccli.errors import (
     WeightsMismatchError,
     about,
 )
+from snaccli.io import names
 
 
 def test_the_examples_in_the_docstrings_hold():
@@ -51,7 +52,7 @@ def test_the_examples_in_the_docstrings_hold():
     ],
 )
 def test_names_are_shown_on_one_line_without_control_codes(name, shown):
-    assert text.display(name) == shown
+    assert names.shown(name) == shown
     assert text.explain(AudioError("not audio"), name) == f"{shown}: not audio"
 
 

@@ -15,6 +15,7 @@ from snaccli.cli.ui import text
 from snaccli.cli.ui.console import Console
 from snaccli.cluster import Failure, Place, UnitWork, run_units
 from snaccli.errors import ExitStatus
+from snaccli.io.names import shown
 from snaccli.io.parts import Part
 from snaccli.io.remote import is_url
 
@@ -126,7 +127,7 @@ class _Told:
 
     def failed(self, source: str, message: str) -> None:
         """Takes a recording that failed."""
-        message = message if source in message else f"{text.display(source)}: {message}"
+        message = message if source in message else f"{shown(source)}: {message}"
         self._failures.append((source, message))
         self._console.complain(message)
 

@@ -7,10 +7,9 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from snaccli.cli.ui.text import display
 from snaccli.errors import SnacError, UsageError
 from snaccli.io import remote
-from snaccli.io.names import STDIO
+from snaccli.io.names import STDIO, shown
 from snaccli.io.walk import walk
 from snaccli.workers import Job
 
@@ -48,7 +47,7 @@ class Sources:
     def skipped(self, path: str, error: OSError | None) -> None:
         """Notes a folder that was left out."""
         if error is None:
-            self.remarks.append(f"{display(path)}: linked folder not followed")
+            self.remarks.append(f"{shown(path)}: linked folder not followed")
         else:
             self.problems.append((path, error))
 
@@ -136,7 +135,7 @@ def _output_folder(output: str | None, batch: bool) -> str | None:
         if output == STDIO:
             raise UsageError("several files cannot go to standard output; give -o a folder")
         if os.path.lexists(output) and not os.path.isdir(output):
-            raise UsageError(f"{display(output)} is a file; for several inputs -o names a folder")
+            raise UsageError(f"{shown(output)} is a file; for several inputs -o names a folder")
         return output
     return output if _is_folder(output) or output.endswith(("/", os.sep)) else None
 
@@ -173,7 +172,7 @@ def _target(
     if output is not None:
         return output
     if os.path.dirname(source) in _SHELL_PIPES:
-        raise UsageError(f"{display(source)} is a pipe, beside which nothing can stand; give -o a file")
+        raise UsageError(f"{shown(source)} is a pipe, beside which nothing can stand; give -o a file")
     return _with_extension(source, extension, replaces)
 
 
@@ -196,7 +195,7 @@ def _without_clashes(jobs: Sequence[Job]) -> list[Job]:
         other = outputs.setdefault(place, job)
         if _identity(other.source) != _identity(job.source):
             raise OutputClashError(
-                f"{display(other.source)} and {display(job.source)} would both become {display(job.output)}; "
+                f"{shown(other.source)} and {shown(job.source)} would both become {shown(job.output)}; "
                 "nothing was written; rename one, or run the command once for each with its own -o"
             )
     return list(outputs.values())
@@ -204,9 +203,9 @@ def _without_clashes(jobs: Sequence[Job]) -> list[Job]:
 
 def _input_clash(job: Job, source: str) -> str:
     if source == job.source:
-        return f"{display(source)}: input and output are the same file; give another output with -o"
+        return f"{shown(source)}: input and output are the same file; give another output with -o"
     return (
-        f"{display(job.source)} would be written over {display(source)}, which is an input too; "
+        f"{shown(job.source)} would be written over {shown(source)}, which is an input too; "
         "give another output with -o"
     )
 

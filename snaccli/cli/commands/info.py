@@ -12,6 +12,7 @@ from snaccli.cli.plan import find_sources, is_snac
 from snaccli.cli.ui import text
 from snaccli.cli.ui.console import Console
 from snaccli.errors import ContainerError, ExitStatus, SnacError
+from snaccli.io.names import shown
 
 EXAMPLES = """
 snac info song.snac
@@ -57,7 +58,7 @@ def _describe(name: str) -> dict[str, Any]:
 def _show(console: Console, value: dict[str, Any]) -> None:
     seconds = value["duration_s"]
     channels = value["channels"]
-    console.result(text.display(value["path"]))
+    console.result(shown(value["path"]))
     rate = f"{value['sample_rate']} Hz"
     if value["model_rate"] != value["sample_rate"]:
         rate += f" (model {value['model_rate']} Hz)"

@@ -11,6 +11,7 @@ from snaccli.cli.ui import text
 from snaccli.cli.ui.console import Console
 from snaccli.cli.ui.progress import waiting
 from snaccli.errors import ExitStatus, ModelError
+from snaccli.io.names import shown
 
 if TYPE_CHECKING:
     from snac.config import ModelConfig
@@ -77,10 +78,8 @@ def pull(
         {"name": files.name, "origin": files.origin, "folder": str(folder), "bytes": files.size_on_disk}
     )
     if not console.quiet:
-        console.result(
-            f"{text.display(files.name)}: {text.display(files.origin)}, {text.size(files.size_on_disk)}"
-        )
-        console.result(f"  in {text.display(folder)}")
+        console.result(f"{shown(files.name)}: {shown(files.origin)}, {text.size(files.size_on_disk)}")
+        console.result(f"  in {shown(folder)}")
     return ExitStatus.OK
 
 
@@ -105,7 +104,7 @@ def push(
         url = upload(folder, repository, private=private)
     console.emit({"folder": folder, "repository": repository, "url": url})
     if not console.quiet:
-        console.result(f"{text.display(folder)} -> {text.display(url)}")
+        console.result(f"{shown(folder)} -> {shown(url)}")
     return ExitStatus.OK
 
 
@@ -208,7 +207,7 @@ def _show(console: Console, value: dict[str, Any]) -> None:
         ("size", text.size(value["bytes"]) if value["bytes"] else None),
         ("print", value["fingerprint"]),
     ]
-    console.result(text.display(value["name"]))
+    console.result(shown(value["name"]))
     for title, told in rows:
         if told is not None:
-            console.result(f"  {title + ':':<10}{text.display(told)}")
+            console.result(f"  {title + ':':<10}{shown(told)}")

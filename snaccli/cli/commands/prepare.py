@@ -12,6 +12,7 @@ from snaccli.cli.ui import text
 from snaccli.cli.ui.console import Console
 from snaccli.cli.ui.progress import CaptionBar
 from snaccli.errors import ExitStatus
+from snaccli.io.names import shown
 
 if TYPE_CHECKING:
     from snaccli.training.data import Row, Settings, Summary
@@ -115,7 +116,7 @@ def _run(console: Console, inputs: list[str], output: str, settings: Settings, j
         def progress(done: int, total: int, row: Row | None) -> None:
             bar.advance(done / max(total, 1), f"{done:,}/{total:,} recordings")
             if row is not None and row.problem is not None:
-                console.detail(f"left out: {text.display(row.source)}: {row.problem}")
+                console.detail(f"left out: {shown(row.source)}: {row.problem}")
 
         summary = data.prepare(inputs, output, settings, workers=jobs, progress=progress, remark=console.note)
     console.emit({"output": output, **dataclasses.asdict(summary)})
@@ -136,6 +137,6 @@ def _tell(console: Console, summary: Summary, output: str, settings: Settings) -
         )
     if summary.refused:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(summary.refused.items()))
-        console.note(f"left out: {kinds}; {text.display(output)}/manifest.jsonl says why")
+        console.note(f"left out: {kinds}; {shown(output)}/manifest.jsonl says why")
         for source, problem in summary.examples[:5] if not console.verbose else []:
-            console.note(f"  {text.display(source)}: {problem}")
+            console.note(f"  {shown(source)}: {problem}")

@@ -23,7 +23,7 @@ from snaccli.cli.ui import text
 from snaccli.cli.ui.console import Console
 from snaccli.cli.ui.progress import waiting
 from snaccli.errors import AudioError, ExitStatus, UsageError
-from snaccli.io.files import OutputFile, cause, is_stdio, open_output
+from snaccli.io.files import OutputFile, cause, is_stdio, open_output, shown
 from snaccli.tokens import Form, TokenError, TokenFileError, flatten
 from snaccli.tokens.stream import CUSTOM_TOKEN, CUSTOM_TOKEN_START, Frames, IdReader, Syntax, guessed
 
@@ -217,7 +217,7 @@ def _check(
             raise UsageError("standard output is a terminal; give -o a file, or send the audio into a pipe")
     elif pcm is None and not encode and not output.lower().endswith((".wav", ".wave")):
         raise UsageError(
-            f"{text.display(output)}: a stream is written as .wav, or without a header with --pcm"
+            f"{shown(output)}: a stream is written as .wav, or without a header with --pcm"
         )
     if encode and pcm is None:
         raise UsageError("--encode takes samples without a header: say which with --pcm")
@@ -478,7 +478,7 @@ def _opened(source: str) -> Iterator[BinaryIO]:
     try:
         file = open(source, "rb")  # noqa: SIM115 (closed below; failures of reading are not those of opening)
     except (OSError, ValueError) as error:
-        raise TokenFileError(f"cannot read {text.display(source)}: {cause(error)}") from error
+        raise TokenFileError(f"cannot read {shown(source)}: {cause(error)}") from error
     with file:
         yield file
 

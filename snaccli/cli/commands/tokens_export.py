@@ -23,7 +23,7 @@ from snaccli.cluster import Place
 from snaccli.errors import ExitStatus, FileError, OutputError, SnacError, UsageError
 from snaccli.io import remote
 from snaccli.io.files import open_input
-from snaccli.io.names import STDIO
+from snaccli.io.names import STDIO, shown
 from snaccli.io.parts import members
 from snaccli.progress import Progress
 from snaccli.workers import Job
@@ -170,9 +170,7 @@ def _form(output: str | None, wanted: FormatChoice | None, batch: bool) -> str:
     if output in (None, STDIO) or os.path.isdir(str(output)) or str(output).endswith(("/", os.sep)):
         return "json"
     if extension not in ("json", "jsonl", "npz"):
-        raise UsageError(
-            f"{text.display(str(output))}: tokens are written as .json, .jsonl or .npz; name a file so"
-        )
+        raise UsageError(f"{shown(str(output))}: tokens are written as .json, .jsonl or .npz; name a file so")
     return extension
 
 
@@ -210,7 +208,7 @@ def _export_shards(
     if folder is None or folder == STDIO or os.path.splitext(folder)[1].lower() == f".{form}":
         raise UsageError("several recordings are written in shards; give -o a folder for them")
     if os.path.lexists(folder) and not os.path.isdir(folder):
-        raise UsageError(f"{text.display(folder)} is a file; for several inputs -o names a folder")
+        raise UsageError(f"{shown(folder)} is a file; for several inputs -o names a folder")
     paths = _distinct_paths(sources)
     done = _done(folder, form, how, sources, choices)
     todo = [source for source, path in paths.items() if path not in done]
@@ -312,8 +310,8 @@ def _distinct_paths(sources: Sources) -> dict[str, str]:
         path = _portable(below)
         if owners.setdefault(path, source) != source:
             raise OutputClashError(
-                f"{text.display(owners[path])} and {text.display(source)} would both be called "
-                f"{text.display(path)}; name the folder that holds both, or give each a folder of shards"
+                f"{shown(owners[path])} and {shown(source)} would both be called "
+                f"{shown(path)}; name the folder that holds both, or give each a folder of shards"
             )
         paths[source] = path
     return paths
@@ -332,8 +330,7 @@ def _done(folder: str, form: str, how: Export, sources: Sources, choices: Choice
         return set()
     if not choices.skip_existing:
         raise OutputError(
-            f"{text.display(folder)} holds shards already: --skip-existing goes on with them, -f replaces "
-            "them"
+            f"{shown(folder)} holds shards already: --skip-existing goes on with them, -f replaces them"
         )
     return paths_done(folder, form, _Expected(how, sources).of)
 

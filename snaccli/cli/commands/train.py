@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from snaccli.cli import options
-from snaccli.cli.ui import text
 from snaccli.cli.ui.console import Console
 from snaccli.cli.ui.progress import CaptionBar
 from snaccli.errors import ExitStatus, UsageError
+from snaccli.io.names import shown
 from snaccli.training.launched import main_speaks
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def train(
     folder = Path(output or os.path.join("runs", Path(config).stem))
     if (folder / "last.pt").exists() and not resume:
         raise UsageError(
-            f"{text.display(folder)} holds a run already: --resume goes on with it, or choose another -o"
+            f"{shown(folder)} holds a run already: --resume goes on with it, or choose another -o"
         )
     from snaccli.training.processes import this_process
 
@@ -225,4 +225,4 @@ def _tell(console: Console, trainer: Trainer, model: Path) -> None:
                 told = f"{change:+.1f} %" if name != "baseline" else ""
                 table.add_row(f"{row['seconds']:.2f} s" if name == "baseline" else "", name, *figures, told)
         console.table(table)
-    console.result(f"step {trainer.step} of {trainer.schedule.steps}; model in {text.display(model)}")
+    console.result(f"step {trainer.step} of {trainer.schedule.steps}; model in {shown(model)}")

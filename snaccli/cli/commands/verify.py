@@ -11,6 +11,7 @@ from snaccli.cli.plan import find_sources, is_snac
 from snaccli.cli.ui import text
 from snaccli.cli.ui.console import Console
 from snaccli.errors import ContainerError, ExitStatus, SnacError
+from snaccli.io.names import shown
 
 EXAMPLES = """
 snac verify song.snac
@@ -44,7 +45,7 @@ def verify(
             continue
         values.append({"path": name, "ok": True})
         if not console.quiet:
-            console.result(f"{text.display(name)}: ok")
+            console.result(f"{shown(name)}: ok")
     bad = sum(not value["ok"] for value in values)
     if sources.batch:
         console.note(

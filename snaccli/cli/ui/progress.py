@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from snaccli.cli.ui.console import Console
-from snaccli.cli.ui.text import display
+from snaccli.io.names import shown
 from snaccli.progress import SILENT, Progress
 from snaccli.workers import Job
 
@@ -78,7 +78,7 @@ class FileBars(_Bars):
         if self._rich is None:
             return SILENT
         with self._lock:
-            task = self._rich.add_task(display(os.path.basename(job.source)), total=1.0, rate="")
+            task = self._rich.add_task(shown(os.path.basename(job.source)), total=1.0, rate="")
             bar = _FileBar(self, job, task, time.monotonic())
             self._under_way[job] = bar
             self._redraw()
@@ -251,7 +251,7 @@ class CaptionBar(_Bars):
         if self._rich is not None:
             with self._lock:
                 task = self._rich.task_ids[0]
-                self._rich.update(task, completed=fraction, description=display(caption))
+                self._rich.update(task, completed=fraction, description=shown(caption))
                 self._redraw()
 
 

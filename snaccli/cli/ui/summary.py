@@ -10,6 +10,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from snaccli.cli.ui import text
 from snaccli.cli.ui.console import Console
 from snaccli.errors import ExitStatus, UsageError
+from snaccli.io.names import shown
 from snaccli.workers import Outcome
 
 __all__ = ["Summary", "Wording"]
@@ -63,8 +64,8 @@ class Summary(Generic[R]):
         if outcome.error is not None:
             self._console.error(outcome.error, source)
         elif outcome.result is None:
-            output = text.display(outcome.job.output)
-            self._console.detail(f"{text.display(source)}: skipped, {output} exists")
+            output = shown(outcome.job.output)
+            self._console.detail(f"{shown(source)}: skipped, {output} exists")
         elif self._batch and self._console.interactive:
             self._console.detail(self._wording.line(outcome.result))  # the bars tell enough
         else:

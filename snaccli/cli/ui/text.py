@@ -9,23 +9,12 @@ from snac.errors import BrokenDownloadError, ChangedModelError, UnreachableModel
 from snaccli.errors import FileError, LevelsError, Remedy, SnacError, UnknownModelError
 from snaccli.io.names import cause, printable, shown
 
-__all__ = ["arrow", "bitrate", "clock", "count", "display", "explain", "joined", "size", "speed", "usage"]
-
-
-def display(path: str | os.PathLike[str], *, stream: str = "standard input") -> str:
-    """Returns a file name that is safe to print: one line, no control codes, no bytes that are not text.
-
-    ``-`` is shown as `stream`.
-
-    >>> display("two\\nlines"), display("-")
-    ('two\\\\nlines', 'standard input')
-    """
-    return shown(path, stdio=stream)
+__all__ = ["arrow", "bitrate", "clock", "count", "explain", "joined", "size", "speed", "usage"]
 
 
 def arrow(source: str, output: str) -> str:
     """Returns ``song.wav -> song.snac``."""
-    return f"{display(source)} -> {display(output, stream='standard output')}"
+    return f"{shown(source)} -> {shown(output, stdio='standard output')}"
 
 
 def joined(*parts: str) -> str:
@@ -58,7 +47,7 @@ def explain(error: BaseException, subject: str | None = None) -> str:
     text = printable(" ".join(_words(error, subject).split()))
     if subject is None or (isinstance(error, FileError) and error.path == subject):
         return text
-    return f"{display(subject)}: {text}"
+    return f"{shown(subject)}: {text}"
 
 
 def _words(error: BaseException, subject: str | None) -> str:
@@ -75,7 +64,7 @@ def _words(error: BaseException, subject: str | None) -> str:
         return str(error)
     if isinstance(error, OSError):
         named = error.filename is not None and os.fsdecode(error.filename) != subject
-        return f"{display(os.fsdecode(error.filename))}: {cause(error)}" if named else cause(error)
+        return f"{shown(os.fsdecode(error.filename))}: {cause(error)}" if named else cause(error)
     if isinstance(error, MemoryError):
         return "not enough memory: close other programs, or use fewer --jobs"
     what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
