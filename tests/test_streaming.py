@@ -6,33 +6,42 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from snac.engine.tiles import decode_tiles
+from snac.engine import build
+from snac.engine.torch_chain import FoldedModel
 from snac.hub.registry import MODELS
+from snac.hub.shapes import state_shapes
 from snac.nn.model import SNAC
 from snac.streaming import StreamingDecoder
 
-from .published import SMALL, randomise
+from .published import randomise
+from .test_engine import NAMES, config_of
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "tokens.md"
 
 
 def small(name: str) -> SNAC:
     torch.manual_seed(1)
-    model = SNAC(**SMALL[name]).eval()
+    model = SNAC.from_model_config(config_of(name)).eval()
     randomise(model, 1)
-    return model.fold()
+    return model
 
 
-MODEL = {name: small(name) for name in SMALL}
+MODEL = {name: small(name) for name in NAMES}
+FOLDED = {id(model): model.fold() for model in MODEL.values()}
 
 
-@pytest.fixture(params=SMALL)
+def folded(model: SNAC) -> FoldedModel:
+    return FOLDED[id(model)]
+
+
+@pytest.fixture(params=NAMES)
 def model(request: pytest.FixtureRequest) -> SNAC:
     return MODEL[request.param]
 
@@ -58,7 +67,7 @@ def frames_of(model: SNAC, codes: Sequence[Tensor], sizes: Sequence[int]) -> Ite
 
 
 def streamed(model: SNAC, pieces: Iterator[list[Tensor]], seed: int | None = 0) -> Tensor:
-    decoder = StreamingDecoder(model, seed=seed)
+    decoder = StreamingDecoder(folded(model), seed=seed)
     parts = [decoder.push(piece) for piece in pieces]
     return torch.cat([*parts, decoder.finish()], dim=-1)
 
@@ -82,13 +91,13 @@ def test_pieces_equal_the_whole(model: SNAC, sizes: tuple[int, ...], seed: int |
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.sampled_from(sorted(SMALL)), st.data())
+@given(st.sampled_from(sorted(NAMES)), st.data())
 def test_single_tokens_in_any_order_of_levels_equal_the_whole(name: str, data: st.DataObject) -> None:
     model = MODEL[name]
     codes = random_codes(model, data.draw(st.integers(1, 3)), seed=data.draw(st.integers(0, 9)))
     codes = codes[: data.draw(st.integers(1, len(codes)))]
     done = [0] * len(codes)
-    decoder, parts = StreamingDecoder(model), []
+    decoder, parts = StreamingDecoder(folded(model)), []
     while any(place < code.shape[1] for place, code in zip(done, codes, strict=True)):
         steps = data.draw(st.tuples(*[st.integers(0, 5)] * len(codes)).filter(any))
         parts.append(decoder.push([c[:, d : d + n] for c, d, n in zip(codes, done, steps, strict=True)]))
@@ -104,16 +113,16 @@ def test_what_is_returned_is_final_and_no_later_than_said(model: SNAC) -> None:
     held, pieces = [], list(frames_of(model, codes, (1,)))
     for count in (3, 10, 17):
         mixed = pieces[:count] + list(frames_of(model, others, (1,)))[count:]
-        decoder = StreamingDecoder(model)
+        decoder = StreamingDecoder(folded(model))
         returned = torch.cat([decoder.push(piece) for piece in mixed[:count]], dim=-1)[0, 0]
         torch.testing.assert_close(returned, expected[: len(returned)], atol=1e-5, rtol=0)
         assert not torch.equal(whole(model, [torch.cat(c, 1) for c in zip(*mixed, strict=True)]), expected)
-    decoder, got = StreamingDecoder(model), 0
+    decoder, got = StreamingDecoder(folded(model)), 0
     for number, piece in enumerate(pieces):
         got += decoder.push(piece).shape[-1]
         held.append((number + 1) * model.vq_strides[0] * model.hop_length - got)
     assert max(held) <= decoder.latency
-    window = (model.attn_window_size or 1) * model.hop_length
+    window = (model.config.attention_window or 1) * model.hop_length
     assert max(held) > decoder.latency - window, "the latency said is not larger than need be"
 
 
@@ -122,7 +131,7 @@ def test_one_sample_less_latency_would_be_wrong() -> None:
     model = MODEL["even-depthwise"]
     codes, others = random_codes(model, 9, seed=1), random_codes(model, 9, seed=2)
     cut = 6
-    decoder = StreamingDecoder(model)
+    decoder = StreamingDecoder(folded(model))
     given = sum(decoder.push(piece).shape[-1] for piece in list(frames_of(model, codes, (1,)))[:cut])
     mixed = [
         torch.cat((code[:, : cut * model.vq_strides[0] // s], other[:, cut * model.vq_strides[0] // s :]), 1)
@@ -134,24 +143,36 @@ def test_one_sample_less_latency_would_be_wrong() -> None:
 
 
 def test_memory_held_does_not_grow(model: SNAC) -> None:
-    decoder = StreamingDecoder(model)
+    decoder = StreamingDecoder(folded(model))
     sizes = []
     for piece in frames_of(model, random_codes(model, 40), (1,)):
         decoder.push(piece)
-        held = [stream._held for stream in decoder._streams if stream._held is not None]
-        sizes.append(sum(t.numel() for t in (*held, *decoder._tokens)))
+        stream = decoder._stream
+        assert stream is not None
+        held = [node.held for nodes in stream._flow._lanes for node in nodes if node.held is not None]
+        sizes.append(sum(array.size for array in (*held, *stream._tokens)))
+        assert not any(node.waiting for nodes in stream._flow._lanes for node in nodes)
     assert max(sizes[len(sizes) // 2 :]) <= max(sizes[: len(sizes) // 2])
 
 
-def test_equals_the_tiles_of_a_long_recording(model: SNAC) -> None:
+def test_equals_the_decoding_of_a_long_recording(model: SNAC, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "_PUSH_SECONDS", 3 * model.config.frame_alignment / model.config.frame_rate)
     codes = random_codes(model, 30)
-    tiles = torch.cat(list(decode_tiles(model, codes, frames=3 * model.config.frame_alignment)), dim=1)
-    assert_same(streamed(model, frames_of(model, codes, (4, 1)))[0], tiles)
+    assert_same(streamed(model, frames_of(model, codes, (4, 1))), folded(model).decode(codes))
+
+
+def test_an_engine_streams_arrays(model: SNAC) -> None:
+    codes = random_codes(model, 3, batch=2)
+    decoder = StreamingDecoder(folded(model).engine)
+    parts = [decoder.push([level.numpy() for level in piece]) for piece in frames_of(model, codes, (1, 2))]
+    audio = torch.from_numpy(np.concatenate([*parts, decoder.finish()], axis=1))
+    assert_same(audio[:, None], whole(model, codes))
+    assert decoder.latency == StreamingDecoder(folded(model)).latency
 
 
 def test_a_decoder_begins_anew_after_the_end() -> None:
     model = MODEL["odd-attention"]
-    decoder = StreamingDecoder(model)
+    decoder = StreamingDecoder(folded(model))
     for batch in (1, 3):
         codes = random_codes(model, 2, batch)
         again = torch.cat([decoder.push(codes), decoder.finish()], dim=-1)
@@ -161,7 +182,7 @@ def test_a_decoder_begins_anew_after_the_end() -> None:
 
 def test_wrong_codes_are_refused_and_change_nothing() -> None:
     model = MODEL["odd-attention"]
-    decoder, codes = StreamingDecoder(model), random_codes(model, 1)
+    decoder, codes = StreamingDecoder(folded(model)), random_codes(model, 1)
     with pytest.raises(ValueError, match="1 to 4 levels, not 5"):
         decoder.push([*codes, codes[-1]])
     with pytest.raises(ValueError, match=r"level 2 has a code outside 0\.\.63"):
@@ -176,14 +197,14 @@ def test_wrong_codes_are_refused_and_change_nothing() -> None:
 
 def test_what_decode_would_not_take_does_not_end() -> None:
     model = MODEL["odd-attention"]
-    decoder, codes = StreamingDecoder(model), random_codes(model, 1)
+    decoder, codes = StreamingDecoder(folded(model)), random_codes(model, 1)
     decoder.push([codes[0], codes[1], codes[2], codes[3][:, :-1]])
     with pytest.raises(ValueError, match=r"levels of \[1, 2, 4, 7\] tokens"):
         decoder.finish()
     decoder.push([code[:, :0] for code in codes[:3]] + [codes[3][:, -1:]])
     assert_same(decoder.finish(), whole(model, codes))
     model = MODEL["no-noise-attention"]
-    decoder, codes = StreamingDecoder(model), random_codes(model, 1)
+    decoder, codes = StreamingDecoder(folded(model)), random_codes(model, 1)
     decoder.push([code[:, : code.shape[1] // 2] for code in codes])
     with pytest.raises(ValueError, match="8 latent frames are no multiple of the 16"):
         decoder.finish()
@@ -192,13 +213,13 @@ def test_what_decode_would_not_take_does_not_end() -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_latencies_are_those_documented(name: str) -> None:
     config = MODELS[name].config
-    with torch.device("meta"):
-        decoder = StreamingDecoder(SNAC.from_model_config(config))
+    arrays = {key: np.broadcast_to(np.float32(1), shape) for key, shape in state_shapes(config).items()}
+    decoder = StreamingDecoder(build.Engine(build._CpuBackend(config, arrays), "0" * 16, 1))
     row = re.search(rf"^\| `{name}` \|(.*)\|$", DOCUMENT.read_text(encoding="utf-8"), re.MULTILINE)
     assert row is not None
     frame = config.vq_strides[0] * config.hop_length
     # With attention nothing comes before the first window's codes, and three latent frames more, are there.
-    window = config.attn_window_size or 1
+    window = config.attention_window or 1
     first = -(-(window + 3) // config.vq_strides[0]) if window > 1 else decoder.latency // frame + 1
     milliseconds = [round(1000 * n / config.sampling_rate) for n in (frame, decoder.latency)]
     assert [cell.strip() for cell in row[1].split("|")] == [

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from snac.config import ModelConfig, SpectralConfig, WaveformConfig
-from snac.engine.inference import fuse
-from snac.errors import ModelError
 from snac.hub.checkpoint import Checkpoint, load_checkpoint
 from snac.hub.fingerprint import fingerprint
 from snac.hub.weights import save_checkpoint
 from snac.nn.arguments import check_audio, checked_codes
-from snac.nn.layers import Decoder, Encoder, convolutions
+from snac.nn.layers import Decoder, Encoder
 from snac.nn.spectral import SpectralDecoder, SpectralEncoder
 from snac.nn.vq import ResidualVectorQuantize
 from snac.noise import NoiseSource
+
+if TYPE_CHECKING:
+    from snac.engine.torch_chain import FoldedModel
 
 
 class SNAC(nn.Module):
@@ -106,7 +106,6 @@ class SNAC(nn.Module):
             self.latent_dim, config.codebook_size, config.codebook_dim, config.vq_strides
         )
         self.decoder = _decoder(config)
-        self._fingerprint_of_folded: str | None = None
 
     def preprocess(self, audio_data: Tensor) -> Tensor:
         """Pads (..., T) on the right with zeros to a multiple of ``config.pad_multiple`` samples."""
@@ -224,43 +223,35 @@ class SNAC(nn.Module):
             half: large tensors as float16.
 
         Raises:
-            ModelError: the model was folded, or the folder cannot be written.
+            ModelError: the folder cannot be written.
         """
-        if self._fingerprint_of_folded is not None:
-            raise ModelError("a folded model cannot be saved: load it again and save that")
         save_checkpoint(folder, self.config, self.state_dict(), half=half)
 
     def fingerprint(self) -> str:
         """16 hex digits that change with the weights and the configuration; see ``snac.hub.fingerprint``."""
-        if self._fingerprint_of_folded is not None:
-            return self._fingerprint_of_folded
         return fingerprint(self.config, self.state_dict()).hex()
 
-    def lower_precision(self, dtype: torch.dtype = torch.float16) -> SNAC:
-        """Converts encoder and decoder, in place, and returns the model; codebooks stay in single precision.
+    def fold(self, *, device: str = "cpu", threads: int | None = None) -> FoldedModel:
+        """The model as it is now in a form for inference alone: faster, and without gradients.
 
-        Less memory, and on a GPU more speed; codes and audio then differ from those of single precision. For
-        ``encode_tiles`` and ``decode_tiles``, which convert what passes between the parts.
+        The model itself stays as it is, and later changes to it do not reach what is returned.
+
+        Args:
+            device: where to compute, see ``snac.engine.build_engine``.
+            threads: that compute side by side on a CPU; None for one a processor, at most 8.
+
+        Returns:
+            a model with ``encode`` and ``decode`` on tensors; its ``engine`` takes arrays.
+
+        Raises:
+            ModelError: there is no such device here.
         """
-        self._fingerprint_of_folded = self.fingerprint()
-        self.encoder.to(dtype)
-        self.decoder.to(dtype)
-        return self
+        from snac.engine import build_engine
+        from snac.engine.torch_chain import FoldedModel
 
-    def fold(self) -> SNAC:
-        """Turns the model into its inference form, in place, and returns it.
-
-        Each weight norm is computed once and for all, and on a CPU kernels take the place of the costly
-        layers; the results stay the same but for rounding. The state dict is then no longer of the published
-        form, and the model is not for training or saving.
-        """
-        if self._fingerprint_of_folded is None:
-            self._fingerprint_of_folded = self.fingerprint()
-        for module in convolutions(self):
-            if parametrize.is_parametrized(module, "weight"):
-                parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
-        fuse(self.encoder, self.decoder)
-        return self.eval().requires_grad_(False)
+        arrays = {name: tensor.detach().cpu().numpy().copy() for name, tensor in self.state_dict().items()}
+        checkpoint = Checkpoint("", self.config, arrays, self.fingerprint())
+        return FoldedModel(build_engine(checkpoint, device=device, threads=threads))
 
 
 def _encoder(config: ModelConfig) -> Encoder | SpectralEncoder:

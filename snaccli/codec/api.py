@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from snac.hub.registry import DEFAULT_MODEL
+from snac.noise import Noise
 from snaccli.audio import MAX_CHANNELS, MAX_RATE, AudioWriter, downmix, open_audio
-from snaccli.codec.bridge import Noise
 from snaccli.codec.codec import Codec
 from snaccli.codec.pool import ModelPool
 from snaccli.codec.recording import CodedRecording, Span, dumps, loads

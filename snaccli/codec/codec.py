@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from snac.engine import Engine, build_engine
+from snac.hub.checkpoint import load_checkpoint
 from snac.hub.registry import DEFAULT_MODEL
+from snac.noise import Noise
 from snaccli.audio import cut, filter_reach, resample, resample_start, resampled_length
-from snaccli.codec.bridge import Engine, Noise, build
 from snaccli.codec.device import Device
 from snaccli.codec.recording import WHOLE, Recording, Span
 from snaccli.codes import Codes
@@ -76,8 +78,9 @@ class Codec:
             UsageError: there is no such device here.
         """
         place = Device.parse(device)
-        name, engine = build(str(model), str(place), threads or share(1).threads)
-        return cls(engine, name, place)
+        checkpoint = load_checkpoint(model)
+        engine = build_engine(checkpoint, device=str(place), threads=threads or share(1).threads)
+        return cls(engine, checkpoint.name, place)
 
     def encode(
         self,

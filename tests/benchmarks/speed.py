@@ -26,8 +26,6 @@ import soxr
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from snac.engine.threads import one_thread_each
-from snac.engine.tiles import decode_tiles, encode_tiles
 from snac.nn.model import SNAC
 from snaccli.codec import Codec, decode_file, encode_file
 from snaccli.processors import available
@@ -85,25 +83,17 @@ def compare(label: str, theirs: Work, ours: Work, seconds: float, setting: Setti
 
 @torch.no_grad()
 def compare_models(name: str, config: dict[str, Any], published: ModuleType, setting: Setting) -> None:
-    """Two lines: encoding and decoding by the models alone, ours tile by tile."""
+    """Two lines: encoding and decoding by the models alone."""
     theirs = published.SNAC(**config).eval()
-    ours = SNAC(**config)
-    ours.load_state_dict(theirs.state_dict())
-    ours.fold()
-    audio = test_signal(int(setting.seconds * ours.sampling_rate), ours.sampling_rate, 0)
+    model = SNAC(**config)
+    model.load_state_dict(theirs.state_dict())
+    ours = model.fold(threads=setting.threads)
+    audio = test_signal(int(setting.seconds * model.sampling_rate), model.sampling_rate, 0)
     codes = theirs.encode(audio)
 
-    def our_encoding() -> None:
-        with one_thread_each():
-            list(encode_tiles(ours, [audio[0]], 1, workers=setting.threads))
-
-    def our_decoding() -> None:
-        with one_thread_each():
-            list(decode_tiles(ours, codes, workers=setting.threads))
-
     tasks: list[tuple[str, Work, Work]] = [
-        ("encode", lambda: theirs.encode(audio), our_encoding),
-        ("decode", lambda: theirs.decode(codes), our_decoding),
+        ("encode", lambda: theirs.encode(audio), lambda: ours.encode(audio)),
+        ("decode", lambda: theirs.decode(codes), lambda: ours.decode(codes)),
     ]
     for task, their_work, our_work in tasks:
         # Counted on the published modules: ours need not run as torch's operators.
