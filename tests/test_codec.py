@@ -348,14 +348,14 @@ def test_decoding_computes_little_ahead(codec: Codec, monkeypatch: pytest.Monkey
             yield block
 
     monkeypatch.setattr(type(codec.engine), "decode", counted)
-    frames = 64000
+    frames = 256_000
     levels = tuple(np.zeros((1, frames // stride), np.uint16) for stride in codec.strides)
     codes = Codes(levels, codec.strides, codec.codebook_size)
     length = frames * codec.hop_length
     blocks = codec.decode(Recording(codes, codec.name, codec.fingerprint, codec.rate, codec.rate, length))
     taken = sum(len(next(blocks)) for _ in range(3))
     blocks.close()
-    assert taken <= made < taken + 20 * 5 * codec.rate
+    assert taken <= made < taken + 50 * 5 * codec.rate
     assert made < length / 2
     computed = made
     time.sleep(0.05)

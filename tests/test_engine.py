@@ -238,6 +238,7 @@ def test_the_torch_chain_gives_the_same(name: str) -> None:
     audio = np.concatenate((audio_of(3001, 1), audio_of(3001, 2)))
     codes, whole = theirs(name, audio)
     ours = encoded(engine, list(cut(audio, (700, 11))), 2)
+    assert all(level.dtype == np.uint16 for level in ours)
     differing = sum(int((a != b).sum()) for a, b in zip(ours, codes, strict=True))
     assert differing <= sum(level.size for level in codes) // 500
     np.testing.assert_allclose(decoded(engine, codes), whole, atol=1e-5, rtol=0)

@@ -122,7 +122,7 @@ class EncoderStream(_Stream):
         if rows is None:
             return tuple(np.empty((self._channels, 0), np.uint16) for _ in self._config.vq_strides)
         levels = [self._backend.quantiser.levels(channel) for channel in rows]
-        return tuple(np.stack(level) for level in zip(*levels, strict=True))
+        return tuple(np.stack(level).astype(np.uint16, copy=False) for level in zip(*levels, strict=True))
 
     def check(self, block: np.ndarray) -> None:
         """Refuses what is no block of samples; see :meth:`push`."""
