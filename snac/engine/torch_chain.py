@@ -317,10 +317,14 @@ class FoldedModel:
     Attributes:
         engine: what computes; takes arrays, see ``snac.engine.Engine``.
         config: of the model.
+        sampling_rate, hop_length, vq_strides, n_codebooks, codebook_size: as ``SNAC`` has them.
     """
 
     def __init__(self, engine: Engine) -> None:
         self.engine, self.config = engine, engine.config
+        self.sampling_rate, self.hop_length = self.config.sampling_rate, self.config.hop_length
+        self.vq_strides, self.n_codebooks = list(self.config.vq_strides), len(self.config.vq_strides)
+        self.codebook_size = self.config.codebook_size
 
     def fingerprint(self) -> str:
         """16 hex digits that change with the weights and the configuration."""
