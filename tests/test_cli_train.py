@@ -217,7 +217,7 @@ def test_the_recipe_of_mini_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     codes = start.encode(audio)
     assert all(torch.equal(a, b) for a, b in zip(codes, grown.encode(audio), strict=True))
     torch.testing.assert_close(start.decode(codes), grown.decode(codes), atol=1e-5, rtol=1e-4)
-    assert mini.config == grown.config
+    assert mini.config == grown.config == SNAC.from_pretrained("mini").config
     assert not torch.equal(mini.decode(codes), grown.decode(codes))
 
 
