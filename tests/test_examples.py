@@ -135,6 +135,11 @@ def test_a_small_model_of_tokens_generates_audio(
 
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck of the scripts: not installed")
 def test_scripts_pass_shellcheck() -> None:
-    scripts = [*EXAMPLES.glob("*.sh"), ROOT / "tests" / "run.sh", ROOT / ".ci" / "run"]
+    scripts = [
+        *EXAMPLES.glob("*.sh"),
+        *(ROOT / "docs").rglob("*.sh"),
+        ROOT / "tests" / "run.sh",
+        ROOT / ".ci" / "run",
+    ]
     done = subprocess.run(["shellcheck", "-x", *scripts], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stdout

@@ -31,37 +31,31 @@ def exhibit_body(exhibit: Exhibit, name: str) -> Markup:
     peak = max(1e-4, *(float(np.abs(take.outline).max()) for take in takes))
     end = exhibit.start_s + exhibit.duration_s
     where = element("p", f"Seconds {exhibit.start_s:.1f} to {end:.1f}, the loudest stretch.", class_="where")
-    original = element(
-        "div",
-        element("h4", "original"),
-        _pictures(exhibit.original, peak, exhibit, f"{name}, original"),
-        _player(exhibit.original, f"{name}, original"),
-        class_="original",
-    )
+    original = _version("original", exhibit.original, peak, exhibit, f"{name}, original")
     copies = [_copy(copy, peak, exhibit, name) for copy in exhibit.copies]
-    inside = element("div", original, element("div", *copies, class_="copies"), class_="versions")
-    return element("div", where, inside, class_="exhibit")
+    return element("div", where, element("div", original, *copies, class_="versions"), class_="exhibit")
+
+
+def _version(heading: str, take: Take, peak: float, exhibit: Exhibit, name: str, *below: Markup) -> Markup:
+    """What is heard, with its pictures above the player."""
+    return element(
+        "div",
+        element("h4", heading),
+        _pictures(take, peak, exhibit, name),
+        _player(take, name),
+        *below,
+        class_="version",
+    )
 
 
 def _copy(copy: Copy, peak: float, exhibit: Exhibit, name: str) -> Markup:
-    decoded, difference = f"{name}, {copy.name}", f"{name}, {copy.name}, difference"
-    return element(
+    difference = element(
         "div",
-        element(
-            "div",
-            element("h4", copy.name),
-            _pictures(copy.decoded, peak, exhibit, decoded),
-            _player(copy.decoded, decoded),
-        ),
-        element(
-            "div",
-            element(
-                "h4", "difference", element("span", f" of {copy.name} from the original", class_="aside")
-            ),
-            _pictures(copy.difference, peak, exhibit, difference),
-        ),
-        class_="copy",
+        element("h5", "difference", element("span", f" of {copy.name} from the original", class_="spoken")),
+        _pictures(copy.difference, peak, exhibit, f"{name}, {copy.name}, difference"),
+        class_="difference",
     )
+    return _version(copy.name, copy.decoded, peak, exhibit, f"{name}, {copy.name}", difference)
 
 
 def _pictures(take: Take, peak: float, exhibit: Exhibit, name: str) -> Markup:
