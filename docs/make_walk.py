@@ -4,13 +4,14 @@ Prints the table of docs/architecture.md: how many different functions of ``snac
 thread calls from the shell to the bytes, by the part of the program that they belong to. A function that
 calls others of the program is a hop of the walk; one that calls none only helps its caller, and is counted
 apart. With ``--list`` the functions are named in the order of their first call, helpers in brackets.
-Functions without a name of their own (lambdas, the insides of comprehensions, what dataclasses generate) and
-what runs while a module is imported are not counted.
+Properties, functions without a name of their own (lambdas, the insides of comprehensions, what dataclasses
+generate) and what runs while a module is imported are not counted.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import inspect
 import os
 import sys
@@ -74,7 +75,7 @@ def _counts(frame: FrameType) -> bool:
     code = frame.f_code
     if not _ours(frame) or "<" in code.co_name or not code.co_flags & inspect.CO_OPTIMIZED:
         return False
-    if not code.co_filename.endswith(".py"):
+    if not code.co_filename.endswith(".py") or _is_property(frame):
         return False
     above = frame.f_back
     while above is not None:
@@ -82,6 +83,12 @@ def _counts(frame: FrameType) -> bool:
             return False
         above = above.f_back
     return True
+
+
+def _is_property(frame: FrameType) -> bool:
+    owner = type(frame.f_locals.get("self"))
+    found = inspect.getattr_static(owner, frame.f_code.co_name, None)
+    return isinstance(found, property | functools.cached_property)
 
 
 def _ours(frame: FrameType) -> bool:

@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import threading
+import time
 import types
 from dataclasses import dataclass
 from pathlib import Path
@@ -333,6 +334,26 @@ def test_an_interrupt_stops_every_worker(codec, monkeypatch):
     assert err.splitlines()[-1] == "snac: interrupted"
     assert len(codec.calls) == 3
     assert not Path("out").exists()
+
+
+def test_what_ends_while_the_run_is_being_stopped_counts(codec, monkeypatch):
+    write(*(f"in/{n}.wav" for n in range(8)))
+    begun = threading.Barrier(3, timeout=30)
+
+    def slow(source, output, *, progress, **options):
+        begun.wait()
+        if source == "in/0.wav":
+            raise KeyboardInterrupt
+        time.sleep(0.3)
+        Path(output).write_text("done")
+        return Result(source, output, "")
+
+    monkeypatch.setattr(codec, "encode_file", slow)
+    status, out, err = call("encode", "in", "-o", "out", "-j", "3", "--json")
+    assert status == 130
+    assert sorted(value["source"] for value in json.loads(out)) == ["in/1.wav", "in/2.wav"]
+    assert "2 of 8 files encoded, 6 not done" in err
+    assert sorted(os.listdir("out")) == ["1.snac", "2.snac"]
 
 
 ODD = ["a b.wav", "[bold]red[/].wav", ":smile:.wav", "new\nline.wav", "-dash.wav", "100%.wav", "\x1b[31m.wav"]

@@ -116,12 +116,14 @@ class Batch:
         return summary.finish()
 
     def _work(self, work: FileWork[R], summary: Summary[R]) -> None:
+        untold: dict[Job, R] = {}  # done, perhaps while the run is being stopped
         try:
             with _Folders() as folders, FileBars(self._console, self.waiting) as bars:
 
                 def make(job: Job, progress: Progress) -> R:
                     folders.make(os.path.dirname(job.output))
-                    return work(job, progress)
+                    untold[job] = work(job, progress)
+                    return untold[job]
 
                 outcomes = run_jobs(self.waiting, make, workers=self._workers, watch=bars.begin)
                 with closing(outcomes):
@@ -130,7 +132,10 @@ class Batch:
                         if outcome.job.output == STDIO and _reader_has_gone(outcome.error):
                             raise BrokenPipeError
                         summary.add(outcome)
+                        untold.pop(outcome.job, None)
         except KeyboardInterrupt:
+            for job, result in untold.items():
+                summary.add(Outcome(job, result))
             summary.finish()
             raise
 

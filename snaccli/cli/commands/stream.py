@@ -216,9 +216,7 @@ def _check(
         if console.stdout.isatty() and not encode:
             raise UsageError("standard output is a terminal; give -o a file, or send the audio into a pipe")
     elif pcm is None and not encode and not output.lower().endswith((".wav", ".wave")):
-        raise UsageError(
-            f"{shown(output)}: a stream is written as .wav, or without a header with --pcm"
-        )
+        raise UsageError(f"{shown(output)}: a stream is written as .wav, or without a header with --pcm")
     if encode and pcm is None:
         raise UsageError("--encode takes samples without a header: say which with --pcm")
     if not encode and (rate is not None or channels != 1):
