@@ -381,3 +381,17 @@ def test_info_of_a_file_imports_no_large_package(coded):
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment())
     assert done.returncode == 0, done.stderr
+
+
+def test_coding_with_the_shipped_model_imports_no_torch(recording):
+    script = (
+        "import sys\n"
+        "from snaccli.cli.app import run\n"
+        "assert run(['encode', sys.argv[1], '-o', 'talk.snac', '--device', 'cpu']) == 0\n"
+        "assert run(['decode', 'talk.snac', '-o', 'talk.wav', '--device', 'cpu']) == 0\n"
+        "assert not {'torch', 'pydantic', 'huggingface_hub'} & set(sys.modules)\n"
+    )
+    command = [sys.executable, "-c", script, str(recording)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment())
+    assert done.returncode == 0, done.stderr
+    assert soundfile.info("talk.wav").frames == soundfile.info(recording).frames
