@@ -61,7 +61,6 @@ def test_the_workflow_runs_every_python_that_is_promised() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(reason="coding on a CPU imports torch still", strict=False)
 def test_a_wheel_codes_in_an_empty_folder_without_torch(tmp_path: Path, recording: Path) -> None:
     """What is built from the checkout holds the model, and needs no torch to code with it."""
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
