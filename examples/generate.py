@@ -19,9 +19,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from snac.streaming import StreamingDecoder
+from snac.noise import Noise
 from snaccli.audio import AudioWriter, downmix, open_audio
 from snaccli.codec import Codec
 from snaccli.errors import SnacError
@@ -84,15 +83,15 @@ def generate(options: argparse.Namespace) -> None:
     print(f"{sum(map(len, sequences)):,} tokens; {len(model.counts):,} pasts counted")
 
     rng = np.random.default_rng(options.seed)
-    decoder = StreamingDecoder(codec.engine.model, seed=options.seed)
+    decoder = codec.engine.decoder_stream(noise=Noise.seeded(options.seed))
     samples = codec.hop_length * codec.config.frame_alignment  # attention takes whole windows
     samples *= max(1, round(options.seconds * codec.rate / samples))
     wanted = samples // (codec.hop_length * codec.strides[0])
     with AudioWriter(options.output, codec.rate, 1, frames=samples, overwrite=True) as writer:
         for _, ids in zip(range(wanted), frames(model, order, rng), strict=False):
-            codes = unflatten(torch.tensor([ids]), order)  # (1, tokens) a level
-            writer.write(decoder.push(codes)[0].T.numpy())  # what is final by now: a player could play it
-        writer.write(decoder.finish()[0].T.numpy())
+            codes = unflatten(np.array([ids]), order)  # (1, tokens) a level
+            writer.write(decoder.push(codes).T)  # what is final by now: a player could play it
+        writer.write(decoder.push(None, ended=True).T)
     behind = 1000 * decoder.latency / codec.rate
     print(
         f"{samples / codec.rate:.1f} s in {options.output}; audio came at most {behind:.0f} ms behind the ids"

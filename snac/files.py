@@ -82,7 +82,7 @@ class Replacement:
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str], *, durable: bool = False) -> Iterator[BinaryIO]:
-    """A `Replacement` that is committed at the end of the ``with`` block, and discarded on any exception.
+    """Yields the file of a `Replacement`: committed at the end of the block, discarded on any exception.
 
     Raises:
         OSError: the system refuses.

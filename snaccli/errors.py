@@ -99,7 +99,7 @@ class FileError(SnacError):
         return self.line({})
 
     def line(self, words: Mapping[Remedy, str]) -> str:
-        """The message on one line, with other words for some remedies."""
+        """Returns the message on one line, with other words for some remedies."""
         remedy = "" if self.remedy is None else words.get(self.remedy, self.remedy.value)
         return self.subject + self.problem + remedy
 

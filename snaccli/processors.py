@@ -36,7 +36,7 @@ def available() -> int:
 
 
 def share(files: int, jobs: int | None = None, threads: int | None = None) -> Share:
-    """Share the processors out among files.
+    """Shares the processors out among files.
 
     Args:
         files: to be worked on, 1 or more.

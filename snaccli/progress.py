@@ -15,10 +15,10 @@ class Progress(Protocol):
     """What a piece of work tells of itself, from whichever thread it runs in."""
 
     def started(self, seconds: float | None) -> None:
-        """The recording is open and lasts so many seconds; None where only reading it to the end tells."""
+        """Is told that the recording is open and lasts so many seconds; None where only its end tells."""
 
     def __call__(self, fraction: float) -> None:
-        """The fraction of the work that is done, 0 to 1, never falling. What it raises ends the work."""
+        """Is told the fraction done, 0 to 1, never falling; what it raises ends the work."""
 
 
 Listener = Progress | Callable[[float], None] | None

@@ -32,7 +32,7 @@ _MOST_HEADER = 1 << 20
 
 
 def find_program(name: str) -> str | None:
-    """Path of a program on the PATH; on Windows never one that merely lies in the current folder."""
+    """Finds a program on the PATH; on Windows never one that merely lies in the current folder."""
     found = shutil.which(name)
     if found is not None and os.name == "nt" and Path(found).resolve().parent == Path.cwd().resolve():
         return None
@@ -90,7 +90,7 @@ class FfmpegDecoder:
                 self._messages += piece[: max(0, _KEPT_MESSAGES - len(self._messages))]
 
     def _header(self) -> tuple[int, int]:
-        """(rate, channels) from the AU header: magic, offset of the data, size, encoding, rate, channels."""
+        """Reads rate and channels from the AU header: magic, data offset, size, encoding, rate, channels."""
         head = self._pipe.read(24)
         if len(head) < 24 or head[:4] != b".snd":
             self._wait()
@@ -107,7 +107,7 @@ class FfmpegDecoder:
         return rate, channels
 
     def read(self, frames: int) -> np.ndarray:
-        """The next `frames` frames, float32 (n, channels); fewer only at the end.
+        """Returns the next `frames` frames, float32 (n, channels); fewer only at the end.
 
         Raises:
             AudioError: the file is damaged or cut off.
@@ -125,7 +125,7 @@ class FfmpegDecoder:
         return samples.reshape(whole, self.channels).astype(np.float32)
 
     def _wait(self) -> None:
-        """Let the process end by itself, and raise what it says of the file as a whole."""
+        """Lets the process end by itself, and raises what it says of the file as a whole."""
         self._process.wait()
         self._listener.join()
         text = self._messages.decode("utf-8", "replace")
@@ -135,7 +135,7 @@ class FfmpegDecoder:
             raise AudioError(f"is cut off{self._said()}{REMEDY}", self._source)
 
     def _said(self) -> str:
-        """Last line of ffmpeg's messages, without what names its own parts or the file."""
+        """Returns the last line of ffmpeg's messages, without what names its own parts or the file."""
         lines = self._messages.decode("utf-8", "replace").splitlines()
         last = next((line for line in reversed(lines) if line.strip()), "")
         text = _PREFIX.sub("", last).strip()
@@ -144,7 +144,7 @@ class FfmpegDecoder:
         return f" (ffmpeg: {shown(text)})" if text else ""
 
     def close(self) -> None:
-        """End the process, also in the middle of the file."""
+        """Ends the process, also in the middle of the file."""
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait()
@@ -155,7 +155,7 @@ class FfmpegDecoder:
 
 
 def _duration(path: str | Path) -> float | None:
-    """Stated duration in seconds, by ``ffprobe`` where there is one: an estimate, for progress alone."""
+    """Returns the stated seconds, by ``ffprobe`` where there is one: an estimate, for progress alone."""
     program = find_program("ffprobe")
     if program is None:
         return None

@@ -22,7 +22,7 @@ _EXTENSIONS = frozenset(f".{extension}" for extension in f"{_LIBSNDFILE} {_FFMPE
 
 
 def is_audio_name(name: str) -> bool:
-    """Whether a file of this name is worth opening as a recording: by its extension, in any case."""
+    """Returns whether a file of this name is worth opening as a recording: by its extension, in any case."""
     return os.path.splitext(name)[1].lower() in _EXTENSIONS
 
 
@@ -60,7 +60,7 @@ _FORMATS = {
 
 
 def writable_formats() -> tuple[str, ...]:
-    """Extensions, without the dot, of what can be written here (no MP3 with libsndfile before 1.1)."""
+    """Returns the extensions of what can be written here (no MP3 with libsndfile before 1.1), dotless."""
     import soundfile  # here, because a listing of files needs the names alone
 
     there = soundfile.available_formats()
@@ -72,7 +72,7 @@ def writable_formats() -> tuple[str, ...]:
 
 
 def named_format(output: str | Path, audio_format: str | None = None) -> AudioFormat:
-    """The format to write `output` in: by `audio_format`, else by the output's extension, else WAV.
+    """Returns the format to write `output` in: by `audio_format`, else by the output's extension, else WAV.
 
     Raises:
         OutputError: no such format can be written here.

@@ -39,7 +39,7 @@ class MpegScan:
 
 
 def _frame(head: bytes) -> tuple[int, int, bytes] | None:
-    """(bytes, samples, what stays the same all through a stream) of the frame with this 4-byte header."""
+    """Returns (bytes, samples, what stays the same in a stream) of the frame with this 4-byte header."""
     if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
         return None
     version, layer = head[1] >> 3 & 3, 4 - (head[1] >> 1 & 3)
@@ -57,7 +57,7 @@ def _frame(head: bytes) -> tuple[int, int, bytes] | None:
 
 
 def scan_mpeg(file: BinaryIO) -> MpegScan | None:
-    """Count the sample frames of an MPEG audio file; None where it has none that can be followed.
+    """Counts the sample frames of an MPEG audio file; None where it has none that can be followed.
 
     Reads the file once, in pieces of 64 KiB, and leaves it positioned anywhere.
     """
@@ -92,7 +92,7 @@ def scan_mpeg(file: BinaryIO) -> MpegScan | None:
 
 
 def _skip_id3(file: BinaryIO) -> int:
-    """Position after the ID3v2 tags at the start of the file."""
+    """Returns the position after the ID3v2 tags at the start of the file."""
     position = 0
     size = file.seek(0, os.SEEK_END)
     while position < size:

@@ -29,7 +29,7 @@ class OggScan:
 
 
 def scan_ogg(file: BinaryIO) -> OggScan:
-    """Walk over the page headers of an Ogg file; leaves `file` positioned anywhere.
+    """Walks over the page headers of an Ogg file; leaves `file` positioned anywhere.
 
     Stops where no page follows, without a claim on what lies there.
     """

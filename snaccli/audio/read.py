@@ -106,7 +106,7 @@ class AudioReader:
         return (*self._notes, f"its peak is {self.peak:.3g} times full scale, so it should be scaled down")
 
     def blocks(self, frames: int = BLOCK_FRAMES) -> Iterator[np.ndarray]:
-        """Read on from where the last call stopped, to the end.
+        """Reads on from where the last call stopped, to the end.
 
         Args:
             frames: frames in a block, 1 or more.
@@ -142,7 +142,7 @@ class AudioReader:
         )
 
     def close(self) -> None:
-        """Close the file, and end what decodes it."""
+        """Closes the file, and ends what decodes it."""
         self._stack.close()
 
     def __enter__(self) -> AudioReader:
@@ -155,7 +155,7 @@ class AudioReader:
 
 
 def open_audio(source: str | Path, *, file: BinaryIO | None = None) -> AudioReader:
-    """Open an audio file for reading block by block; use it in a ``with`` statement.
+    """Opens an audio file for reading block by block; use it in a ``with`` statement.
 
     Read by libsndfile (WAV, FLAC, Ogg Vorbis and Opus, MP3, AIFF, CAF, AU, W64, …) or else by an ``ffmpeg``
     program on the PATH. A recording of no samples is a recording.
@@ -193,7 +193,7 @@ def open_audio(source: str | Path, *, file: BinaryIO | None = None) -> AudioRead
 def _decoder(
     source: str | Path, file: BinaryIO, head: bytes, stack: contextlib.ExitStack
 ) -> tuple[_Decoder, tuple[str, ...]]:
-    """What decodes the file, and remarks on it."""
+    """Returns what decodes the file, and remarks on it."""
     decoder: _Decoder
     try:
         notes = _ogg_notes(file, source) if head.startswith(b"OggS") else ()
@@ -226,7 +226,7 @@ def _ogg_notes(file: BinaryIO, source: str | Path) -> tuple[str, ...]:
 
 
 def _on_disk(source: str | Path, file: BinaryIO, stack: contextlib.ExitStack) -> str:
-    """A path under which another program finds what `file` holds."""
+    """Returns a path under which another program finds what `file` holds."""
     if not is_stdio(source) and os.path.isfile(source):
         return os.fspath(source)
     folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="snac-", ignore_cleanup_errors=True))
@@ -241,7 +241,7 @@ def _on_disk(source: str | Path, file: BinaryIO, stack: contextlib.ExitStack) ->
 
 
 def probe(source: str | Path) -> AudioInfo:
-    """Format, rate, channels and length of an audio file, without decoding it.
+    """Returns format, rate, channels and length of an audio file, without decoding it.
 
     Raises:
         AudioError: as `open_audio`.

@@ -19,12 +19,12 @@ _FILTER_PERIODS = 128  # of the lower rate: soxr's HQ filter was measured to rea
 
 
 def resampled_length(frames: int, in_rate: int, out_rate: int) -> int:
-    """Frames at `out_rate` that cover `frames` frames at `in_rate`: ceil(frames x out_rate / in_rate)."""
+    """Returns ceil(frames x out_rate / in_rate): frames at `out_rate` that cover `frames` at `in_rate`."""
     return -(-frames * out_rate // in_rate)
 
 
 def resample(blocks: Blocks, in_rate: int, out_rate: int, channels: int) -> Iterator[np.ndarray]:
-    """Resample a stream with soxr's HQ filter (linear phase; no delay: sample 0 stays at time 0).
+    """Resamples a stream with soxr's HQ filter (linear phase; no delay: sample 0 stays at time 0).
 
     The result does not depend on how the input is cut into blocks, and counts exactly
     `resampled_length` frames of the input's total. Beyond both ends the signal is taken as silent.
@@ -80,7 +80,7 @@ def _resampled(blocks: Blocks, in_rate: int, out_rate: int, channels: int) -> It
 
 
 def fit(blocks: Blocks, frames: int, channels: int) -> Generator[np.ndarray, None, None]:
-    """Cut a stream after `frames` frames, or go on with zeros until it has so many.
+    """Cuts a stream after `frames` frames, or goes on with zeros until it has so many.
 
     Takes from `blocks` no more than it needs.
 
@@ -108,7 +108,7 @@ def fit(blocks: Blocks, frames: int, channels: int) -> Generator[np.ndarray, Non
 
 
 def cut(blocks: Blocks, skip: int, frames: int, channels: int) -> Generator[np.ndarray, None, None]:
-    """`frames` frames of a stream, after the first `skip`; zeros where it ends before.
+    """Yields `frames` frames of a stream, after the first `skip`; zeros where it ends before.
 
     Args and yields: as `fit`.
     """
@@ -123,12 +123,12 @@ def cut(blocks: Blocks, skip: int, frames: int, channels: int) -> Generator[np.n
 
 
 def filter_reach(rate: int, other_rate: int) -> int:
-    """Frames at `rate` to either side that a resampled frame may depend on, to or from `other_rate`."""
+    """Returns the frames at `rate` to either side that resampling to or from `other_rate` depends on."""
     return _FILTER_PERIODS * max(1, -(-rate // other_rate))
 
 
 def resample_start(first: int, in_rate: int, out_rate: int) -> tuple[int, int]:
-    """Where to begin when only a later part of a resampled stream is wanted.
+    """Returns where to begin when only a later part of a resampled stream is wanted.
 
     Resampling from input frame `start` on and dropping the first `skip` frames gives the frames from
     `first` on of the whole resampled stream (but for what the filter leaves, below 1e-5 of full scale).
@@ -152,6 +152,6 @@ def resample_start(first: int, in_rate: int, out_rate: int) -> tuple[int, int]:
 
 
 def downmix(blocks: Blocks) -> Iterator[np.ndarray]:
-    """Mean of all channels: (n, channels) to (n, 1), float32."""
+    """Yields the mean of all channels: (n, channels) to (n, 1), float32."""
     for block in blocks:
         yield block if block.shape[1] == 1 else block.mean(axis=1, keepdims=True, dtype=np.float32)

@@ -63,7 +63,7 @@ class _Source:
 
 
 def _overlaid(data: bytes, offset: int, patch: bytes) -> bytes:
-    """The data with a patch at an offset, as far as they overlap."""
+    """Returns the data with a patch at an offset, as far as they overlap."""
     first, last = max(offset, 0), min(offset + len(patch), len(data))
     return data if first >= last else data[:first] + patch[first - offset : last - offset] + data[last:]
 
@@ -106,7 +106,7 @@ class SndfileDecoder:
             raise
 
     def _opened(self, file: BinaryIO) -> _InOrder:
-        """The file in libsndfile, read to its end where its header never got to say how long it is."""
+        """Opens the file in libsndfile, to its end where its header never got to say how long it is."""
         file.seek(0)
         if file.read(4) == b"caff":  # libsndfile refuses a chunk of samples that is open to the end
             self._source.patches = completed(file, "CAF", open_end=True)
@@ -164,7 +164,7 @@ class SndfileDecoder:
             raise self._cut_off(scan.frames, self.frames)
 
     def read(self, frames: int) -> np.ndarray:
-        """The next `frames` frames, float32 (n, channels); fewer only at the end.
+        """Returns the next `frames` frames, float32 (n, channels); fewer only at the end.
 
         Raises:
             AudioError: the file is damaged or cut off, or the disk fails.
@@ -194,11 +194,11 @@ class SndfileDecoder:
             raise AudioError(f"cannot be read: {cause(error)}", self._path) from error
 
     def close(self) -> None:
-        """Let go of libsndfile's state; the file itself belongs to the caller."""
+        """Lets go of libsndfile's state; the file itself belongs to the caller."""
         self._sound.close()
 
 
 def _words(error: Exception) -> str:
-    """libsndfile's own words, on one line."""
+    """Returns libsndfile's own words, on one line."""
     text = getattr(error, "error_string", None) or str(error)
     return " ".join(str(text).removeprefix("Error :").split()).rstrip(".")

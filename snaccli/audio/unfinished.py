@@ -25,7 +25,7 @@ _MOST_CHUNKS = 1000
 
 
 def completed(file: BinaryIO, kind: str, *, open_end: bool = False) -> Patches:
-    """What to read in place of the header's sizes; nothing where the file is as empty as it says.
+    """Returns what to read in place of the header's sizes; nothing where the file is as empty as it says.
 
     Args:
         file: a recording in which libsndfile finds no samples; left positioned anywhere.
@@ -94,7 +94,7 @@ def _au(file: BinaryIO, size: int) -> Patches:
 def _chunks(
     file: BinaryIO, position: int, end: int, layout: str, *, stop: bytes = b"", pad: int = 2
 ) -> Iterator[tuple[bytes, tuple[int, int]]]:
-    """Chunks from a position on, each its name, where its content begins, and how long it says it is."""
+    """Yields chunks from a position on: name, where the content begins, and how long it says it is."""
     width = struct.calcsize(layout)
     for _ in range(_MOST_CHUNKS):
         if position > end:
@@ -112,7 +112,7 @@ def _chunks(
 
 
 def _is_chunks(file: BinaryIO, start: int, end: int, layout: str, *, pad: int = 2) -> bool:
-    """Whether what lies there is nothing but chunks, whose names are text and whose lengths add up."""
+    """Returns whether nothing but chunks lies there, whose names are text and whose lengths add up."""
     position = start
     for name, (begin, length) in _chunks(file, start, end, layout, pad=pad):
         if not (name.isascii() and name.decode().isprintable()) or not 0 <= length <= end - begin:

@@ -98,7 +98,7 @@ class AudioWriter:
         return frames * self.channels * (_WIDTH if self.encoding == "PCM_16" else 0)
 
     def write(self, block: np.ndarray) -> None:
-        """Append a block.
+        """Appends a block.
 
         Args:
             block: float32 (n, channels), nominally -1 to 1; (n,) will do for one channel.
@@ -140,7 +140,7 @@ class AudioWriter:
 
 
 def _quantised(block: np.ndarray, encoding: str) -> np.ndarray:
-    """Samples as they are stored: int16, or float32 within full scale for lossy codings."""
+    """Returns samples as they are stored: int16, or float32 within full scale for lossy codings."""
     if encoding == "PCM_16":
         short: np.ndarray = np.clip(np.rint(block * np.float32(1 << 15)), -(1 << 15), (1 << 15) - 1)
         return short.astype(np.int16)
@@ -189,7 +189,7 @@ class _WavStream:
             self._out.write(b"\0")
 
     def abandon(self) -> None:
-        """Nothing to let go of."""
+        """Has nothing to let go of."""
 
 
 class _Bridge:
@@ -242,7 +242,7 @@ class _SndfileSink:
 
     @contextlib.contextmanager
     def _checked(self) -> Iterator[None]:
-        """Turn what soundfile raises into what the system said, where it said something."""
+        """Turns what soundfile raises into what the system said, where it said something."""
         try:
             yield
         except (soundfile.LibsndfileError, RuntimeError, AssertionError) as error:

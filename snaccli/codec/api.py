@@ -309,7 +309,7 @@ def write(
 
 
 def _checked_samples(samples: npt.ArrayLike) -> np.ndarray:
-    """Samples as float32 (n, channels)."""
+    """Returns samples as float32 (n, channels)."""
     try:
         array = np.asarray(samples)
     except ValueError as error:
@@ -339,7 +339,7 @@ def _read_coded(source: str | Path, *, salvage: bool = False) -> CodedRecording:
 
 
 def _note(coded: CodedRecording, codec: Codec) -> str:
-    """What a user should know of a file that was decoded all the same."""
+    """Returns what a user should know of a file that was decoded all the same."""
     notes = [] if coded.damage is None else [str(coded.damage)]
     found = coded.header.fingerprint.hex()
     if found != codec.fingerprint:
@@ -348,5 +348,5 @@ def _note(coded: CodedRecording, codec: Codec) -> str:
 
 
 def _beside(source: str | Path, extension: str) -> str | Path:
-    """The output beside a source, with another extension; a stream for a stream."""
+    """Returns the output beside a source, with another extension; a stream for a stream."""
     return source if is_stdio(source) else Path(source).with_suffix(extension)

@@ -91,7 +91,7 @@ class Codec:
         expected: int | None = None,
         progress: Progress = SILENT,
     ) -> Recording:
-        """Samples to tokens; each channel is coded by itself.
+        """Turns samples into tokens; each channel is coded by itself.
 
         Args:
             blocks: float arrays (n, channels), nominally -1 to 1.
@@ -131,7 +131,7 @@ class Codec:
         noise: Noise = _DEFAULT_NOISE,
         progress: Progress = SILENT,
     ) -> Generator[np.ndarray, None, None]:
-        """Tokens to samples; a block or two are computed ahead, in a thread.
+        """Turns tokens into samples; a block or two are computed ahead, in a thread.
 
         Args:
             recording: of this model; all levels or the coarsest ones.
@@ -160,7 +160,7 @@ class Codec:
     def _decoded(
         self, codes: Codes, rate: int, first: int, count: int, noise: Noise, progress: Progress
     ) -> Generator[np.ndarray, None, None]:
-        """`count` samples from `first` on, at any rate."""
+        """Yields `count` samples from `first` on, at any rate."""
         begin, skip = resample_start(first, self.rate, rate)
         end = resampled_length(first + count, rate, self.rate) + filter_reach(self.rate, rate)
         start = begin // self.hop_length
@@ -175,7 +175,7 @@ class Codec:
 
 
 def _checked_block(block: np.ndarray, channels: int) -> np.ndarray:
-    """A block as contiguous float32.
+    """Returns a block as contiguous float32.
 
     Raises:
         AudioError: it is no array (n, channels) of floats.

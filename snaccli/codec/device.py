@@ -32,7 +32,7 @@ class Device:
 
     @classmethod
     def parse(cls, text: str) -> Device:
-        """The device that a text stands for.
+        """Returns the device that a text stands for.
 
         Args:
             text: ``cpu``, ``cuda`` or ``mps``, each with or without ``-half``; or ``auto``, which takes CUDA,
@@ -62,7 +62,7 @@ def _is_there(kind: str) -> bool:
 
 
 def _may_have_cuda() -> bool:
-    """Whether it is worth the second and more that importing torch takes to ask for a CUDA device."""
+    """Returns whether it is worth the second and more that importing torch takes to ask for CUDA."""
     if sys.platform == "darwin" or os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
         return False
     if sys.platform == "win32":

@@ -39,7 +39,7 @@ class ModelPool:
             return [codec for codec in self._loaded.values() if isinstance(codec, Codec)]
 
     def get(self, source: str | Path | Codec) -> Codec:
-        """The model that the user named: its name, folder or Hub repository, or a loaded one as it is.
+        """Returns the model that the user named: by name, folder or Hub repository, or a loaded one.
 
         Raises:
             ModelError: it cannot be had.
@@ -60,7 +60,7 @@ class ModelPool:
         return found
 
     def for_audio(self) -> Codec:
-        """The model to encode recordings with: the choice, or the default model.
+        """Returns the model to encode recordings with: the choice, or the default model.
 
         Raises: as `get`.
         """
@@ -69,7 +69,7 @@ class ModelPool:
     def for_file(
         self, name: str | None, fingerprint: str | None = None, given: str | Path | Codec | None = None
     ) -> Codec:
-        """The model for a file that was made with a model of this name.
+        """Returns the model for a file that was made with a model of this name.
 
         The caller's own choice comes first. What a stranger's file says must not choose what is downloaded or
         which folder is read: from it only the known models are taken, and those loaded already.

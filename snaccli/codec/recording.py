@@ -58,7 +58,7 @@ class Span:
             raise UsageError(f"a duration of {self.duration} s is not a length; give 0 or more seconds")
 
     def within(self, length: int, rate: int) -> tuple[int, int]:
-        """First sample and number of samples of this part.
+        """Returns the first sample and the number of samples of this part.
 
         Args:
             length: samples of the whole.
@@ -111,11 +111,11 @@ class Recording:
         return self.samples / self.rate
 
     def length(self, rate: int) -> int:
-        """Samples a channel at a rate in Hz."""
+        """Returns the samples a channel at a rate in Hz."""
         return resampled_length(self.samples, self.rate, rate)
 
     def coarsest(self, levels: int | None, where: str = "the recording") -> Recording:
-        """The same recording with so many of its coarsest levels; None for all.
+        """Returns the same recording with so many of its coarsest levels; None for all.
 
         Args:
             levels: 1 to all that there are, or None.
@@ -137,7 +137,7 @@ def _checked_levels(wanted: int | None, available: int, where: str) -> int:
 
 
 def dumps(recording: Recording, codebooks: Sequence[np.ndarray], *, progress: Progress = SILENT) -> bytes:
-    """The bytes of a ``.snac`` file.
+    """Returns the bytes of a ``.snac`` file.
 
     Args:
         recording: what it shall hold.
@@ -203,11 +203,11 @@ class CodedRecording:
         return self.header.samples / self.header.sample_rate
 
     def length(self, rate: int) -> int:
-        """Samples a channel at a rate in Hz."""
+        """Returns the samples a channel at a rate in Hz."""
         return resampled_length(self.header.samples, self.header.sample_rate, rate)
 
     def levels(self, wanted: int | None = None) -> int:
-        """How many of the coarsest levels are to be used: `wanted`, or those that are intact if fewer.
+        """Returns how many of the coarsest levels to use: `wanted`, or those that are intact if fewer.
 
         Raises:
             LevelsError: the file never had so many.
@@ -224,7 +224,7 @@ class CodedRecording:
         any_weights: bool = False,
         progress: Progress = SILENT,
     ) -> Recording:
-        """The recording, its tokens decoded.
+        """Returns the recording, its tokens decoded.
 
         Args:
             codec: the model that the file was made with.

@@ -42,7 +42,7 @@ _COPY_BYTES = 1 << 20
 
 
 def make_folder(folder: str | Path) -> None:
-    """Create `folder`, and those above it, where missing.
+    """Creates `folder`, and those above it, where missing.
 
     Raises:
         OutputError: it cannot be created.
@@ -58,7 +58,7 @@ def make_folder(folder: str | Path) -> None:
 
 
 def check_output(output: str | Path, *, source: str | Path | None = None, overwrite: bool = False) -> None:
-    """Refuse an output before any work is done for it.
+    """Refuses an output before any work is done for it.
 
     Devices and named pipes (``/dev/null``) may always be written; only regular files are guarded.
 
@@ -89,7 +89,7 @@ def check_output(output: str | Path, *, source: str | Path | None = None, overwr
 
 
 def _mode(output: str | Path) -> int | None:
-    """Mode bits of what `output` leads to, None where nothing is yet."""
+    """Returns the mode bits of what `output` leads to, None where nothing is yet."""
     try:
         return os.stat(output).st_mode
     except FileNotFoundError:
@@ -130,28 +130,28 @@ class OutputFile:
         return shown(self.path, stdio="standard output")
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
-        """Write all of `data`; returns its number of bytes."""
+        """Writes all of `data`; returns its number of bytes."""
         with self._named():
             self._file.write(data)
         return len(data)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Move to `offset`, as `io.IOBase.seek`."""
+        """Moves to `offset`, as `io.IOBase.seek`."""
         with self._named():
             return self._file.seek(offset, whence)
 
     def tell(self) -> int:
-        """Position in bytes."""
+        """Returns the position in bytes."""
         with self._named():
             return self._file.tell()
 
     def flush(self) -> None:
-        """Hand everything written so far to the system."""
+        """Hands everything written so far to the system."""
         with self._named():
             self._file.flush()
 
     def close(self) -> None:
-        """Flush and close, so that a full disk shows here at the latest."""
+        """Flushes and closes, so that a full disk shows here at the latest."""
         with self._named():
             self._file.close()
 
@@ -167,7 +167,7 @@ class OutputFile:
 def open_output(
     output: str | Path, *, source: str | Path | None = None, overwrite: bool = False
 ) -> Iterator[OutputFile]:
-    """Open `output` for binary writing; it appears complete at the end of the ``with`` block, or not at all.
+    """Opens `output` for binary writing; it appears whole at the end of the ``with`` block, or not at all.
 
     A regular file is written under a temporary name in its own folder and renamed when the block ends
     without an exception; on any exception (KeyboardInterrupt too) the temporary file is removed and an
@@ -213,7 +213,7 @@ def open_output(
 
 @contextlib.contextmanager
 def _device(output: str | Path) -> Iterator[OutputFile]:
-    """A device or named pipe, which takes bytes in order and is never renamed over."""
+    """Opens a device or named pipe, which takes bytes in order and is never renamed over."""
     try:
         file = cast(BinaryIO, open(output, "wb"))  # noqa: SIM115 (closed below, failures named)
     except OSError as error:
@@ -244,7 +244,7 @@ def _standard_output() -> Iterator[OutputFile]:
 
 @contextlib.contextmanager
 def open_input(source: str | Path, *, error: type[FileError] = FileError) -> Iterator[BinaryIO]:
-    """Open `source` for binary reading, seekable whatever it is; once, so that it may be a named pipe.
+    """Opens `source` for binary reading, seekable whatever it is; once, so that it may be a pipe.
 
     Standard input (``-``) and pipes (``/dev/fd/63`` of a shell, or what mkfifo makes) are read to their end
     first: into memory up to 8 MiB, into a temporary file beyond. Devices are refused, since they have no end.
@@ -285,7 +285,7 @@ def _opened(source: str | Path, error: type[FileError], stack: contextlib.ExitSt
 
 
 def _spooled(stream: BinaryIO, stack: contextlib.ExitStack) -> BinaryIO:
-    """All that is left in `stream`, in a file that can seek."""
+    """Returns all that is left in `stream`, in a file that can seek."""
     spool = tempfile.SpooledTemporaryFile(max_size=_SPOOL_MEMORY, prefix="snac-")  # noqa: SIM115 (on the stack)
     file = stack.enter_context(spool)
     shutil.copyfileobj(stream, file, _COPY_BYTES)

@@ -29,7 +29,7 @@ if hasattr(errno, "EDQUOT"):
 
 
 def cause(error: OSError | ValueError) -> str:
-    """What went wrong and what to do about it, on one line and without the path.
+    """Returns what went wrong and what to do about it, on one line and without the path.
 
     A `ValueError` is what Python raises for a path that no system accepts (a NUL byte in it).
     """
@@ -40,12 +40,12 @@ def cause(error: OSError | ValueError) -> str:
 
 
 def is_stdio(path: str | os.PathLike[str]) -> bool:
-    """Whether `path` is ``-``, that is standard input or output."""
+    """Returns whether `path` is ``-``, that is standard input or output."""
     return str(path) == STDIO
 
 
 def shown(path: str | os.PathLike[str], *, stdio: str = "standard input") -> str:
-    r"""A path as a message may show it: one line, no control codes, no bytes that are not text.
+    r"""Returns a path as a message may show it: one line, no control codes, no bytes that are not text.
 
     ``-`` is shown as `stdio`.
 
@@ -56,7 +56,7 @@ def shown(path: str | os.PathLike[str], *, stdio: str = "standard input") -> str
 
 
 def printable(text: str) -> str:
-    """The text with what does not print escaped."""
+    """Returns the text with what does not print escaped."""
     return text if text.isprintable() else "".join(map(_escape, text))
 
 
@@ -69,7 +69,7 @@ def _escape(character: str) -> str:
 
 
 def same_file(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool:
-    """Whether two paths lead to one existing file, also through symbolic or hard links."""
+    """Returns whether two paths lead to one existing file, also through symbolic or hard links."""
     if is_stdio(one) or is_stdio(other):
         return False
     try:
