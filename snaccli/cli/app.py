@@ -52,7 +52,9 @@ class Group(NamedTuple):
 COMMANDS: Mapping[str, Entry | Group] = {
     "encode": Entry("Turn audio into .snac files.", "encode", "encode"),
     "decode": Entry("Turn .snac files back into audio.", "decode", "decode"),
-    "stream": Entry("Turn tokens into audio while they come.", "stream", "stream"),
+    "stream": Entry(
+        "Turn tokens into audio while they come, or with --encode audio into tokens.", "stream", "stream"
+    ),
     "info": Entry("Tell what .snac files hold: model, length, bit rate.", "info", "info"),
     "verify": Entry("Check that .snac files are whole.", "verify", "verify"),
     "bench": Entry(
