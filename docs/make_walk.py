@@ -16,6 +16,7 @@ import inspect
 import os
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from types import CodeType, FrameType
@@ -29,9 +30,16 @@ PARTS = {
     "audio": ("snaccli.audio",),
     "codec": ("snaccli.codec", "snaccli.codes", "snaccli.errors", "snaccli.processors"),
     "model's files": ("snac.hub", "snac.config"),
-    "engine": ("snac.engine", "snac.jit", "snac.noise", "snac.nn", "snac.errors"),
+    "engine": ("snac.engine", "snac.spectrum", "snac.jit", "snac.noise", "snac.nn", "snac.errors"),
     "entropy coding": ("snaccli.entropy",),
     "container": ("snaccli.container",),
+}
+ONCE = {
+    "input opened": "snaccli.io.files._opened",
+    "header of a `.snac` file parsed": "snaccli.container.header.read_layout",
+    "model looked for": "snac.hub.locate.locate",
+    "weights hashed": "snac.hub.fingerprint.fingerprint",
+    "engine built": "snac.engine.build.build_engine",
 }
 
 
@@ -41,6 +49,7 @@ class Walk:
     Attributes:
         functions: each once, as ``module.name``, in the order of their first call.
         hops: those that call other functions of the program.
+        calls: how often each was called.
     """
 
     def __init__(self, arguments: Sequence[str]) -> None:
@@ -48,6 +57,7 @@ class Walk:
 
         self._names: dict[CodeType, str] = {}
         self._calling: set[CodeType] = set()
+        self.calls: Counter[str] = Counter()
         sys.setprofile(self._note)
         try:
             status = run(arguments)
@@ -63,6 +73,7 @@ class Walk:
             return
         name = getattr(frame.f_code, "co_qualname", frame.f_code.co_name)
         self._names.setdefault(frame.f_code, f"{frame.f_globals['__name__']}.{name}")
+        self.calls[self._names[frame.f_code]] += 1
         above = frame.f_back
         while above is not None and above.f_code not in self._names:
             above = above.f_back
@@ -110,6 +121,14 @@ def table(walks: dict[str, Walk]) -> str:
     return "\n".join(rows)
 
 
+def once(walks: dict[str, Walk]) -> str:
+    """Returns a table of how often what should be done once is done."""
+    rows = [f"| times | {' | '.join(f'`snac {name}`' for name in walks)} |", f"|---|{'---:|' * len(walks)}"]
+    for what, function in ONCE.items():
+        rows.append(f"| {what} | {' | '.join(str(found.calls[function]) for found in walks.values())} |")
+    return "\n".join(rows)
+
+
 def part_of(name: str) -> str:
     """Returns the part of the program that a function belongs to."""
     return next((part for part, homes in PARTS.items() if name.startswith(homes)), "other")
@@ -133,7 +152,7 @@ def main() -> int:
             for function in found.functions:
                 number = found.hops.index(function) + 1 if function in found.hops else ""
                 print(f"{number:4}  {function if number else f'({function})'}")
-    print(table(walks))
+    print(table(walks), once(walks), sep="\n\n")
     return 0
 
 
