@@ -34,6 +34,14 @@ PARTS = {
     "entropy coding": ("snaccli.entropy",),
     "container": ("snaccli.container",),
 }
+PHASES = {
+    "the model: found, read, checked, built": ("snaccli.codec.pool.ModelPool.get",),
+    "the recording: from bytes to bytes": (
+        "snaccli.codec.api.encode_file",
+        "snaccli.codec.api.decode_file",
+    ),
+    "the command: words, plan, bars, summary": ("snaccli.cli.app.run",),
+}
 ONCE = {
     "input opened": "snaccli.io.files._opened",
     "header of a `.snac` file parsed": "snaccli.container.header.read_layout",
@@ -50,6 +58,7 @@ class Walk:
         functions: each once, as ``module.name``, in the order of their first call.
         hops: those that call other functions of the program.
         calls: how often each was called.
+        phases: of each function the part of the walk in which it was called first, a key of ``PHASES``.
     """
 
     def __init__(self, arguments: Sequence[str]) -> None:
@@ -58,6 +67,7 @@ class Walk:
         self._names: dict[CodeType, str] = {}
         self._calling: set[CodeType] = set()
         self.calls: Counter[str] = Counter()
+        self.phases: dict[str, str] = {}
         sys.setprofile(self._note)
         try:
             status = run(arguments)
@@ -73,12 +83,24 @@ class Walk:
             return
         name = getattr(frame.f_code, "co_qualname", frame.f_code.co_name)
         self._names.setdefault(frame.f_code, f"{frame.f_globals['__name__']}.{name}")
-        self.calls[self._names[frame.f_code]] += 1
+        own = self._names[frame.f_code]
+        self.calls[own] += 1
+        if own not in self.phases:
+            self.phases[own] = self._phase(frame)
         above = frame.f_back
         while above is not None and above.f_code not in self._names:
             above = above.f_back
         if above is not None and above.f_code is not frame.f_code:
             self._calling.add(above.f_code)
+
+    def _phase(self, frame: FrameType | None) -> str:
+        """The innermost phase that a frame is in."""
+        while frame is not None:
+            for phase, functions in PHASES.items():
+                if self._names.get(frame.f_code) in functions:
+                    return phase
+            frame = frame.f_back
+        return "the command: words, plan, bars, summary"
 
 
 def _counts(frame: FrameType) -> bool:
@@ -106,14 +128,14 @@ def _ours(frame: FrameType) -> bool:
     return str(frame.f_globals.get("__name__", "")).split(".")[0] in ("snac", "snaccli")
 
 
-def table(walks: dict[str, Walk]) -> str:
-    """Returns the counts as a table: a row for each part of the program, two columns for each command."""
+def table(walks: dict[str, Walk], rows_of: Sequence[str]) -> str:
+    """Returns the counts as a table: a row for each phase or part, two columns for each command."""
     titles = [f"`snac {name}`: {what}" for name in walks for what in ("hops", "helpers")]
     rows = [f"| | {' | '.join(titles)} |", f"|---|{'---:|' * len(titles)}"]
-    for part in [*PARTS, "other", "all"]:
+    for part in [*rows_of, "all"]:
         counts = []
         for found in walks.values():
-            wanted = [name for name in found.functions if part in ("all", part_of(name))]
+            wanted = [name for name in found.functions if part in ("all", part_of(name), found.phases[name])]
             hops = sum(name in found.hops for name in wanted)
             counts += [hops, len(wanted) - hops]
         if any(counts):
@@ -152,7 +174,7 @@ def main() -> int:
             for function in found.functions:
                 number = found.hops.index(function) + 1 if function in found.hops else ""
                 print(f"{number:4}  {function if number else f'({function})'}")
-    print(table(walks), once(walks), sep="\n\n")
+    print(table(walks, [*PHASES]), table(walks, [*PARTS, "other"]), once(walks), sep="\n\n")
     return 0
 
 
