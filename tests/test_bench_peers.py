@@ -200,6 +200,31 @@ def test_without_the_extra_it_is_said_on_one_line(monkeypatch: pytest.MonkeyPatc
     assert measured.result() == {"stoi": None, "pesq": None}
 
 
+# Word errors
+
+
+def test_word_errors_are_counted_over_the_words_of_prompts(tmp_path: Path) -> None:
+    pytest.importorskip("pocketsphinx", reason="word errors: pocketsphinx is not installed")
+    from tests.benchmarks.recogniser import errors, read_texts, words
+
+    said = words("He volunteered a brand-new idea, didn't he?")
+    assert said == ["he", "volunteered", "a", "brand", "new", "idea", "didn't", "he"]
+    assert errors(said, said) == 0
+    assert errors(said, said[1:]) == errors(said[1:], said) == 1
+    assert errors(said, ["no", *said[1:], "so"]) == 2
+    assert errors(said, []) == len(said)
+    texts = tmp_path / "texts.txt"
+    lines = (
+        "; a comment: of many words, all to be left out",
+        "a: one two three four five",
+        "b: too short",
+        "c: [a tone that lasts for ever and ever]",
+        "d: press 1 for one more of these words",
+    )
+    texts.write_text("\n".join(lines))
+    assert read_texts(texts) == {"a": ["one", "two", "three", "four", "five"]}
+
+
 # Intervals
 
 

@@ -70,6 +70,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, recording: Path) -> Path:
 
 
 @needs_shipped_model
+@pytest.mark.slow
 def test_readme_commands_run_one_after_another(folder: Path, user_environment: dict[str, str]) -> None:
     for block in blocks("sh"):
         if not block.why:
@@ -80,6 +81,7 @@ def test_readme_commands_run_one_after_another(folder: Path, user_environment: d
 
 
 @needs_shipped_model
+@pytest.mark.slow
 def test_readme_python_runs(folder: Path, user_environment: dict[str, str]) -> None:
     assert blocks("python")
     for block in blocks("python"):
@@ -88,6 +90,7 @@ def test_readme_python_runs(folder: Path, user_environment: dict[str, str]) -> N
 
 
 @needs_shipped_model
+@pytest.mark.slow
 def test_the_examples_of_the_python_page_run(
     tmp_path: Path, folder: Path, user_environment: dict[str, str]
 ) -> None:
@@ -199,3 +202,16 @@ def test_links_lead_to_files(page: str) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", path.read_text(encoding="utf-8")):
         if "://" not in target:
             assert (path.parent / target).exists(), f"{page} links to {target}, which is not there"
+
+
+def test_figures_are_put_between_their_marks_or_nowhere() -> None:
+    from docs.put import replaced
+
+    page = "a\n<!-- x -->\n\nold\n\n<!-- /x -->\nb\n<!-- y -->\n<!-- /y -->\n"
+    assert replaced(page, "x", "new\n\\1\n") == page.replace("old", "new\n\\1")
+    assert replaced(page, "y", "z").endswith("<!-- y -->\n\nz\n\n<!-- /y -->\n")
+    for name in ("missing", "a.*"):
+        with pytest.raises(ValueError, match="no one place"):
+            replaced(page, name, "z")
+    with pytest.raises(ValueError, match="no one place"):
+        replaced(page * 2, "x", "z")

@@ -53,6 +53,7 @@ def below(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
+@pytest.mark.slow
 def test_a_tree_is_compressed_and_restored(
     run: Run, tree: Path, tmp_path: Path, tiny_model_folder: Path
 ) -> None:
@@ -96,6 +97,7 @@ def test_tree_scripts_say_how_to_be_called(script: str, run: Run, tmp_path: Path
     not (VENV / "installed-test").is_file() or Path(sys.prefix).resolve() != VENV.resolve(),
     reason="quickstart.sh, outside the environment of tests/run.sh",
 )
+@pytest.mark.slow
 def test_quickstart_encodes_decodes_and_reports(
     run: Run, recording: Path, tmp_path: Path, tiny_model_folder: Path
 ) -> None:
@@ -109,6 +111,7 @@ def test_quickstart_encodes_decodes_and_reports(
     assert "speech" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_small_model_of_tokens_generates_audio(
     tmp_path: Path, user_environment: dict[str, str], recording: Path, tiny_model_folder: Path
 ) -> None:

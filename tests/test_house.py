@@ -28,7 +28,7 @@ def lowest_versions() -> dict[str, tuple[int, ...]]:
     for requirement in [*PROJECT["dependencies"], *(each for extra in extras.values() for each in extra)]:
         if match := re.fullmatch(r"([\w-]+)>=([\d.]+)(;.*)?", requirement.replace(" ", "")):
             found[match[1]] = tuple(int(part) for part in match[2].split("."))
-    return {name: version for name, version in found.items() if name not in ("mypy", "ruff", "pytest-xdist")}
+    return {name: version for name, version in found.items() if name not in ("mypy", "ruff")}
 
 
 def pinned_versions() -> dict[str, tuple[int, ...]]:
