@@ -131,8 +131,8 @@ def parse(text: bytes) -> Draft:
         raise TokenFileError(f"is not a recording's tokens: too many lists or too long numbers; {_WHAT}")
     try:
         value = json.loads(text)
-    except (ValueError, RecursionError):
-        raise TokenFileError(f"is not JSON; {_WHAT}") from None
+    except (ValueError, RecursionError) as error:
+        raise TokenFileError(f"is not JSON; {_WHAT}") from error
     if isinstance(value, list):
         value = {"codes": value}
     if not isinstance(value, dict) or not isinstance(value.get("codes"), list):
@@ -166,11 +166,11 @@ def _array(values: Any, where: str) -> Ids:
     if set(map(type, values)) <= {int}:
         try:
             return np.array(values, dtype=np.int64)
-        except OverflowError:
+        except OverflowError as error:
             position = next(n for n, value in enumerate(values) if not -(1 << 63) <= value < 1 << 63)
             raise TokenRangeError(
                 f"{where}position {position}: a number beyond 64 bits is no token", position, -1, 0
-            ) from None
+            ) from error
     position = next(n for n, value in enumerate(values) if type(value) is not int)
     raise TokenFileError(f"{where}position {position}: {_shown(values[position])} is not a whole number")
 
@@ -204,9 +204,9 @@ def _from_npz(file: BinaryIO) -> Draft:
         OSError,
         ValueError,
     ) as bad:
-        raise TokenFileError(f"is not an .npz of tokens: {' '.join(str(bad).split())}; {_WHAT}") from None
-    except RuntimeError:  # encrypted
-        raise TokenFileError(f"is an encrypted archive; {_WHAT}") from None
+        raise TokenFileError(f"is not an .npz of tokens: {' '.join(str(bad).split())}; {_WHAT}") from bad
+    except RuntimeError as error:  # encrypted
+        raise TokenFileError(f"is an encrypted archive; {_WHAT}") from error
     told = {
         name: array.tolist() for name, array in arrays.items() if name in _FACTS and array.size <= MAX_LEVELS
     }

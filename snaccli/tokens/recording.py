@@ -79,7 +79,7 @@ class Form:
         try:
             return Interleaving(tuple(strides), codebook_size, self.offsets, self.start_id)
         except ValueError as problem:
-            raise UsageError(f"{problem}; choose a smaller --start-id") from None
+            raise UsageError(f"{problem}; choose a smaller --start-id") from problem
 
     def sequences(self, codes: Codes) -> list[Ids]:
         """The arrays to be written: (channels, tokens), one a level, or one in all.
@@ -175,7 +175,7 @@ class Draft:
         try:
             order = Interleaving(strides, size, offsets, start)
         except ValueError as problem:
-            raise TokenFileError(f"{problem}: check offsets and start_id") from None
+            raise TokenFileError(f"{problem}: check offsets and start_id") from problem
         levels = unflatten(self.sequences[0], order)
         tokens = self.sequences[0].shape[-1]
         if rest := tokens % order.frame_length:

@@ -227,7 +227,7 @@ class TrainConfig:
         if not self.stages:
             raise UsageError("training configuration: no [[stages]]: give one, with steps, seconds and batch")
         if self.model is None and not self.init:
-            raise UsageError("training configuration: no model: give [model], or init (--init) to start from")
+            raise UsageError("training configuration: no model: give [model], or init to start from")
         if self.precision not in ("fp32", "bf16", "auto"):
             raise UsageError(
                 f"training configuration: precision is fp32, bf16 or auto, not {self.precision!r}"

@@ -44,7 +44,7 @@ def main_speaks(environ: Mapping[str, str] = os.environ) -> Iterator[None]:
             time.sleep(_PATIENCE)
             raise
     except KeyboardInterrupt as interrupt:
-        raise SystemExit(int(getattr(interrupt, "status", ExitStatus.INTERRUPTED))) from None
+        raise SystemExit(int(getattr(interrupt, "status", ExitStatus.INTERRUPTED))) from interrupt
 
 
 def _first_of(names: tuple[str, ...], environ: Mapping[str, str], default: int) -> int:

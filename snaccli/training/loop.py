@@ -361,7 +361,7 @@ class Trainer:
         except (KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
             line = str(error).partition("\n")[0]
             raise TrainingError(
-                f"{self.folder / LAST}: does not fit this configuration ({line}): choose another -o"
+                f"{self.folder / LAST}: does not fit this configuration ({line}): choose another folder"
             ) from error
         return True
 

@@ -74,11 +74,11 @@ class SeveralProcesses(Processes):
     def __init__(self, device: str, unused_weights: bool) -> None:
         try:
             import accelerate
-        except ImportError:
+        except ImportError as error:
             raise SnacError(
                 "several processes were started, but accelerate is not installed: "
                 "pip install 'snaccli[train]', or start one"
-            ) from None
+            ) from error
         handler = accelerate.DistributedDataParallelKwargs(
             find_unused_parameters=unused_weights, broadcast_buffers=False
         )
@@ -143,7 +143,7 @@ def this_process(
         device = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not there.get(device, True):
-        raise SnacError(f"no {device} device here: use --device cpu")
+        raise SnacError(f"no {device} device here: use the device cpu")
     if process_count(environ) > 1:
         return SeveralProcesses(device, unused_weights)
     return Processes(device)

@@ -45,7 +45,7 @@ class JsonLog:
             with open(self._path, "a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
         except OSError as error:
-            raise OutputError(f"cannot write {shown(self._path)}: {cause(error)}") from None
+            raise OutputError(f"cannot write {shown(self._path)}: {cause(error)}") from error
 
     def forget_after(self, step: int) -> None:
         """Drops the rows of later steps, which are about to be done again; see the class for errors."""

@@ -122,7 +122,7 @@ class Converter:
             else:
                 os.replace(made, target)
         except OSError as error:
-            raise OutputError(f"cannot write {shown(target)}: {cause(error)}") from None
+            raise OutputError(f"cannot write {shown(target)}: {cause(error)}") from error
 
 
 def _before(first: np.ndarray, rest: Iterator[np.ndarray]) -> Iterator[np.ndarray]:

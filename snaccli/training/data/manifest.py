@@ -130,11 +130,11 @@ def read_rows(path: str | Path) -> Iterator[tuple[int, Row]]:
                 yield offset, parse_row(line)
                 offset += len(line)
     except OSError as error:
-        raise DatasetError(f"cannot read {shown(path)}: {cause(error)}") from None
+        raise DatasetError(f"cannot read {shown(path)}: {cause(error)}") from error
     except (ValueError, RecursionError) as error:
         raise DatasetError(
             f"{shown(path)} is damaged at byte {offset} ({error}): remove it and prepare the data again"
-        ) from None
+        ) from error
 
 
 class Manifest:
@@ -152,7 +152,7 @@ class Manifest:
             path.touch()
             self._cut_torn_line()
         except OSError as error:
-            raise OutputError(f"cannot write {shown(path)}: {cause(error)}") from None
+            raise OutputError(f"cannot write {shown(path)}: {cause(error)}") from error
 
     def _cut_torn_line(self) -> None:
         end = 0
@@ -169,7 +169,7 @@ class Manifest:
             self._file.write(_line(row))
             self._file.flush()
         except OSError as error:
-            raise OutputError(f"cannot write {shown(self.path)}: {cause(error)}") from None
+            raise OutputError(f"cannot write {shown(self.path)}: {cause(error)}") from error
 
     def rewrite(self, rows: Iterator[Row]) -> None:
         """Replaces the whole, at once or not at all."""

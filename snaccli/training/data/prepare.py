@@ -121,20 +121,21 @@ def _check_settings(folder: Path, settings: Settings) -> None:
     path = folder / SETTINGS
     try:
         former = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except FileNotFoundError as error:
         if folder.is_dir() and any(folder.iterdir()):
-            raise UsageError(f"{shown(folder)} holds other files: choose a new folder with -o") from None
+            raise UsageError(f"{shown(folder)} holds other files: choose a new folder") from error
         make_folder(folder)
         with open_output(path) as out:
             out.write((json.dumps(dataclasses.asdict(settings), indent=2) + "\n").encode())
         return
     except (OSError, ValueError) as error:
-        raise DatasetError(f"{shown(path)} cannot be read ({error}): choose a new folder with -o") from None
+        raise DatasetError(f"{shown(path)} cannot be read ({error}): choose a new folder") from error
     for name, value in dataclasses.asdict(settings).items():
         before = former.get(name) if isinstance(former, dict) else None
         if before != value:
             raise UsageError(
-                f"{shown(folder)} was prepared with {name} {before}, not {value}: give the same, or a new -o"
+                f"{shown(folder)} was prepared with {name} {before}, not {value}: give the same, "
+                "or choose a new folder"
             )
 
 

@@ -231,9 +231,9 @@ def read_stretch(path: str, where: float, length: int, rate: int) -> np.ndarray:
             read = file.read(min(wanted, file.frames), dtype="float32", always_2d=True)
             own_rate = file.samplerate
     except OSError as error:
-        raise AudioError(f"{shown(path)} cannot be read: {cause(error)}") from None
+        raise AudioError(f"{shown(path)} cannot be read: {cause(error)}") from error
     except RuntimeError as error:
-        raise AudioError(f"{shown(path)} cannot be read: {error}") from None
+        raise AudioError(f"{shown(path)} cannot be read: {error}") from error
     wave = np.nan_to_num(read.mean(axis=1), nan=0.0, posinf=0.0, neginf=0.0)
     if own_rate != rate:
         wave = soxr.resample(wave, own_rate, rate, quality="HQ")

@@ -44,7 +44,7 @@ def check_inputs(inputs: Sequence[str], output: str) -> None:
             raise UsageError(f"{shown(name)}: no such file or folder: check the name")
         path = os.path.realpath(name)
         if path == target or path.startswith(target + os.sep):
-            raise UsageError(f"{shown(name)} lies in the data set {shown(output)}: choose another -o")
+            raise UsageError(f"{shown(name)} lies in the data set {shown(output)}: choose another folder")
 
 
 def walk(inputs: Sequence[str], output: str, remark: Remark = lambda text: None) -> Iterator[Found]:
