@@ -305,7 +305,7 @@ class Comparison:
         self._spectral = _SpectralDistances(rate, MEL_WINDOWS, LSD_WINDOW)
 
     def update(self, reference: Array, decoded: Array) -> None:
-        """Add the next aligned blocks, both (n,) or both (n, channels), full scale 1.0.
+        """Adds the next aligned blocks, both (n,) or both (n, channels), full scale 1.0.
 
         Raises:
             ValueError: the blocks differ in shape.
@@ -383,7 +383,7 @@ def mel_distance(reference: Array, decoded: Array, rate: int) -> float | None:
 
     Args:
         reference: (samples,) or (samples, channels), full scale 1.0.
-        decoded: of the same shape.
+        decoded: d, an array of the same shape.
         rate: sampling rate of both in Hz.
 
     Raises:

@@ -182,7 +182,7 @@ def _loudest(track: Track, clip_s: float) -> tuple[int, int]:
 
 
 def _flac(samples: Samples, rate: int) -> bytes:
-    """What a browser plays without loss: mono, 16 bits, 8 to 48 kHz."""
+    """Returns what a browser plays without loss: mono, 16 bits, 8 to 48 kHz."""
     played = min(max(rate, _PLAYED_RATES[0]), _PLAYED_RATES[1])
     if played != rate:
         samples = soxr.resample(samples, rate, played)

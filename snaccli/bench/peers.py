@@ -149,7 +149,7 @@ class Peer:
         return KINDS[self.codec]
 
     def check(self) -> None:
-        """Make sure that its programs are there.
+        """Makes sure that its programs are there.
 
         Raises:
             PeerError: one is not.
@@ -161,7 +161,7 @@ class Peer:
                 )
 
     def version(self) -> str:
-        """What its encoder says of itself, on one line; its name where it says nothing."""
+        """Returns what its encoder says of itself, on one line; its name where it says nothing."""
         program, arguments = self.kind.programs[0], self.kind.version
         if not arguments:
             return program
@@ -175,7 +175,7 @@ class Peer:
         return shown(lines[0].split(" Copyright")[0])[:100] if lines else program
 
     def encode(self, rate: int, source: Path, coded: Path) -> None:
-        """Code mono PCM (16 bits, little-endian) of `rate` Hz.
+        """Codes mono PCM (16 bits, little-endian) of `rate` Hz.
 
         Raises:
             PeerError: the program fails.
@@ -183,7 +183,7 @@ class Peer:
         _call(self, self.kind.encode(self.setting, rate, source, coded))
 
     def decode(self, rate: int, coded: Path, decoded: Path) -> None:
-        """Decode to the PCM that `encode` takes.
+        """Decodes to the PCM that `encode` takes.
 
         Raises:
             PeerError: the program fails.
@@ -192,7 +192,7 @@ class Peer:
 
 
 def parse_peers(given: Sequence[str]) -> list[Peer]:
-    """What ``--against`` names: ``opus:6,12``, ``codec2:3200``, ``mp3:32``; repeats are dropped.
+    """Returns what ``--against`` names: ``opus:6,12``, ``codec2:3200``, ``mp3:32``; repeats are dropped.
 
     Raises:
         UsageError: an unknown codec, or a setting that it does not have.
@@ -238,7 +238,7 @@ def delay(reference: Samples, decoded: Samples, rate: int) -> int:
 
     Args:
         reference, decoded: (samples,) each; lengths may differ. A few seconds with some sound will do.
-        rate: of both, Hz.
+        rate: rate of both signals, Hz.
 
     Returns:
         within `MOST_DELAY_S` to either side; 0 where either signal is silent.

@@ -28,12 +28,12 @@ _STRETCH_S = 30
 
 
 def missing() -> list[str]:
-    """Those of `PACKAGES` that are not installed."""
+    """Returns those of `PACKAGES` that are not installed."""
     return [name for name in PACKAGES if find_spec(name) is None]
 
 
 def remark() -> str:
-    """What to tell the user where a package is missing; empty if none is."""
+    """Returns what to tell the user where a package is missing; empty if none is."""
     names = {"pystoi": "STOI", "pesq": "PESQ"}
     absent = [names[package] for package in missing()]
     if not absent:
@@ -47,7 +47,7 @@ class Perceptual:
     """Both measures of one recording, fed block by block in constant memory.
 
     Args:
-        rate: of both signals, Hz.
+        rate: rate of both signals, Hz.
     """
 
     def __init__(self, rate: int) -> None:
@@ -58,7 +58,7 @@ class Perceptual:
         self._sums = {name: [0.0, 0.0] for name in self._have}  # value x length, length
 
     def update(self, reference: Samples, decoded: Samples) -> None:
-        """Add the next aligned blocks, (n, 1), full scale 1.0."""
+        """Adds the next aligned blocks, (n, 1), full scale 1.0."""
         if not self._have:
             return
         stretch = _STRETCH_S * self._rate

@@ -40,7 +40,7 @@ class _Palette:
 
 
 def log_mel(samples: Samples, rate: int) -> Decibels:
-    """Log-mel spectrogram, (bands, frames) in dB, 0 for a full-scale sine, not below FLOOR_DB.
+    """Returns log-mel spectrogram, (bands, frames) in dB, 0 for a full-scale sine, not below FLOOR_DB.
 
     Args:
         samples: (n,), n >= 0.
@@ -60,12 +60,12 @@ def log_mel(samples: Samples, rate: int) -> Decibels:
 
 
 def spectrogram_png(decibels: Decibels, top: float) -> bytes:
-    """A spectrogram as PNG, low bands at the bottom, from `top` - RANGE_DB to `top`."""
+    """Returns a spectrogram as PNG, low bands at the bottom, from `top` - RANGE_DB to `top`."""
     return _png((decibels - top) / RANGE_DB + 1.0, _OPAQUE)
 
 
 def difference_png(decoded: Decibels, reference: Decibels, top: float) -> bytes:
-    """How much louder (orange) or softer (blue) `decoded` is; equal is transparent.
+    """Returns how much louder (orange) or softer (blue) `decoded` is; equal is transparent.
 
     What lies below the range of the spectrograms counts as at its lower end.
     """
@@ -75,7 +75,7 @@ def difference_png(decoded: Decibels, reference: Decibels, top: float) -> bytes:
 
 
 def outline(samples: Samples) -> npt.NDArray[np.float32]:
-    """Lowest and highest sample in each of up to 420 columns: (2, columns)."""
+    """Returns lowest and highest sample in each of up to 420 columns: (2, columns)."""
     columns = min(_COLUMNS, max(1, len(samples)))
     if not len(samples):
         return np.zeros((2, 1), np.float32)
@@ -96,7 +96,7 @@ _CLEAR = _palette(_DIVERGING, clear_middle=True)
 
 
 def _png(values: Decibels, palette: _Palette) -> bytes:
-    """An indexed image (ISO/IEC 15948) of values 0 to 1, (rows from the bottom, columns)."""
+    """Returns an indexed image (ISO/IEC 15948) of values 0 to 1, (rows from the bottom, columns)."""
     shades = np.clip(np.rint(values * (_SHADES - 1)), 0, _SHADES - 1).astype(np.uint8)[::-1]
     height, width = shades.shape
     lines = np.zeros((height, width + 1), np.uint8)  # each led by its filter: 0, none

@@ -169,7 +169,7 @@ class BenchResult:
         return found
 
     def by_level(self) -> list[dict[str, Any]]:
-        """What each level of the codes costs, coarse to fine, over all recordings that did not fail.
+        """Returns what each level of the codes costs, coarse to fine, over all recordings that did not fail.
 
         Keys: ``stride``, ``tokens``, ``bytes``, ``bits_per_token`` (None without tokens), ``bitrate_kbps``.
         """
@@ -192,7 +192,7 @@ class BenchResult:
         ]
 
     def to_dict(self) -> dict[str, Any]:
-        """The object of ``snac bench --json``: model, device, threads, files, summary, and more."""
+        """Returns the object of ``snac bench --json``: model, device, threads, files, summary, and more."""
         found: dict[str, Any] = {
             "model": self.model,
             "kind": self.kind,
@@ -221,7 +221,7 @@ class BenchResult:
 
 
 def flat(results: Sequence[BenchResult]) -> list[BenchResult]:
-    """Every result led by its parts of fewer levels: coarsest first, the whole last."""
+    """Returns every result led by its parts of fewer levels: coarsest first, the whole last."""
     return [each for result in results for each in (*result.parts, result)]
 
 
@@ -239,7 +239,7 @@ def _mean(files: Iterable[FileResult], key: str) -> float | None:
 
 
 def ratio(numerator: float, denominator: float) -> float | None:
-    """The quotient, or None where the denominator is not above 0."""
+    """Returns the quotient, or None where the denominator is not above 0."""
     return numerator / denominator if denominator > 0 else None
 
 
@@ -266,13 +266,13 @@ _CSV_COLUMNS = ("model", "levels", "path", "bytes", *(figure.key for figure in F
 
 
 def to_json(results: Sequence[BenchResult]) -> str:
-    """JSON text: one object for one model, a list of them for several. No NaN or Infinity: null instead."""
+    """Returns JSON text: an object for one model, a list of them for several; null for NaN and infinity."""
     objects = [result.to_dict() for result in results]
     return json.dumps(objects[0] if len(objects) == 1 else objects, indent=2, allow_nan=False)
 
 
 def to_csv(results: Sequence[BenchResult]) -> str:
-    """CSV text (RFC 4180 quoting, LF line ends): a header, then a row per codec and recording, no summary.
+    """Returns CSV text (RFC 4180 quoting, LF line ends): a header, then a row per codec and recording.
 
     Columns are keys of a file, led by the codec and the number of levels decoded, empty for all; an undefined
     figure is an empty field.

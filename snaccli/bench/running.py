@@ -195,7 +195,7 @@ class _Bench:
 
 
 def _result(subject: Subject, measured: Sequence[tuple[FileResult, ...]]) -> BenchResult:
-    """The result of all levels, with those of fewer levels as its parts."""
+    """Returns the result of all levels, with those of fewer levels as its parts."""
     whole, *parts = [
         BenchResult(
             subject.name, subject.fingerprint, subject.device, subject.threads, of_depth,
@@ -207,7 +207,7 @@ def _result(subject: Subject, measured: Sequence[tuple[FileResult, ...]]) -> Ben
 
 
 def _compare(original: Track, decoded: Track, progress: Progress) -> dict[str, Any]:
-    """The measures of decoded samples against the original's."""
+    """Returns the measures of decoded samples against the original's."""
     if decoded.frames != original.frames:
         raise AudioError(
             f"the decoded audio differs in length from the recording ({decoded.frames} samples instead of "
@@ -231,7 +231,7 @@ def _failed(path: Path, error: Exception) -> FileResult:
 
 
 def _one_line(error: Exception) -> str:
-    """What a record says of an error; torch says with RuntimeError what the device lacks."""
+    """Returns what a record says of an error; torch says with RuntimeError what the device lacks."""
     text = files.cause(error) if isinstance(error, OSError) else str(error)
     if isinstance(error, MemoryError):
         text = "not enough memory: close other programs"

@@ -31,7 +31,7 @@ _WORST = 3
 
 
 def table(results: Sequence[BenchResult]) -> RenderableType:
-    """What to print with rich: a table a model, then one of all codecs if there are several.
+    """Returns what to print with rich: a table a model, then one of all codecs if there are several.
 
     A model's last rows are its averages and their 95 % intervals; its worst recordings are named, and then
     whatever failed.
@@ -129,7 +129,7 @@ def _cells(text: str) -> int:
 
 
 def _cut(name: str, width: int) -> str:
-    """The name, its middle left out where it is wider than that: both ends tell recordings apart."""
+    """Returns the name, its middle left out where it is wider than that: both ends tell recordings apart."""
     if _cells(name) <= width:
         return name
     head, tail = name[: len(name) // 2], name[len(name) // 2 :]
@@ -167,7 +167,7 @@ def _model_parts(result: BenchResult) -> list[RenderableType]:
 
 
 def _averages(result: BenchResult, figures: Sequence[Figure]) -> list[_Row]:
-    """The means and both ends of their intervals."""
+    """Returns the means and both ends of their intervals."""
     summary = result.summary
     means = {figure.key: figure.text(summary[figure.key]) for figure in figures}
     rows = [_Row(f"mean of {summary['files']}", means, "bold")]
@@ -182,7 +182,7 @@ def _averages(result: BenchResult, figures: Sequence[Figure]) -> list[_Row]:
 
 
 def _comparison(results: Sequence[BenchResult]) -> RenderableType:
-    """Averages, a row a codec."""
+    """Returns averages, a row a codec."""
     figures = [figure for figure in _present(results) if figure.key not in ("duration_s", "raw_bitrate_kbps")]
     grid = _Grid("all codecs, means", "codec", figures)
     for result in results:
@@ -192,7 +192,7 @@ def _comparison(results: Sequence[BenchResult]) -> RenderableType:
 
 
 def _present(results: Sequence[BenchResult]) -> list[Figure]:
-    """The figures to show: STOI and PESQ only where they were measured."""
+    """Returns the figures to show: STOI and PESQ only where they were measured."""
     extra = ("stoi", "pesq")
     return [
         figure

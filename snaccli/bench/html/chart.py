@@ -43,7 +43,7 @@ class _Series:
 
 
 def rate_quality(results: Sequence[BenchResult]) -> Markup:
-    """A legend and the charts; empty where there are fewer than two points to compare."""
+    """Returns a legend and the charts; empty where there are fewer than two points to compare."""
     points = flat(results)
     if len(points) < 2:
         return Markup()
@@ -149,7 +149,7 @@ class _Axes:
 
 
 def _nice(step: float) -> float:
-    """The next of 1, 2, 5, 10, … times a power of ten."""
+    """Returns the next of 1, 2, 5, 10, … times a power of ten."""
     power: float = 10.0 ** math.floor(math.log10(step))
     return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= step * 0.999)
 
@@ -175,7 +175,7 @@ def _line(axes: _Axes, series: _Series, points: Sequence[_Point]) -> Markup:
 
 
 def _mark(series: _Series, x: float, y: float) -> Markup:
-    """A shape of its own, so that colour alone tells nothing."""
+    """Returns a shape of its own, so that colour alone tells nothing."""
     if series.shape == "circle":
         return element("circle", cx=f"{x:.1f}", cy=f"{y:.1f}", r=4.5, class_="mark")
     corners = {

@@ -16,7 +16,7 @@ _HEIGHT = 100  # of a waveform's drawing, in its own units
 
 
 def explanation() -> str:
-    """How to read the pictures."""
+    """Returns how to read the pictures."""
     return (
         "Spectrograms have a mel scale from 0 Hz at the bottom to half the sampling rate, and "
         f"{RANGE_DB:.0f} dB from dark to bright, alike for original and decoded. The difference shows where "
@@ -26,7 +26,7 @@ def explanation() -> str:
 
 
 def exhibit_body(exhibit: Exhibit, name: str) -> Markup:
-    """All versions of one excerpt; `name` is what the recording is called on the page."""
+    """Returns all versions of one excerpt; `name` is what the recording is called on the page."""
     takes = [exhibit.original, *(copy.decoded for copy in exhibit.copies)]
     peak = max(1e-4, *(float(np.abs(take.outline).max()) for take in takes))
     end = exhibit.start_s + exhibit.duration_s
@@ -37,7 +37,7 @@ def exhibit_body(exhibit: Exhibit, name: str) -> Markup:
 
 
 def _version(heading: str, take: Take, peak: float, exhibit: Exhibit, name: str, *below: Markup) -> Markup:
-    """What is heard, with its pictures above the player."""
+    """Returns what is heard, with its pictures above the player."""
     return element(
         "div",
         element("h4", heading),

@@ -14,12 +14,12 @@ class Markup(str):
 
 
 def join(parts: list[Markup]) -> Markup:
-    """Pieces of markup, one after the other."""
+    """Returns pieces of markup, one after the other."""
     return Markup("".join(parts))
 
 
 def element(tag: str, /, *children: str, **attributes: str | float | bool | None) -> Markup:
-    """An element with children (escaped unless they are `Markup`) and attributes (always escaped).
+    """Returns an element with children (escaped unless they are `Markup`) and attributes (always escaped).
 
     In names of attributes ``_`` stands for ``-``, and one at the end is dropped: ``class_``, ``aria_label``.
     True gives an attribute without a value; None and False leave it out.

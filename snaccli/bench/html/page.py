@@ -34,7 +34,7 @@ _TILES = [figure for figure in FIGURES if figure.key in _IN_TILES]
 def to_html(
     results: Sequence[BenchResult], gallery: Gallery | None = None, now: datetime | None = None
 ) -> str:
-    """The whole page.
+    """Returns the whole page.
 
     Args:
         results: one or more, of the same recordings.
@@ -234,7 +234,7 @@ def _method(results: Sequence[BenchResult]) -> Markup:
 
 
 def _machine_rows() -> list[tuple[str, str]]:
-    """Pairs of what and which: processor, system, versions."""
+    """Returns pairs of what and which: processor, system, versions."""
     rows = [
         ("processor", f"{_processor()}, {_cores()} cores to use"),
         ("system", f"{platform.system()} {platform.release()}, {platform.machine()}"),
@@ -248,7 +248,7 @@ def _machine_rows() -> list[tuple[str, str]]:
 
 
 def _processor() -> str:
-    """The maker's name of it, which Python tells on some systems only."""
+    """Returns the maker's name of it, which Python tells on some systems only."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("model name"):

@@ -12,7 +12,7 @@ __all__ = ["compared", "levels", "recordings"]
 
 
 def compared(results: Sequence[BenchResult]) -> Markup:
-    """A row a codec with its averages and their intervals."""
+    """Returns a row a codec with its averages and their intervals."""
     figures = [figure for figure in _present(results) if figure.key != "duration_s"]
     rows = []
     for result in results:
@@ -25,7 +25,7 @@ def compared(results: Sequence[BenchResult]) -> Markup:
 
 
 def levels(result: BenchResult) -> Markup:
-    """What each level of a model's codes costs."""
+    """Returns what each level of a model's codes costs."""
     rows = result.by_level()
     seconds = result.summary["total_duration_s"]
     most = max((row["bitrate_kbps"] or 0.0 for row in rows), default=0.0) or 1.0
@@ -57,12 +57,12 @@ def levels(result: BenchResult) -> Markup:
 def recordings(
     result: BenchResult, names: Sequence[str], number: int, bodies: Mapping[int, Markup]
 ) -> Markup:
-    """A row a recording; under those that have one, their excerpt.
+    """Returns a row a recording; under those that have one, their excerpt.
 
     Args:
         result: the codec.
         names: what the recordings are called.
-        number: of this table on the page; the excerpts stand in table 0.
+        number: number of this table on the page; the excerpts stand in table 0.
         bodies: excerpts by number of the recording.
     """
     figures = _present([result])
@@ -94,7 +94,7 @@ def _recording(file: FileResult, name: str, index: int, number: int, figures: Se
 
 
 def _present(results: Sequence[BenchResult]) -> list[Figure]:
-    """The figures that any of the results has."""
+    """Returns the figures that any of the results has."""
     return [
         figure for figure in FIGURES if any(result.summary[figure.key] is not None for result in results)
     ] or [FIGURES[0]]
