@@ -1,7 +1,8 @@
 """The ``.snac`` file format and the ``snac`` command line.
 
 ``encode_file`` and ``decode_file`` do what the commands do; ``read`` and ``write`` take and give samples.
-Importing ``snaccli`` does not import torch: that happens at the first use of a function.
+Importing ``snaccli`` imports neither NumPy nor torch. NumPy comes with the first use of a function; torch is
+for GPUs, arithmetic in 16 bits, and weights that are a pickle.
 """
 
 from __future__ import annotations
