@@ -215,13 +215,13 @@ def test_discriminators_learn_to_tell_noise_from_tones() -> None:
 
 def test_noise_of_a_batch_does_not_depend_on_how_it_is_divided() -> None:
     like = torch.zeros(4, 3, 10)
-    whole = StepNoise(1, step=5).draw(2, 1, 10, like)
+    whole = StepNoise(1, step=5).draw(2, 10, like)
     assert whole.shape == (4, 1, 10)
-    parts = [StepNoise(1, step=5, first_item=first).draw(2, 1, 10, like[:2]) for first in (0, 2)]
+    parts = [StepNoise(1, step=5, first_item=first).draw(2, 10, like[:2]) for first in (0, 2)]
     assert torch.equal(whole, torch.cat(parts))
     for other in (StepNoise(2, step=5), StepNoise(1, step=6)):
-        assert not torch.equal(whole, other.draw(2, 1, 10, like))
-    assert not torch.equal(whole, StepNoise(1, step=5).draw(3, 1, 10, like))
+        assert not torch.equal(whole, other.draw(2, 10, like))
+    assert not torch.equal(whole, StepNoise(1, step=5).draw(3, 10, like))
 
 
 def test_the_stand_in_for_codebooks_is_noise_of_the_size_of_their_error(model: SNAC) -> None:

@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Sequence
-from itertools import takewhile
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Final, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
 
 from snac.nn.attention import LocalMHA
-from snac.nn.convolutions import plain_cpu, wn_conv1d, wn_upsampling
-from snac.noise import NoiseSource
 
 _KERNEL = 7
 _DILATIONS = (1, 3, 9)
 SNAKE_EPSILON = 1e-9  # keeps 1 / alpha finite; part of the published activation
+
+
+def convolution(inputs: int, outputs: int, kernel: int, **options: Any) -> nn.Module:
+    """A weight-normalised convolution; ``options`` are those of nn.Conv1d."""
+    layer: nn.Module = weight_norm(nn.Conv1d(inputs, outputs, kernel, **options))
+    return layer
+
+
+def upsampling(inputs: int, outputs: int, stride: int) -> nn.Module:
+    """A weight-normalised transposed convolution: ``stride`` samples for one, with 2 x ``stride`` taps."""
+    layer: nn.Module = weight_norm(
+        nn.ConvTranspose1d(
+            inputs,
+            outputs,
+            kernel_size=2 * stride,
+            stride=stride,
+            padding=(stride + 1) // 2,
+            output_padding=stride % 2,
+        )
+    )
+    return layer
 
 
 class _SnakeFunction(torch.autograd.Function):
@@ -50,48 +68,27 @@ class Snake1d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, T) to (B, C, T)."""
-        if torch.is_grad_enabled():
-            y: Tensor = _SnakeFunction.apply(x, self.alpha)  # type: ignore[no-untyped-call]
-            return y
-        return self._add_to(x.clone(), x)
-
-    def inplace(self, x: Tensor) -> Tensor:
-        """The same, overwriting ``x`` where no gradients are asked for."""
-        return self.forward(x) if torch.is_grad_enabled() else self._add_to(x, x)
-
-    def _add_to(self, out: Tensor, x: Tensor) -> Tensor:
-        """out + b - b cos(2 alpha x) with b = 1 / (2 alpha): one cosine and three cheap passes."""
-        half = (self.alpha + SNAKE_EPSILON).reciprocal().mul_(0.5)
-        cosine = torch.mul(x, 2 * self.alpha).cos_()
-        return out.add_(half).addcmul_(cosine, half, value=-1)
+        y: Tensor = _SnakeFunction.apply(x, self.alpha)  # type: ignore[no-untyped-call]
+        return y
 
 
 class ResidualUnit(nn.Module):
-    """Snake, dilated convolution, snake, pointwise convolution, around a skip connection.
-
-    Attributes:
-        fused: the unit's inference form on a CPU, once folded; it overwrites its input.
-    """
-
-    fused: Callable[[Tensor], Tensor] | None = None
+    """Snake, dilated convolution, snake, pointwise convolution, around a skip connection."""
 
     def __init__(self, dim: int = 16, dilation: int = 1, kernel: int = _KERNEL, groups: int = 1) -> None:
         super().__init__()
         padding = (kernel - 1) * dilation // 2
         self.block = nn.Sequential(
             Snake1d(dim),
-            wn_conv1d(dim, dim, kernel_size=kernel, dilation=dilation, padding=padding, groups=groups),
+            convolution(dim, dim, kernel, dilation=dilation, padding=padding, groups=groups),
             Snake1d(dim),
-            wn_conv1d(dim, dim, kernel_size=1),
+            convolution(dim, dim, 1),
         )
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, T) to (B, C, T)."""
-        if self.fused is not None and plain_cpu(x):
-            return self.fused(x)
-        first, dilated, second, pointwise = self.block
-        y: Tensor = pointwise(second.inplace(dilated(first(x))))  # type: ignore[operator]
-        return x + y if torch.is_grad_enabled() else y.add_(x)
+        y: Tensor = self.block(x)
+        return x + y
 
 
 def _residual_units(dim: int, groups: int) -> list[nn.Module]:
@@ -99,13 +96,7 @@ def _residual_units(dim: int, groups: int) -> list[nn.Module]:
 
 
 class EncoderBlock(nn.Module):
-    """Three residual units and a strided convolution that doubles the channels.
-
-    Attributes:
-        fused: the last snake's and the convolution's inference form on a CPU, once folded.
-    """
-
-    fused: Callable[[Tensor], Tensor] | None = None
+    """Three residual units and a strided convolution that doubles the channels."""
 
     def __init__(self, output_dim: int = 16, stride: int = 1, groups: int = 1) -> None:
         super().__init__()
@@ -113,20 +104,13 @@ class EncoderBlock(nn.Module):
         self.block = nn.Sequential(
             *_residual_units(input_dim, groups),
             Snake1d(input_dim),
-            wn_conv1d(
-                input_dim, output_dim, kernel_size=2 * stride, stride=stride, padding=math.ceil(stride / 2)
-            ),
+            convolution(input_dim, output_dim, 2 * stride, stride=stride, padding=(stride + 1) // 2),
         )
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, T) to (B, 2C, T / stride)."""
-        *units, snake, down = self.block
-        for unit in units:
-            x = unit(x)
-        if self.fused is not None and plain_cpu(x):
-            return self.fused(x)
-        x = down(snake.inplace(x))  # type: ignore[operator]
-        return x
+        y: Tensor = self.block(x)
+        return y
 
 
 class Encoder(nn.Module):
@@ -147,7 +131,7 @@ class Encoder(nn.Module):
         attn_window_size: int | None = 32,
     ) -> None:
         super().__init__()
-        layers = [wn_conv1d(1, d_model, kernel_size=_KERNEL, padding=_KERNEL // 2)]
+        layers: list[nn.Module] = [convolution(1, d_model, _KERNEL, padding=_KERNEL // 2)]
         for stride in strides:
             groups = d_model if depthwise else 1
             d_model *= 2
@@ -155,7 +139,7 @@ class Encoder(nn.Module):
         if attn_window_size is not None:
             layers.append(LocalMHA(dim=d_model, window_size=attn_window_size))
         groups = d_model if depthwise else 1
-        layers.append(wn_conv1d(d_model, d_model, kernel_size=_KERNEL, padding=_KERNEL // 2, groups=groups))
+        layers.append(convolution(d_model, d_model, _KERNEL, padding=_KERNEL // 2, groups=groups))
         self.block = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -164,44 +148,52 @@ class Encoder(nn.Module):
         return y
 
 
+class NoiseStream(Protocol):
+    """Where noise blocks draw their noise from."""
+
+    def draw(self, layer: int, length: int, like: Tensor) -> Tensor:
+        """Standard normal noise for a signal from its first sample on.
+
+        Args:
+            layer: number of the noise block within its decoder.
+            length: samples.
+            like: the signal (B, C, length).
+
+        Returns:
+            (B, 1, length) or (1, 1, length), of the device and type of ``like``.
+        """
+
+
+class _FreshNoise:
+    """Noise of torch's own generator, another at every call."""
+
+    def draw(self, layer: int, length: int, like: Tensor) -> Tensor:
+        return torch.randn((like.shape[0], 1, length), device=like.device, dtype=like.dtype)
+
+
+FRESH: Final[NoiseStream] = _FreshNoise()
+"""Noise as training and the published package have it."""
+
+
 class NoiseBlock(nn.Module):
     """Adds noise scaled by a linear function of the signal (paper, section 3.2).
 
-    Without a :class:`NoiseSource`, as in training, the noise is fresh at every call.
-
     Attributes:
         layer: number of this block within its decoder.
-        upsampling: samples of this block's signal a latent frame.
-        fused: the block's inference form on a CPU, once folded; it overwrites its input.
     """
 
-    fused: Callable[[Tensor, Tensor], Tensor] | None = None
-
-    def __init__(self, dim: int, layer: int = 0, upsampling: int = 1) -> None:
+    def __init__(self, dim: int, layer: int = 0) -> None:
         super().__init__()
         self.layer = layer
-        self.upsampling = upsampling
-        self.linear = wn_conv1d(dim, dim, kernel_size=1, bias=False)
+        self.linear = convolution(dim, dim, 1, bias=False)
 
-    def forward(self, x: Tensor, noise: NoiseSource | None = None) -> Tensor:
+    def forward(self, x: Tensor, noise: NoiseStream = FRESH) -> Tensor:
         """(B, C, T) to (B, C, T)."""
-        if noise is None:
-            drawn = torch.randn((x.shape[0], 1, x.shape[2]), device=x.device, dtype=x.dtype)
-        else:
-            drawn = noise.draw(self.layer, self.upsampling, x.shape[2], like=x)
-        if self.fused is not None and plain_cpu(x):
-            return self.fused(x, drawn)
-        return torch.addcmul(x, drawn, self.linear(x))
+        return torch.addcmul(x, noise.draw(self.layer, x.shape[-1], like=x), self.linear(x))
 
 
 class DecoderBlock(nn.Module):
-    """A transposed convolution that halves the channels, noise, and three residual units.
-
-    Attributes:
-        fused: the first snake's and the convolution's inference form on a CPU, once folded.
-    """
-
-    fused: Callable[[Tensor], Tensor] | None = None
+    """A transposed convolution that halves the channels, noise, and three residual units."""
 
     def __init__(
         self,
@@ -212,24 +204,17 @@ class DecoderBlock(nn.Module):
         groups: int = 1,
     ) -> None:
         super().__init__()
-        layers = [
-            Snake1d(input_dim),
-            wn_upsampling(input_dim, output_dim, stride),
-        ]
+        layers: list[nn.Module] = [Snake1d(input_dim), upsampling(input_dim, output_dim, stride)]
         if noise is not None:
             layers.append(noise)
         self.block = nn.Sequential(*layers, *_residual_units(output_dim, groups))
-        self.stride = stride
 
-    def forward(self, x: Tensor, noise: NoiseSource | None = None, noise_on: bool = True) -> Tensor:
+    def forward(self, x: Tensor, noise: NoiseStream | None = FRESH) -> Tensor:
         """(B, C, T) to (B, C / 2, T * stride)."""
-        snake, up, *rest = self.block
-        fused = self.fused if plain_cpu(x) else None
-        x = fused(x) if fused else up(snake.inplace(x))  # type: ignore[operator]
-        for layer in rest:
+        for layer in self.block:
             if not isinstance(layer, NoiseBlock):
                 x = layer(x)
-            elif noise_on:
+            elif noise is not None:
                 x = layer(x, noise)
         return x
 
@@ -244,12 +229,7 @@ class Decoder(nn.Module):
         noise: whether the blocks add noise.
         depthwise: one group a channel in the wide convolutions.
         attn_window_size: frames of the attention before the blocks, None for no attention.
-
-    Attributes:
-        fused: the inference form of the layers after the last block, once folded.
     """
-
-    fused: Callable[[Tensor], Tensor] | None = None
 
     def __init__(
         self,
@@ -264,67 +244,32 @@ class Decoder(nn.Module):
         pad = _KERNEL // 2
         layers: list[nn.Module] = []
         if depthwise:
-            width = input_channel
-            layers.append(wn_conv1d(width, width, kernel_size=_KERNEL, padding=pad, groups=width))
-            layers.append(wn_conv1d(width, channels, kernel_size=1))
+            layers.append(
+                convolution(input_channel, input_channel, _KERNEL, padding=pad, groups=input_channel)
+            )
+            layers.append(convolution(input_channel, channels, 1))
         else:
-            layers.append(wn_conv1d(input_channel, channels, kernel_size=_KERNEL, padding=pad))
+            layers.append(convolution(input_channel, channels, _KERNEL, padding=pad))
         if attn_window_size is not None:
             layers.append(LocalMHA(dim=channels, window_size=attn_window_size))
-        upsampling = 1
         for i, stride in enumerate(rates):
-            upsampling *= stride
             channels //= 2
-            block_noise = NoiseBlock(channels, layer=i, upsampling=upsampling) if noise else None
+            block_noise = NoiseBlock(channels, layer=i) if noise else None
             groups = channels if depthwise else 1
             layers.append(DecoderBlock(2 * channels, channels, stride, block_noise, groups=groups))
-        layers += [Snake1d(channels), wn_conv1d(channels, 1, kernel_size=_KERNEL, padding=pad), nn.Tanh()]
+        layers += [Snake1d(channels), convolution(channels, 1, _KERNEL, padding=pad), nn.Tanh()]
         self.model = nn.Sequential(*layers)
 
-    def forward(self, x: Tensor, noise: NoiseSource | None = None, noise_on: bool = True) -> Tensor:
+    def forward(self, x: Tensor, noise: NoiseStream | None = FRESH) -> Tensor:
         """Latents to samples.
 
         Args:
             x: (B, C, T).
-            noise: where the noise blocks draw from; None draws fresh noise from torch's generator.
-            noise_on: False leaves the noise blocks out.
+            noise: where the noise blocks draw from; None leaves them out.
 
         Returns:
             (B, 1, T * hop), in -1 to 1.
         """
-        for layer in self.at_latent_rate():
-            x = layer(x)
-        return self.upsample(x, noise, noise_on)
-
-    def upsample(self, x: Tensor, noise: NoiseSource | None = None, noise_on: bool = True) -> Tensor:
-        """What ``forward`` does after the layers at the latent rate: (B, C', T) to (B, 1, T * hop)."""
-        for block in self.blocks():
-            x = block(x, noise, noise_on)
-        return self.output(x)
-
-    def output(self, x: Tensor) -> Tensor:
-        """What follows the last block: (B, C, T) to samples (B, 1, T)."""
-        if self.fused is not None and plain_cpu(x):
-            return self.fused(x)
-        snake, convolution, tanh = self.output_layers()
-        result: Tensor = tanh(convolution(snake.inplace(x)))  # type: ignore[operator]
-        return result
-
-    def at_latent_rate(self) -> list[nn.Module]:
-        """The layers before the first block."""
-        return list(takewhile(lambda layer: not isinstance(layer, DecoderBlock), self.model))
-
-    def blocks(self) -> list[DecoderBlock]:
-        """The upsampling blocks: nearly all of the work."""
-        return [layer for layer in self.model if isinstance(layer, DecoderBlock)]
-
-    def output_layers(self) -> list[nn.Module]:
-        """The last snake, convolution and tanh."""
-        return list(self.model)[-3:]
-
-
-def convolutions(module: nn.Module) -> Iterable[nn.Conv1d | nn.ConvTranspose1d]:
-    """Every convolution within ``module``, in order of registration."""
-    for child in module.modules():
-        if isinstance(child, (nn.Conv1d, nn.ConvTranspose1d)):
-            yield child
+        for layer in self.model:
+            x = layer(x, noise) if isinstance(layer, DecoderBlock) else layer(x)
+        return x

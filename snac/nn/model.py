@@ -16,10 +16,10 @@ from snac.hub.checkpoint import Checkpoint, load_checkpoint
 from snac.hub.fingerprint import fingerprint
 from snac.hub.weights import save_checkpoint
 from snac.nn.arguments import check_audio, checked_codes
-from snac.nn.layers import Decoder, Encoder
+from snac.nn.layers import FRESH, Decoder, Encoder
 from snac.nn.spectral import SpectralDecoder, SpectralEncoder
 from snac.nn.vq import ResidualVectorQuantize
-from snac.noise import NoiseSource
+from snac.noise import Noise
 
 if TYPE_CHECKING:
     from snac.engine.torch_chain import FoldedModel
@@ -51,8 +51,8 @@ class SNAC(nn.Module):
     """
 
     config: ModelConfig
-    encoder: Any  # an Encoder or a SpectralEncoder: (B, 1, T) to (B, C, T / hop)
-    decoder: Any  # a Decoder or a SpectralDecoder: (B, C, T) to (B, 1, T * hop)
+    encoder: Encoder | SpectralEncoder
+    decoder: Decoder | SpectralDecoder
 
     def __init__(
         self,
@@ -166,9 +166,10 @@ class SNAC(nn.Module):
         audio: Tensor
         if isinstance(self.config, SpectralConfig):
             audio = self.decoder(latents)
+        elif seed is None:
+            audio = self.decoder(latents, None)
         else:
-            noise = None if self.training else NoiseSource(seed or 0)
-            audio = self.decoder(latents, noise, noise_on=seed is not None)
+            audio = self.decoder(latents, FRESH if self.training else _SeededNoise(seed))
         return audio
 
     @classmethod
@@ -223,7 +224,7 @@ class SNAC(nn.Module):
             half: large tensors as float16.
 
         Raises:
-            ModelError: the folder cannot be written.
+            ModelError: the folder cannot be written, or a value is too large for 16 bits.
         """
         save_checkpoint(folder, self.config, self.state_dict(), half=half)
 
@@ -231,13 +232,23 @@ class SNAC(nn.Module):
         """16 hex digits that change with the weights and the configuration; see ``snac.hub.fingerprint``."""
         return fingerprint(self.config, self.state_dict()).hex()
 
-    def fold(self, *, device: str = "cpu", threads: int | None = None) -> FoldedModel:
+    def checkpoint(self, name: str = "model") -> Checkpoint:
+        """A copy of the weights as they are now, as ``snac.hub.checkpoint`` reads them from files.
+
+        Args:
+            name: the model id that files carry.
+        """
+        state = self.state_dict().items()
+        arrays = {key: tensor.detach().cpu().float().numpy().copy() for key, tensor in state}
+        return Checkpoint(name, self.config, arrays, self.fingerprint())
+
+    def fold(self, *, device: str | None = None, threads: int | None = None) -> FoldedModel:
         """The model as it is now in a form for inference alone: faster, and without gradients.
 
         The model itself stays as it is, and later changes to it do not reach what is returned.
 
         Args:
-            device: where to compute, see ``snac.engine.build_engine``.
+            device: where to compute, see ``snac.engine.build_engine``; None for where the model is.
             threads: that compute side by side on a CPU; None for one a processor, at most 8.
 
         Returns:
@@ -249,9 +260,18 @@ class SNAC(nn.Module):
         from snac.engine import build_engine
         from snac.engine.torch_chain import FoldedModel
 
-        arrays = {name: tensor.detach().cpu().numpy().copy() for name, tensor in self.state_dict().items()}
-        checkpoint = Checkpoint("", self.config, arrays, self.fingerprint())
-        return FoldedModel(build_engine(checkpoint, device=device, threads=threads))
+        place = device or next(self.parameters()).device.type
+        return FoldedModel(build_engine(self.checkpoint(), device=place, threads=threads))
+
+
+class _SeededNoise:
+    """Noise that depends on a seed, the layer and the position alone, as that of the engine."""
+
+    def __init__(self, seed: int) -> None:
+        self._noise = Noise.seeded(seed)
+
+    def draw(self, layer: int, length: int, like: Tensor) -> Tensor:
+        return self._noise.tensor(layer, 0, length, like)
 
 
 def _encoder(config: ModelConfig) -> Encoder | SpectralEncoder:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from snac.nn.convolutions import wn_conv1d
+from snac.nn.layers import convolution
 
 
 class VectorQuantize(nn.Module):
@@ -27,8 +27,8 @@ class VectorQuantize(nn.Module):
         self.codebook_size = codebook_size
         self.codebook_dim = codebook_dim
         self.stride = stride
-        self.in_proj = wn_conv1d(input_dim, codebook_dim, kernel_size=1)
-        self.out_proj = wn_conv1d(codebook_dim, input_dim, kernel_size=1)
+        self.in_proj = convolution(input_dim, codebook_dim, 1)
+        self.out_proj = convolution(codebook_dim, input_dim, 1)
         self.codebook = nn.Embedding(codebook_size, codebook_dim)
 
     def project(self, z: Tensor) -> Tensor:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from snac.config import SpectralConfig
+from snac.nn.layers import NoiseStream
 from snac.nn.model import SNAC
-from snac.noise import NoiseSource
 from snaccli.training.config import LossWeights, SpectraConfig
 from snaccli.training.losses import IntelligibilityLoss, LowBandLoss, SpectralLoss
 from snaccli.training.quantise import quantise, soften
@@ -72,7 +72,7 @@ class TrainedCodec(nn.Module):
         self.autocast = autocast
         self.reconstruction = ReconstructionLosses(model.sampling_rate, spectra, weights.reconstruction())
 
-    def forward(self, audio: Tensor, bandwidth: Tensor, noise: NoiseSource, quantised: bool) -> Pass:
+    def forward(self, audio: Tensor, bandwidth: Tensor, noise: NoiseStream, quantised: bool) -> Pass:
         """Encodes, quantises, decodes and compares.
 
         Args:

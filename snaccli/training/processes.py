@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from snac.noise import NoiseSource
 from snaccli.errors import SnacError
 from snaccli.training.launched import process_count
 
@@ -156,18 +155,20 @@ def generator(*place: int) -> torch.Generator:
 
 
 @dataclass(frozen=True)
-class StepNoise(NoiseSource):
+class StepNoise:
     """Fresh noise of one step, a stream an item: it stays the same however the batch is divided.
 
     Attributes:
+        seed: of the run.
         step: of the run.
         first_item: number in the whole batch of the first item here.
     """
 
+    seed: int
     step: int = 0
     first_item: int = 0
 
-    def draw(self, layer: int, upsampling: int, length: int, like: Tensor) -> Tensor:
+    def draw(self, layer: int, length: int, like: Tensor) -> Tensor:
         """Standard normal noise (B, 1, length) for a layer whose signal is ``like`` (B, C, T)."""
         items = range(self.first_item, self.first_item + like.shape[0])
         drawn = [

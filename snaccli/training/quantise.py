@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from snac.nn.layers import NoiseStream
 from snac.nn.vq import ResidualVectorQuantize
-from snac.noise import NoiseSource
 
 _NOISE_LAYER = 1000  # numbers of noise sources that no block of a decoder has
 
@@ -55,7 +55,7 @@ def quantise(quantizer: ResidualVectorQuantize, z: Tensor) -> QuantiseResult:
     return QuantiseResult(z_q, commitment / count, codebook / count, indices, projected)
 
 
-def soften(quantizer: ResidualVectorQuantize, z: Tensor, noise: NoiseSource) -> tuple[Tensor, Tensor]:
+def soften(quantizer: ResidualVectorQuantize, z: Tensor, noise: NoiseStream) -> tuple[Tensor, Tensor]:
     """A differentiable stand-in for codebooks that do not exist yet.
 
     Each projected latent goes to the unit sphere, where codewords are looked up, and is moved there by noise
@@ -77,7 +77,7 @@ def soften(quantizer: ResidualVectorQuantize, z: Tensor, noise: NoiseSource) -> 
     for number, level in enumerate(quantizer.levels()):
         z_e = level.project(residual)
         unit = F.normalize(z_e, dim=1)
-        drawn = noise.draw(_NOISE_LAYER + number, 1, unit[0].numel(), like=unit).view_as(unit)
+        drawn = noise.draw(_NOISE_LAYER + number, unit[0].numel(), like=unit).view_as(unit)
         distance = distance + F.mse_loss(z_e, unit.detach())
         z_q_i = level.expand(F.normalize(unit + spread * drawn, dim=1))
         z_q = z_q + z_q_i
