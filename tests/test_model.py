@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -223,3 +224,23 @@ def test_save_load_fold_and_fingerprint(tmp_path, golden: dict[str, np.ndarray])
     with torch.no_grad():
         model.decoder.model[-2].bias += 1e-3
     assert model.fingerprint() != fingerprint
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["even-depthwise", "no-noise-attention"])
+def test_folding_leaves_the_model_as_it_is(tmp_path, golden: dict[str, np.ndarray], name: str) -> None:  # type: ignore[no-untyped-def]
+    model = golden_model(golden, name).train()
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    folded = model.fold()
+    assert model.training
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert list(model.state_dict()) == list(before)
+    assert all(torch.equal(tensor, before[key]) for key, tensor in model.state_dict().items())
+    codes = model.eval().encode(test_signal(3000, 8000, 1))
+    expected = model.decode(codes)
+    for parameter in model.parameters():
+        parameter.zero_()
+    torch.testing.assert_close(folded.decode(codes), expected, atol=1e-5, rtol=0)  # it has weights of its own
+    assert folded.fingerprint() != model.fingerprint()
+    model.save_pretrained(tmp_path / "still-published")
+    assert SNAC.from_pretrained(tmp_path / "still-published").fingerprint() == model.fingerprint()
