@@ -144,7 +144,10 @@ def make_golden(published: ModuleType) -> None:
 
 
 def compare(published: ModuleType, name: str, config: dict[str, Any], seconds: float) -> bool:
-    """Same random weights in both packages, both ways strict; prints and judges the differences."""
+    """Same random weights in both packages, both ways strict; prints and judges the differences.
+
+    The modules must agree in every code, the engine of inference in all but one of a thousand.
+    """
     torch.manual_seed(0)
     theirs = published.SNAC(**config).eval()
     randomise(theirs, 0)
@@ -155,17 +158,22 @@ def compare(published: ModuleType, name: str, config: dict[str, Any], seconds: f
     audio = test_signal(int(seconds * config["sampling_rate"]), config["sampling_rate"], 0)
     with torch.no_grad(), silent_noise():
         their_audio, their_codes = theirs(audio)
-    with torch.no_grad():
-        our_codes = ours.encode(audio)
-        our_audio = ours.decode(their_codes, seed=None)[..., : audio.shape[-1]]
+    keys = f"{len(theirs.state_dict())} keys {'equal' if same_keys else 'DIFFER'}, strict loading both ways"
     tokens = sum(code.numel() for code in their_codes)
-    differing = sum(int((a != b).sum()) for a, b in zip(our_codes, their_codes, strict=True))
-    error = float((our_audio - their_audio).abs().max())
-    print(
-        f"{name}: {len(theirs.state_dict())} keys {'equal' if same_keys else 'DIFFER'}, "
-        f"codes {tokens - differing} of {tokens} equal, audio within {error:.1e}, strict loading both ways"
-    )
-    return same_keys and differing == 0 and error < 1e-5
+    good, told = same_keys, []
+    for form, model, most, near in (
+        ("modules", ours, 0, 1e-5),
+        ("engine", ours.fold(), tokens // 1000, 1e-4),
+    ):
+        with torch.no_grad():
+            our_codes = model.encode(audio)
+            our_audio = model.decode(their_codes, seed=None)[..., : audio.shape[-1]]
+        differing = sum(int((a != b).sum()) for a, b in zip(our_codes, their_codes, strict=True))
+        error = float((our_audio - their_audio).abs().max())
+        good = good and differing <= most and error < near
+        told.append(f"{form}: codes {tokens - differing} of {tokens} equal, audio within {error:.1e}")
+    print(f"{name}: {keys}; {'; '.join(told)}", flush=True)
+    return good
 
 
 def main() -> int:
