@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from fractions import Fraction
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,8 +11,10 @@ import torch
 
 from snac import SNAC, ModelError
 from snac.config import ModelConfig
+from snac.nn import noise as tensors
 from snac.nn.layers import Snake1d
-from snac.noise import NoiseSource, gaussian
+from snac.nn.noise import SeededNoise
+from snac.noise import Noise, gaussian
 
 from .published import FULL, GOLDEN, SMALL, test_signal
 
@@ -175,13 +175,19 @@ def test_noise_is_that_of_plain_integers() -> None:
         np.testing.assert_allclose(gaussian(seed, layer, torch.tensor(places)).numpy(), expected, atol=2e-5)
 
 
-def test_noise_follows_its_place_within_a_frame_too() -> None:
-    like = torch.zeros(2, 4, 6)
-    whole = NoiseSource(5).draw(layer=2, upsampling=4, length=18, like=torch.zeros(1, 1, 18))
-    for first in (Fraction(3), Fraction(5, 2), Fraction(9, 4)):
-        part = NoiseSource(5, first).draw(layer=2, upsampling=4, length=6, like=like)
-        assert part.shape == (1, 1, 6)
-        assert torch.equal(part, whole[..., int(first * 4) : int(first * 4) + 6])
+def test_noise_of_tensors_is_that_of_the_engine() -> None:
+    like = torch.zeros(2, 4, 1)
+    for seed, layer, first in ((0, 0, 0), (7, 3, 12345), (2**63 + 11, 1, 2**32 - 50), (-5, 2, 2**40)):
+        expected = Noise.seeded(seed).draw(layer, first, 100)
+        drawn = tensors.gaussian(seed, layer, first, 100, like)
+        assert drawn.shape == (1, 1, 100)
+        np.testing.assert_array_equal(drawn[0, 0].numpy(), expected)
+        # As a GPU computes it.
+        on_device = tensors._gaussian_on_device(seed, layer, first, 100, torch.device("cpu"))
+        np.testing.assert_allclose(on_device.numpy(), expected, atol=2e-5)
+        assert tensors.gaussian(seed, layer, first, 9, like.double()).dtype == torch.float64
+    whole = SeededNoise(5).draw(2, 100, like)
+    assert torch.equal(whole[..., 30:], tensors.gaussian(5, 2, 30, 70, like))
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from snac.nn.attention import LocalMHA
+from snac.nn.noise import FRESH, NoiseStream
 
 _KERNEL = 7
 _DILATIONS = (1, 3, 9)
@@ -146,33 +147,6 @@ class Encoder(nn.Module):
         """(B, 1, T) to (B, C, T / hop)."""
         y: Tensor = self.block(x)
         return y
-
-
-class NoiseStream(Protocol):
-    """Where noise blocks draw their noise from."""
-
-    def draw(self, layer: int, length: int, like: Tensor) -> Tensor:
-        """Standard normal noise for a signal from its first sample on.
-
-        Args:
-            layer: number of the noise block within its decoder.
-            length: samples.
-            like: the signal (B, C, length).
-
-        Returns:
-            (B, 1, length) or (1, 1, length), of the device and type of ``like``.
-        """
-
-
-class _FreshNoise:
-    """Noise of torch's own generator, another at every call."""
-
-    def draw(self, layer: int, length: int, like: Tensor) -> Tensor:
-        return torch.randn((like.shape[0], 1, length), device=like.device, dtype=like.dtype)
-
-
-FRESH: Final[NoiseStream] = _FreshNoise()
-"""Noise as training and the published package have it."""
 
 
 class NoiseBlock(nn.Module):

@@ -16,10 +16,10 @@ from snac.hub.checkpoint import Checkpoint, load_checkpoint
 from snac.hub.fingerprint import fingerprint
 from snac.hub.weights import save_checkpoint
 from snac.nn.arguments import check_audio, checked_codes
-from snac.nn.layers import FRESH, Decoder, Encoder
+from snac.nn.layers import Decoder, Encoder
+from snac.nn.noise import FRESH, SeededNoise
 from snac.nn.spectral import SpectralDecoder, SpectralEncoder
 from snac.nn.vq import ResidualVectorQuantize
-from snac.noise import Noise
 
 if TYPE_CHECKING:
     from snac.engine.torch_chain import FoldedModel
@@ -169,7 +169,7 @@ class SNAC(nn.Module):
         elif seed is None:
             audio = self.decoder(latents, None)
         else:
-            audio = self.decoder(latents, FRESH if self.training else _SeededNoise(seed))
+            audio = self.decoder(latents, FRESH if self.training else SeededNoise(seed))
         return audio
 
     @classmethod
@@ -262,16 +262,6 @@ class SNAC(nn.Module):
 
         place = device or next(self.parameters()).device.type
         return FoldedModel(build_engine(self.checkpoint(), device=place, threads=threads))
-
-
-class _SeededNoise:
-    """Noise that depends on a seed, the layer and the position alone, as that of the engine."""
-
-    def __init__(self, seed: int) -> None:
-        self._noise = Noise.seeded(seed)
-
-    def draw(self, layer: int, length: int, like: Tensor) -> Tensor:
-        return self._noise.tensor(layer, 0, length, like)
 
 
 def _encoder(config: ModelConfig) -> Encoder | SpectralEncoder:

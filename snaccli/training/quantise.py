@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from snac.nn.layers import NoiseStream
+from snac.nn.noise import NoiseStream
 from snac.nn.vq import ResidualVectorQuantize
 
 _NOISE_LAYER = 1000  # numbers of noise sources that no block of a decoder has
