@@ -3,7 +3,7 @@
 The decoder's noise blocks multiply their signal by Gaussian noise. Drawn from a global generator it would
 change with every run, piece and thread. The noise of a seed is instead a hash of where each value stands: it
 depends on the seed, the layer and the absolute position only, so that the same file gives the same sound
-however it is decoded. Knows no torch until a tensor is asked for.
+however it is decoded. Knows no torch; ``snac.nn.noise`` has the same for tensors.
 """
 
 from __future__ import annotations
@@ -11,13 +11,9 @@ from __future__ import annotations
 import math
 import secrets
 from dataclasses import dataclass
-from fractions import Fraction
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 _MASK = 0xFFFFFFFF
 
@@ -64,34 +60,21 @@ class Noise:
         if self.kind == "none":
             return np.zeros(length, dtype=np.float32)
         seed = self.seed if self.kind == "seeded" else secrets.randbits(64)
-        drawn: np.ndarray = gaussian(seed, layer, np.arange(first, first + length, dtype=np.uint64))
-        return drawn
-
-    def tensor(self, layer: int, first: int, length: int, like: Tensor) -> Tensor:
-        """The same as a tensor (1, 1, length) of the device and dtype of ``like``."""
-        import torch
-
-        drawn = torch.from_numpy(self.draw(layer, first, length))
-        return drawn.to(device=like.device, dtype=like.dtype)[None, None]
+        return gaussian(seed, layer, np.arange(first, first + length, dtype=np.uint64))
 
 
-def gaussian(seed: int, layer: int, positions: Any) -> Any:
+def gaussian(seed: int, layer: int, positions: np.ndarray) -> np.ndarray:
     """Standard normal values, one for each position.
 
     Args:
         seed: any integer; only its low 64 bits count.
         layer: which noise block asks; layers give independent streams.
-        positions: integer array or tensor of any shape, absolute sample indices at the layer's rate, 0 or
-            greater.
+        positions: integers of any shape, absolute sample indices at the layer's rate, 0 or greater.
 
     Returns:
-        float32 of the shape of ``positions``, an array or a tensor as that is, by the Box-Muller transform
-        (Box and Muller 1958) of two hashed uniform values of 23 and 24 bits: magnitudes stay below 5.8.
+        float32 of the shape of ``positions``, by the Box-Muller transform (Box and Muller 1958) of two hashed
+        uniform values of 23 and 24 bits: magnitudes stay below 5.8.
     """
-    if not isinstance(positions, np.ndarray):
-        import torch
-
-        return torch.from_numpy(gaussian(seed, layer, positions.cpu().numpy())).to(positions.device)
     key = _mix_int((seed & _MASK) ^ 0x9E3779B9)
     key = _mix_int(key ^ ((seed >> 32) & _MASK))
     key = _mix_int(key ^ (layer & _MASK))
@@ -103,7 +86,8 @@ def gaussian(seed: int, layer: int, positions: Any) -> Any:
     # 23 bits plus a half are exact in float32, and never 0: the logarithm stays finite.
     uniform = ((first >> np.uint32(9)).astype(np.float32) + np.float32(0.5)) * np.float32(2.0**-23)
     angle = (second >> np.uint32(8)).astype(np.float32) * np.float32(2.0 * math.pi * 2.0**-24)
-    return np.sqrt(np.float32(-2) * np.log(uniform)) * np.cos(angle)
+    drawn: np.ndarray = np.sqrt(np.float32(-2) * np.log(uniform)) * np.cos(angle)
+    return drawn
 
 
 def _mix(x: np.ndarray) -> np.ndarray:
@@ -121,25 +105,3 @@ def _mix_int(x: int) -> int:
     x = ((x ^ (x >> 16)) * 0x7FEB352D) & _MASK
     x = ((x ^ (x >> 15)) * 0x846CA68B) & _MASK
     return x ^ (x >> 16)
-
-
-@dataclass(frozen=True)
-class NoiseSource:
-    """Where the noise of one decoder call comes from.
-
-    Attributes:
-        seed: of the hash.
-        first_frame: absolute index of the first latent frame; a fraction where the signal begins within a
-            frame.
-    """
-
-    seed: int
-    first_frame: int | Fraction = 0
-
-    def draw(self, layer: int, upsampling: int, length: int, like: Tensor) -> Tensor:
-        """Noise for a layer whose signal has ``upsampling`` samples a latent frame.
-
-        Returns:
-            (1, 1, length), of the device and dtype of ``like``.
-        """
-        return Noise.seeded(self.seed).tensor(layer, int(self.first_frame * upsampling), length, like)

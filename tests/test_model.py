@@ -137,12 +137,12 @@ def test_fewer_levels_decode_and_wrong_ones_are_refused(golden: dict[str, np.nda
 
 
 def test_noise_is_standard_normal_and_a_function_of_its_place() -> None:
-    places = torch.arange(200_000)
+    places = np.arange(200_000)
     noise = gaussian(3, 1, places)
     assert abs(float(noise.mean())) < 0.01
     assert abs(float(noise.std()) - 1) < 0.01
     assert abs(float((noise[1:] * noise[:-1]).mean())) < 0.01
-    assert torch.equal(noise[777:900], gaussian(3, 1, places[777:900]))
+    assert np.array_equal(noise[777:900], gaussian(3, 1, places[777:900]))
     for other in (gaussian(4, 1, places), gaussian(3, 2, places), gaussian(3, 1, places + 2**32)):
         assert abs(float((noise * other).mean())) < 0.01
 
@@ -150,7 +150,7 @@ def test_noise_is_standard_normal_and_a_function_of_its_place() -> None:
 def test_noise_keeps_its_values() -> None:
     """Files decode to the same sound in every version: these numbers must never change."""
     pinned = [-0.113389, -0.300353, 0.536911]
-    np.testing.assert_allclose(gaussian(0, 0, torch.arange(3)).numpy(), pinned, atol=1e-5)
+    np.testing.assert_allclose(gaussian(0, 0, np.arange(3)), pinned, atol=1e-5)
 
 
 def test_noise_is_that_of_plain_integers() -> None:
@@ -172,7 +172,7 @@ def test_noise_is_that_of_plain_integers() -> None:
     places = [0, 1, 12345, 2**32 - 1, 2**32, 2**40 + 17]
     for seed, layer in ((0, 0), (7, 3), (2**63 + 11, 1), (-5, 2)):
         expected = [reference(seed, layer, place) for place in places]
-        np.testing.assert_allclose(gaussian(seed, layer, torch.tensor(places)).numpy(), expected, atol=2e-5)
+        np.testing.assert_allclose(gaussian(seed, layer, np.array(places)), expected, atol=2e-5)
 
 
 def test_noise_of_tensors_is_that_of_the_engine() -> None:

@@ -21,9 +21,11 @@ from snac.engine.chain import Chain, Stage
 from snac.engine.quantise import Quantiser
 from snac.engine.weights import Weights
 from snac.errors import ModelError
+from snac.nn.arguments import check_audio, checked_codes
 from snac.nn.attention import LocalMHA
 from snac.nn.layers import DecoderBlock, EncoderBlock, NoiseBlock, ResidualUnit
 from snac.nn.model import SNAC
+from snac.nn.noise import gaussian
 from snac.nn.spectral import SpectralDecoder, SpectralEncoder
 from snac.noise import Noise
 
@@ -181,7 +183,7 @@ class _Noise(Stage):
     @torch.inference_mode()
     def run(self, held: Tensor, x: Tensor, steps: int, position: int) -> Tensor:
         """See ``Stage.run``."""
-        drawn = self._noise.tensor(self.block.layer, position, steps, like=x)
+        drawn = gaussian(self._noise.seed, self.block.layer, position, steps, like=x)
         return torch.addcmul(x, drawn, self.block.linear(x))
 
 
@@ -334,20 +336,11 @@ class FoldedModel:
         """Audio (B, 1, T) to codes: one int64 tensor (B, frames / stride) a level, coarse to fine.
 
         Raises:
-            ValueError: the tensor is of another shape.
+            InputTypeError, InputValueError: as ``SNAC.encode`` does.
         """
-        if audio_data.ndim != 3 or audio_data.shape[1] != 1 or not audio_data.is_floating_point():
-            raise ValueError(
-                f"audio must be floating-point of shape (batch, 1, samples) at {self.config.sampling_rate} "
-                f"Hz, nominally in -1 to 1; got {audio_data.dtype} {tuple(audio_data.shape)}"
-            )
+        check_audio(audio_data, self.config, torch.float32)
         block = audio_data.detach()[:, 0].float().cpu().numpy()
         parts = list(self.engine.encode([block], len(block)))
-        if not parts:
-            return [
-                torch.zeros(len(block), 0, dtype=torch.int64, device=audio_data.device)
-                for _ in self.config.vq_strides
-            ]
         levels = (np.concatenate(level, axis=1).astype(np.int64) for level in zip(*parts, strict=True))
         return [torch.from_numpy(level).to(audio_data.device) for level in levels]
 
@@ -359,11 +352,9 @@ class FoldedModel:
             seed: of the decoder's noise, None for none.
 
         Raises:
-            ValueError: the codes do not fit the model or each other.
+            InputTypeError, InputValueError: as ``SNAC.decode`` does.
         """
+        levels = checked_codes(codes, self.config)
         noise = Noise.none() if seed is None else Noise.seeded(seed)
-        levels = [code.detach().cpu().numpy() for code in codes]
-        blocks = list(self.engine.decode(levels, noise=noise))
-        batch = levels[0].shape[0] if levels else 1
-        audio = np.concatenate(blocks, axis=1) if blocks else np.zeros((batch, 0), np.float32)
-        return torch.from_numpy(audio)[:, None].to(codes[0].device)
+        blocks = list(self.engine.decode([code.cpu().numpy() for code in levels], noise=noise))
+        return torch.from_numpy(np.concatenate(blocks, axis=1))[:, None].to(levels[0].device)
