@@ -10,14 +10,55 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import signal
 import sys
 import threading
+import warnings
+from types import FrameType
 
 from snaccli.cli.ui.console import Console
 
-__all__ = ["tune"]
+__all__ = ["flush", "start", "tune"]
 
 _M_ARENA_MAX = -8  # of malloc.h
+
+
+def start(console: Console) -> None:
+    """Takes possession of the process for the command line, before it reads its arguments.
+
+    A signal that asks the program to end lets it clean up as an interrupt does. Warnings of libraries, which
+    are for programmers, are shown with ``--debug`` or ``python -W`` only.
+    """
+    console.owns_process = True
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) == signal.SIG_DFL:  # nohup has it ignored
+            signal.signal(number, _terminate)
+    if not sys.warnoptions and "--debug" not in sys.argv:
+        warnings.simplefilter("ignore")
+
+
+class _Terminated(KeyboardInterrupt):
+    """Another signal than that of an interrupt asks the program to end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__("terminated")
+        self.status = 128 + number
+
+
+def _terminate(number: int, _: FrameType | None) -> None:
+    raise _Terminated(number)
+
+
+def flush(console: Console) -> None:
+    """Writes what is left for the standard streams, before the process ends."""
+    try:
+        for stream in (sys.stdout, console.stderr):
+            if stream is not None:
+                stream.flush()
+    except OSError:
+        # The reader has gone away. What is left must not be written again when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def tune(console: Console) -> None:
