@@ -260,6 +260,16 @@ def test_a_full_disk_is_one_line(model, coded):
         assert "no space left" in err
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a full disk: no /dev/full on this system")
+def test_debug_shows_what_an_error_was_made_of(model, coded):
+    status, out, err = call("encode", "talk.wav", "-m", model, "-o", "/dev/full", "--debug")
+    assert (status, out) == (1, "")
+    assert err.startswith("Traceback")
+    assert "OSError: [Errno 28]" in err
+    assert "direct cause of the following exception" in err
+    assert err.splitlines()[-1].startswith("snac: talk.wav: /dev/full")
+
+
 def test_an_output_of_an_unknown_kind(coded, model):
     status, _, err = call("decode", coded, "-m", model, "-o", "x.docx")
     assert (status, err.count("\n")) == (1, 1)

@@ -17,7 +17,7 @@ import numpy as np
 import typer
 
 from snaccli.audio import downmix, resample
-from snaccli.cli import options
+from snaccli.cli import options, process
 from snaccli.cli.commands import tokens
 from snaccli.cli.ui import text
 from snaccli.cli.ui.console import Console
@@ -176,6 +176,7 @@ def stream(
     """
     console: Console = context.obj
     _check(console, output, pcm, encode, rate, channels)
+    process.tune(console)
     with waiting(console, "loading the model"):
         loaded = _Model(model, device.value, threads)
     form = Form(True, offsets, start_id)
