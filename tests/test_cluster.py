@@ -162,6 +162,27 @@ def test_a_cluster_makes_the_shards_of_one_machine(tiny_model_folder, cluster):
     assert "strides" in err
 
 
+def test_a_cluster_encodes_the_files_of_one_machine(tiny_model_folder, cluster):
+    write(5)
+    Path("in/003.wav").write_bytes(b"RIFF of nothing")
+    encode = ["encode", "in", "-m", tiny_model_folder]
+    assert call(*encode, "-o", "alone", "-q")[0] == 1
+    status, out, err = call(*encode, "-o", "out", "--cluster", cluster[0], "--json")
+    assert status == 1
+    assert json.loads(out)["encoded"] == 4
+    assert "003.wav" in err
+    assert contents("out") == contents("alone")
+    assert len(contents("out")) == 4
+    write(6)
+    status, _, err = call(*encode, "-o", "out", "--cluster", cluster[0], "--skip-existing")
+    assert status == 0
+    assert "4 files skipped" in err
+    assert len(contents("out")) == 6
+    status, _, err = call(*encode, "-o", "out", "--cluster", cluster[0])
+    assert status == 1
+    assert "exists already" in err
+
+
 def test_a_worker_that_is_killed_is_replaced(tiny_model_folder, cluster, environment):
     write(12, 10.0)
     address, root = cluster

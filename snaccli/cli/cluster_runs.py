@@ -10,7 +10,6 @@ from typing import Annotated, Any
 
 import typer
 
-from snaccli.cli.plan import Plan
 from snaccli.cli.ui import text
 from snaccli.cli.ui.console import Console
 from snaccli.cluster import Failure, Place, UnitWork, run_units
@@ -18,6 +17,7 @@ from snaccli.errors import ExitStatus
 from snaccli.io.names import shown
 from snaccli.io.parts import Part
 from snaccli.io.remote import is_url
+from snaccli.workers import Outcome
 
 __all__ = ["Cluster", "CpusPerWorker", "GpusPerWorker", "anywhere", "model_anywhere", "run"]
 
@@ -63,7 +63,7 @@ def model_anywhere(model: str | None) -> str | None:
 
 def run(
     console: Console,
-    plan: Plan,
+    told: Sequence[Outcome[Any]],
     work: UnitWork[Any, Any],
     units: Sequence[Any],
     count: int,
@@ -75,30 +75,32 @@ def run(
 
     Args:
         console: where to.
-        plan: what was found, with the inputs that led to no recording.
+        told: what there is to say already: inputs that led to no recording, outputs that are there.
         work: what the workers do.
         units: with ``recordings``, pairs whose first is the source.
         count: recordings of all units.
         place: where.
         verb: what is done to a recording: ``exported``.
     """
-    told = _Told(console, verb, count + len(plan.problems), len(units))
-    for remark in plan.remarks:
-        console.note(remark)
-    for name, problem in plan.problems:
-        told.failed(name, text.explain(problem))
+    failures = [outcome for outcome in told if outcome.error is not None]
+    if skipped := len(told) - len(failures):
+        console.note(f"{text.count(skipped, 'file')} skipped (output exists)")
+    sums = _Sums(console, verb, count + len(failures), len(units))
+    for outcome in failures:
+        assert outcome.error is not None
+        sums.failed(outcome.job.source, text.explain(outcome.error, outcome.job.source))
     if units:
         try:
             with closing(run_units(work, units, place)) as ended:
                 for unit, result in ended:
-                    told.add(unit, result)
+                    sums.add(unit, result)
         except KeyboardInterrupt:
-            told.finish()
+            sums.finish()
             raise
-    return told.finish()
+    return sums.finish()
 
 
-class _Told:
+class _Sums:
     """What is told of a run: memory for the failures alone, however many recordings there are."""
 
     def __init__(self, console: Console, verb: str, count: int, units: int) -> None:

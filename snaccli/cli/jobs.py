@@ -85,6 +85,11 @@ class Batch:
         if self.waiting:
             process.tune(console)
 
+    @property
+    def told(self) -> list[Outcome[object]]:
+        """What there is to say already: inputs that led to no file, outputs that are there."""
+        return self._told
+
     def models(self, choice: str | None, device: str) -> ModelPool:
         """Returns the models of this run, none of them loaded yet: see :class:`snaccli.codec.ModelPool`."""
         from snaccli.codec import ModelPool

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from snaccli.cli import options
+from snaccli.cli import cluster_runs, options
 from snaccli.cli.jobs import Batch, Choices
 from snaccli.cli.plan import find_sources, make_plan
 from snaccli.cli.ui import text
 from snaccli.cli.ui.console import Console
-from snaccli.errors import ExitStatus
+from snaccli.cluster import Place
+from snaccli.errors import ExitStatus, UsageError
+from snaccli.io.names import STDIO
 from snaccli.progress import Progress
 from snaccli.workers import Job
 
@@ -55,12 +57,28 @@ def encode(
     jobs: options.Jobs = None,
     device: options.Device = options.CodingDevice.auto,
     threads: options.Threads = None,
+    cluster: cluster_runs.Cluster = None,
+    cpus: cluster_runs.CpusPerWorker = 1,
+    gpus: cluster_runs.GpusPerWorker = 0.0,
 ) -> ExitStatus:
     """Turn audio into .snac files."""
     console: Console = context.obj
     sources = find_sources(inputs, wanted=_is_audio, kind="audio file")
     plan = make_plan(sources, output, extension=".snac")
     batch = Batch(console, plan, Choices(force, skip_existing, jobs, threads))
+    if cluster is not None:
+        from snaccli.codec.cluster import EncodeWork, encode_units
+
+        there = cluster_runs.anywhere
+        files = [(there(job.source), there(job.output)) for job in batch.waiting]
+        if any(STDIO in (job.source, job.output) for job in batch.waiting):
+            raise UsageError("--cluster reads and writes files: give it no standard stream")
+        work = EncodeWork(cluster_runs.model_anywhere(model) or model, device.value, cpus, channels.value)
+        place = Place(cluster, cpus, gpus, jobs)
+        for remark in plan.remarks:
+            console.note(remark)
+        units = encode_units(files)
+        return cluster_runs.run(console, batch.told, work, units, len(files), place, verb="encoded")
     models = batch.models(model, device.value)
     return batch.run(_Encoding(models, {"channels": channels.value, "overwrite": force}))
 

@@ -26,7 +26,7 @@ from snaccli.io.files import open_input
 from snaccli.io.names import STDIO, shown
 from snaccli.io.parts import members
 from snaccli.progress import Progress
-from snaccli.workers import Job
+from snaccli.workers import Job, Outcome
 
 if TYPE_CHECKING:
     from snaccli.tokens.transfer import Exporter, ExportResult
@@ -273,7 +273,10 @@ def _export_on_cluster(
         extension=form,
         audio=not all(is_snac(source) for source, _ in recordings),
     )
-    return cluster_runs.run(console, plan, work, units, len(recordings), place, verb="exported")
+    told = [Outcome[object](Job(name, ""), error=problem) for name, problem in plan.problems]
+    for remark in plan.remarks:
+        console.note(remark)
+    return cluster_runs.run(console, told, work, units, len(recordings), place, verb="exported")
 
 
 class _Exporting:
