@@ -16,7 +16,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from snaccli.codec import Codec
+from snaccli.codec import Codec, ModelPool
 from snaccli.codes import Codes
 from snaccli.errors import ModelMismatchError, SnacError, UsageError
 from snaccli.tokens import (
@@ -33,6 +33,7 @@ from snaccli.tokens import (
     unflatten,
 )
 from snaccli.tokens.reading import lines, parse, read, read_line, safe_path
+from snaccli.tokens.transfer import Exporter
 from snaccli.tokens.writing import to_json, to_npz
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -288,6 +289,49 @@ def test_a_snac_file_comes_back_byte_for_byte(
             assert (tmp_path / "c.snac").read_bytes() == (tmp_path / "a.snac").read_bytes()
 
 
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 1500), st.integers(1, 2), st.sampled_from([16000, 22050])), max_size=9),
+    st.integers(0, 99),
+)
+def test_recordings_coded_together_are_those_coded_alone(
+    codec: Codec, shapes: list[tuple[int, int, int]], seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    signals = [
+        (0.1 * rng.standard_normal((length, channels)).astype(np.float32), rate)
+        for length, channels, rate in shapes
+    ]
+    together = codec.encode_many(signals)
+    assert len(together) == len(signals)
+    for found, (samples, rate) in zip(together, signals, strict=True):
+        alone = codec.encode([samples], rate, samples.shape[1])
+        assert (found.samples, found.rate, found.fingerprint) == (len(samples), rate, codec.fingerprint)
+        for one, other in zip(found.codes.levels, alone.codes.levels, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_files_exported_together_are_those_exported_alone(
+    tmp_path: Path, codec: Codec, recording: Path
+) -> None:
+    import soundfile
+
+    samples, rate = soundfile.read(recording)
+    for number, length in enumerate((8000, 100, 8100, 0, 8000)):
+        shape = samples[:length] if number else np.stack([samples[:length]] * 2, axis=1)
+        soundfile.write(tmp_path / f"{number}.wav", shape, rate)
+    (tmp_path / "bad.wav").write_bytes(b"RIFF of nothing")
+    exporter = Exporter(ModelPool(codec), Form(True))
+    sources = [(str(tmp_path / f"{n}.wav"), f"{n}.wav") for n in (0, 1, 2, "bad", 3, 4)]
+    found = exporter.together(sources)
+    assert isinstance(found[3], SnacError)
+    for (source, path), one in zip(sources, found, strict=True):
+        if "bad" not in path:
+            assert isinstance(one, NamedRecording)
+            other = exporter.recording(source, path)
+            assert (one.mixed_from, to_json(one, Form())) == (other.mixed_from, to_json(other, Form()))
+
+
 def test_fewer_levels_are_those_of_decode(tmp_path: Path, codec: Codec, recording: Path) -> None:
     import soundfile
 
@@ -511,7 +555,7 @@ def test_too_many_lines_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_the_documented_python_runs() -> None:
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "tokens.md").read_text("utf-8"), re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     for block in blocks:
         exec(block, {})
 

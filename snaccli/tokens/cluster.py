@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, Literal, cast
 
 from snaccli.cluster import Done, UnitResult
+from snaccli.codec.device import Device
 from snaccli.errors import SnacError
 from snaccli.io.files import OutputFile, open_output
-from snaccli.progress import SILENT
 from snaccli.tokens.formats import FORMATS, RowWriter
-from snaccli.tokens.recording import Form
+from snaccli.tokens.recording import Form, NamedRecording
 from snaccli.tokens.shards import shard_path
 from snaccli.tokens.transfer import Exporter, companions
 from snaccli.tokens.writing import draft
 
 __all__ = ["ShardUnit", "ShardWork", "shard_units"]
 
+_TOGETHER = 64  # recordings read before they are coded, on a GPU
 _MEMORY = 32 << 20  # bytes of a shard held in memory; what exceeds them goes to the disk
 
 
@@ -86,9 +87,10 @@ class ShardWork:
         from snaccli.codec import ModelPool
 
         models = ModelPool(self.model, device=self.device, threads=self.threads)
+        exporter = Exporter(models, self.form, self.levels, self.channels)
         if self.audio or self.model is not None:
-            _ = models.for_audio()
-        return Exporter(models, self.form, self.levels, self.channels)
+            exporter.for_audio()
+        return exporter
 
     def __call__(self, unit: ShardUnit) -> UnitResult:
         """Makes a shard of those of its recordings that can be read; none if there are none.
@@ -99,13 +101,14 @@ class ShardWork:
         with tempfile.SpooledTemporaryFile(max_size=_MEMORY, prefix="snac-") as spool:
             rows: RowWriter | None = None
             out = OutputFile(cast(BinaryIO, spool), unit.shard, seekable=True)
-            for source, path in unit.recordings:
+            for source, found in self._recordings(unit):
                 try:
-                    recording = self._exporter.recording(source, path, SILENT)
-                    told = draft(recording, self.form)
+                    if not isinstance(found, NamedRecording):
+                        raise found
+                    told = draft(found, self.form)
                     rows = rows or FORMATS[self.extension].writer(out)
                     rows.write(told, companions(source) if self.extension == "tar" else ())
-                    done.append(Done(source, recording.duration_s))
+                    done.append(Done(source, found.duration_s))
                 except (SnacError, OSError) as error:
                     done.append(Done(source, error=str(error)))
             if rows is not None:
@@ -114,3 +117,11 @@ class ShardWork:
                 with open_output(unit.shard, overwrite=True) as file:
                     shutil.copyfileobj(spool, cast(BinaryIO, file), 1 << 20)
         return UnitResult(unit.shard, tuple(done))
+
+    def _recordings(self, unit: ShardUnit) -> Iterator[tuple[str, NamedRecording | SnacError | OSError]]:
+        """Each source with its tokens, or why it has none; on a GPU many are coded together."""
+        size = 1 if Device.parse(self.device).kind == "cpu" else _TOGETHER
+        for low in range(0, len(unit.recordings), size):
+            part = unit.recordings[low : low + size]
+            for (source, _), found in zip(part, self._exporter.together(part), strict=True):
+                yield source, found

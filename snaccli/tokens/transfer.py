@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal
 
+import numpy as np
+
 from snaccli.audio import AudioWriter, downmix, open_audio
 from snaccli.codec import Codec, ModelPool, Recording, dumps, loads
-from snaccli.errors import LevelsError, OutputError
+from snaccli.errors import LevelsError, OutputError, SnacError
 from snaccli.io.files import check_output, is_stdio, open_input, open_output, shown
 from snaccli.io.parts import Part, key
 from snaccli.progress import Listener, Progress, rising
@@ -23,6 +26,7 @@ __all__ = ["ExportResult", "Exporter", "ImportResult", "Importer", "companions",
 
 
 _MAGIC = b"snac"
+_SHORT_SECONDS = 60  # longer recordings fill a GPU by themselves
 
 
 @dataclass(frozen=True)
@@ -97,10 +101,7 @@ class Exporter:
 
     def _of_audio(self, source: str | Path, file: BinaryIO, path: str, progress: Progress) -> NamedRecording:
         with open_audio(source, file=file) as reader:
-            codec = self.models.for_audio()
-            where = f"the model {codec.name!r}"
-            if self.levels is not None and not 1 <= self.levels <= len(codec.strides):
-                raise LevelsError(self.levels, len(codec.strides), where)
+            codec = self.for_audio()
             mono = self.channels == "mono" and reader.channels > 1
             blocks = reader.blocks()
             found = codec.encode(
@@ -110,7 +111,60 @@ class Exporter:
                 expected=reader.expected_frames,
                 progress=progress,
             )
-        return NamedRecording.of(found.coarsest(self.levels, where), path, reader.channels if mono else None)
+        return NamedRecording.of(found.coarsest(self.levels), path, reader.channels if mono else None)
+
+    def for_audio(self) -> Codec:
+        """The model for audio.
+
+        Raises:
+            ModelError: it cannot be had.
+            LevelsError: it has not as many levels.
+        """
+        codec = self.models.for_audio()
+        if self.levels is not None and not 1 <= self.levels <= len(codec.strides):
+            raise LevelsError(self.levels, len(codec.strides), f"the model {codec.name!r}")
+        return codec
+
+    def together(self, sources: Sequence[tuple[str, str]]) -> list[NamedRecording | SnacError | OSError]:
+        """The tokens of several recordings, of the short ones among them by :meth:`Codec.encode_many`.
+
+        Args:
+            sources: name of each, and its path in the file of tokens.
+
+        Returns:
+            a recording for each, in order, or why it failed.
+        """
+        found: list[NamedRecording | SnacError | OSError | None] = []
+        short: list[tuple[int, tuple[np.ndarray, int], int | None]] = []
+        for number, (source, path) in enumerate(sources):
+            try:
+                signal = self._short(source)
+                found.append(None if signal else self.recording(source, path))
+                if signal:
+                    short.append((number, *signal))
+            except (SnacError, OSError) as error:
+                found.append(error)
+        coded = self.for_audio().encode_many([signal for _, signal, _ in short]) if short else []
+        for (number, _, mixed_from), recording in zip(short, coded, strict=True):
+            kept = recording.coarsest(self.levels)
+            found[number] = NamedRecording.of(kept, sources[number][1], mixed_from)
+        return [each for each in found if each is not None]
+
+    def _short(self, source: str) -> tuple[tuple[np.ndarray, int], int | None] | None:
+        """Samples and rate of a short audio file, and channels mixed down; None of other files."""
+        with open_input(source) as file:
+            if file.read(len(_MAGIC)) == _MAGIC:
+                return None
+            with open_audio(source, file=file) as reader:
+                expected = reader.expected_frames
+                if expected is None or expected > _SHORT_SECONDS * reader.rate:
+                    return None
+                mono = self.channels == "mono" and reader.channels > 1
+                blocks = reader.blocks()
+                parts = list(downmix(blocks) if mono else blocks)
+                empty = np.zeros((0, 1 if mono else reader.channels), np.float32)
+                samples = np.concatenate([empty, *parts])
+                return (samples, reader.rate), reader.channels if mono else None
 
     def to_file(
         self,

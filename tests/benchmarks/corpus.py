@@ -9,6 +9,7 @@ of its own, and samples the memory of that process and of those below it.
 from __future__ import annotations
 
 import argparse
+import resource
 import subprocess
 import sys
 import tempfile
@@ -43,16 +44,22 @@ def resident(pid: int) -> int:
         return 0
 
 
-def run(command: list[str]) -> tuple[float, list[int]]:
-    """Seconds that a command takes, and its resident bytes every half second."""
-    began, memory = time.monotonic(), []
+def run(command: list[str]) -> tuple[float, float, list[int]]:
+    """Seconds that a command takes, seconds of processors, and its resident bytes every half second."""
+    began, computed, memory = time.monotonic(), processor_seconds(), []
     with subprocess.Popen(command) as process:
         while process.poll() is None:
             memory.append(resident(process.pid))
             time.sleep(0.5)
     if process.returncode:
         sys.exit(process.returncode)
-    return time.monotonic() - began, memory
+    return time.monotonic() - began, processor_seconds() - computed, memory
+
+
+def processor_seconds() -> float:
+    """Seconds of processors that the processes below this one have taken and ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def export(source: Path, target: Path, options: argparse.Namespace) -> list[str]:
@@ -84,8 +91,8 @@ def main() -> None:
             (folder / part).mkdir()
         make(folder / "one", 1, options.seconds)
         audio = make(folder / "many", options.count, options.seconds)
-        start, _ = run(export(folder / "one", folder / "start", options))
-        seconds, memory = run(export(folder / "many", folder / "out", options))
+        start, start_computed, _ = run(export(folder / "one", folder / "start", options))
+        seconds, computed, memory = run(export(folder / "many", folder / "out", options))
         each = (seconds - start) / options.count
         tenth = max(1, len(memory) // 10)
         early, late = max(memory[tenth : 2 * tenth] or [0]), max(memory[-2 * tenth : -1] or [0])
@@ -93,6 +100,9 @@ def main() -> None:
             f"{options.count} recordings, {audio:.0f} s of audio: {seconds:.1f} s, of them {start:.1f} s once"
         )
         print(f"{1000 * each:.2f} ms a recording, {audio / (seconds - start):.0f} times real time")
+        computing = computed - start_computed
+        share = 1000 * computing / options.count
+        print(f"{share:.2f} ms of a processor a recording, {audio / computing:.0f} times real time for each")
         print(f"memory {early >> 20} MiB in the second tenth of the run, {late >> 20} MiB at its end")
 
 
