@@ -71,9 +71,8 @@ def completions(options: argparse.Namespace) -> Iterator[str]:
             connection.request("POST", url.path, json.dumps(question), headers)
             answer = connection.getresponse()
             if answer.status != 200:
-                raise SpeechError(
-                    f"the server answers {answer.status}: {answer.read(200).decode(errors='replace')}"
-                )
+                words = " ".join(answer.read(200).decode(errors="replace").split())
+                raise SpeechError(f"the server answers {answer.status}: {words}")
             for line in answer:  # server-sent events
                 name, _, data = line.decode("utf-8", "replace").strip().partition(":")
                 if name == "data" and data.strip() == "[DONE]":
