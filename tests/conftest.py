@@ -20,7 +20,8 @@ def cores() -> int:
 
 
 # Before torch is imported anywhere: more threads than cores make small tensors many times slower.
-os.environ.setdefault("OMP_NUM_THREADS", str(cores()))
+workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // workers)))
 # On a busy machine an example may take any time.
 hypothesis.settings.register_profile("patient", deadline=None)
 hypothesis.settings.load_profile("patient")
