@@ -128,7 +128,7 @@ def assembly(function: Callable[..., Any], kinds: Sequence[Kind], options: dict[
     Raises:
         ValueError: the kernel needs Python at run time: it allocates, raises or uses objects.
     """
-    compiled = _Parts(options).of(function, {})
+    compiled = _for_numba(function, options)
     source, names = _entry(kinds, function.__annotations__.get("return") not in (None, "None"))
     names["function"] = compiled
     exec(compile(source, f"<entry of {function.__name__}>", "exec"), names)
@@ -136,33 +136,26 @@ def assembly(function: Callable[..., Any], kinds: Sequence[Kind], options: dict[
     return _alone(entry.inspect_llvm(), entry.native_name.removeprefix("cfunc."))
 
 
-class _Parts:
-    """The functions that a kernel is made of, each compiled for calls from the others."""
-
-    def __init__(self, options: dict[str, Any]) -> None:
-        self._options = options
-        self._made: dict[Callable[..., Any], Any] = {}
-
-    def of(self, function: Callable[..., Any], extra: dict[str, Any]) -> Any:
-        """The function for numba, its calls of other parts replaced by calls of their compiled forms."""
-        if getattr(function, _MARK, "") == "product":
-            return _product
-        if function not in self._made:
-            scope = dict(getattr(function, "__globals__", {}))
-            for name in _names(function.__code__):
-                if getattr(scope.get(name), _MARK, None):
-                    scope[name] = self.of(scope[name], {})
-            copy = types.FunctionType(
-                function.__code__, scope, function.__name__, function.__defaults__, function.__closure__
-            )
-            inline = {"forceinline": True} if getattr(function, _MARK, "") == "inlined" else {}
-            without = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "_nrt": False}
-            self._made[function] = _NUMBA.njit(**self._options, **without, **inline)(copy)
-        return self._made[function]
+_made: dict[tuple[Callable[..., Any], str], Any] = {}  # what kernels share is compiled once a process
 
 
-def _names(code: types.CodeType) -> set[str]:
-    return set(code.co_names)
+def _for_numba(function: Callable[..., Any], options: dict[str, Any]) -> Any:
+    """A function for numba, its calls of other parts replaced by calls of their compiled forms."""
+    if getattr(function, _MARK, "") == "product":
+        return _product
+    key = function, repr(sorted(options.items(), key=str))
+    if key not in _made:
+        scope = dict(getattr(function, "__globals__", {}))
+        for name in function.__code__.co_names:
+            if getattr(scope.get(name), _MARK, None):
+                scope[name] = _for_numba(scope[name], options)
+        copy = types.FunctionType(
+            function.__code__, scope, function.__name__, function.__defaults__, function.__closure__
+        )
+        inline = {"forceinline": True} if getattr(function, _MARK, "") == "inlined" else {}
+        without = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "_nrt": False}
+        _made[key] = _NUMBA.njit(**options, **without, **inline)(copy)
+    return _made[key]
 
 
 def _entry(kinds: Sequence[Kind], returns: bool) -> tuple[str, dict[str, Any]]:

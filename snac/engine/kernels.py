@@ -21,7 +21,6 @@ _C1, _C2, _C3, _C4, _C5, _C6 = (
     np.float32(c)
     for c in (9.8696041107, -32.469669342, 42.72719574, -30.101465225, 13.050099373, -3.3565926552)
 )
-_ROUND = np.float32(1.5 * 2**23)  # added and taken off again, it rounds to the nearest integer
 _HALF = np.float32(0.5)
 # Fused multiply-add alone: reassociation would undo the rounding.
 FAST = frozenset({"contract", "nsz"})
@@ -33,8 +32,7 @@ TAPS = 7
 @inlined
 def _snaked(x: Any, rate: Any, scale: Any) -> Any:
     turns = x * rate
-    rest = turns - ((turns + _ROUND) - _ROUND)
-    rest = min(max(rest, -_HALF), _HALF)  # beyond 2^22 turns nothing is left to round
+    rest = turns - np.floor(turns + _HALF)
     u = rest * rest
     return x + scale * (u * (_C1 + u * (_C2 + u * (_C3 + u * (_C4 + u * (_C5 + u * _C6))))))
 
@@ -95,28 +93,29 @@ def unit(
         shift: (C), the bias of the product.
         routine: of the product.
         rows: scratch, (m + n, C).
-        middle: scratch, of the shape of ``out``.
+        middle: scratch, (some, C): outputs that are computed at once.
         out: (m + n - 6 dilation, C).
     """
-    kept = held.shape[0]
+    kept, length = held.shape[0], out.shape[0]
     snake_rows(held, snake1, rows)
     snake_rows(x, snake1, rows[kept:])
     w0, w1, w2, w3, w4, w5, w6 = weight[0], weight[1], weight[2], weight[3], weight[4], weight[5], weight[6]
     rate, scale = snake2[0], snake2[1]
-    for t in range(out.shape[0]):
-        r0, r1, r2, r3 = rows[t], rows[t + dilation], rows[t + 2 * dilation], rows[t + 3 * dilation]
-        r4, r5, r6 = rows[t + 4 * dilation], rows[t + 5 * dilation], rows[t + 6 * dilation]
-        to = middle[t]
-        for c in range(to.size):
-            y = bias[c] + w0[c] * r0[c] + w1[c] * r1[c] + w2[c] * r2[c] + w3[c] * r3[c]
-            y += w4[c] * r4[c] + w5[c] * r5[c] + w6[c] * r6[c]
-            to[c] = _snaked(y, rate[c], scale[c])
-        centre = t + 3 * dilation
-        row = held[centre] if centre < kept else x[centre - kept]
-        result = out[t]
-        for c in range(result.size):
-            result[c] = row[c] + shift[c]
-    multiply(routine, middle, product, out, True)
+    # Some rows at a time, so that the product finds them in the cache.
+    for first in range(0, length, middle.shape[0]):
+        last = min(length, first + middle.shape[0])
+        for t in range(first, last):
+            r0, r1, r2, r3 = rows[t], rows[t + dilation], rows[t + 2 * dilation], rows[t + 3 * dilation]
+            r4, r5, r6 = rows[t + 4 * dilation], rows[t + 5 * dilation], rows[t + 6 * dilation]
+            to, result = middle[t - first], out[t]
+            centre = t + 3 * dilation
+            row = held[centre] if centre < kept else x[centre - kept]
+            for c in range(to.size):
+                y = bias[c] + w0[c] * r0[c] + w1[c] * r1[c] + w2[c] * r2[c] + w3[c] * r3[c]
+                y += w4[c] * r4[c] + w5[c] * r5[c] + w6[c] * r6[c]
+                to[c] = _snaked(y, rate[c], scale[c])
+                result[c] = row[c] + shift[c]
+        multiply(routine, middle[: last - first], product, out[first:last], True)
 
 
 @compiled(
@@ -176,36 +175,6 @@ def resample(
                 other[k] = to[k]
     multiply(routine, first, products[0], even, True)
     multiply(routine, second[: odd.shape[0]], products[2], odd, True)
-
-
-@compiled("f4[:,:]", "f4[:,:]", "f4[:,:]", "f4[:]", "f4[:,:]", "f4[:,:]", fastmath=FAST)
-def convolve(held: Any, x: Any, weight: Any, bias: Any, rows: Any, out: Any) -> None:
-    """A convolution of seven taps, of one channel to C', or of C' channels each by itself.
-
-    Args:
-        held, x: (m, 1 or C') and (n, 1 or C').
-        weight: (7, C').
-        bias: (C').
-        rows: scratch, (m + n, 1 or C').
-        out: (m + n - 6, C').
-    """
-    kept = held.shape[0]
-    for t in range(rows.shape[0]):
-        row, to = held[t] if t < kept else x[t - kept], rows[t]
-        for c in range(to.size):
-            to[c] = row[c]
-    fill_rows(bias, out)
-    for t in range(out.shape[0]):
-        to = out[t]
-        for tap in range(7):
-            w, row = weight[tap], rows[t + tap]
-            if row.size == 1:
-                value = row[0]
-                for c in range(to.size):
-                    to[c] += w[c] * value
-            else:
-                for c in range(to.size):
-                    to[c] += w[c] * row[c]
 
 
 @compiled(

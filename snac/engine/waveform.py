@@ -17,17 +17,18 @@ from snac.noise import Noise
 
 _TAPS = kernels.TAPS
 _DILATIONS = (1, 3, 9)
+_TILE_VALUES, _LEAST_ROWS = 1 << 15, 128  # activations, and times, that a unit puts into one product
 _PAIRWISE = 12  # frames from which on three products for two frames are faster than four
 _NORM_EPSILON = 1e-5  # of the attention's layer norm
 
 KERNELS: tuple[Kernel, ...] = (
-    kernels.unit, kernels.resample, kernels.convolve, kernels.output, kernels.noisy, kernels.dense,
+    kernels.unit, kernels.resample, kernels.output, kernels.noisy, kernels.dense,
 )  # fmt: skip
 """What a depthwise model needs compiled."""
 
 
-class Convolution(Stage):
-    """A convolution of seven taps: of one channel to many, or of each channel by itself."""
+class First(Stage):
+    """The first convolution, of seven taps, from one channel to many: a product with what it spans."""
 
     def __init__(self, arena: Arena, weights: Weights) -> None:
         self._arena = arena
@@ -37,8 +38,28 @@ class Convolution(Stage):
 
     def run(self, held: np.ndarray, x: np.ndarray, steps: int, position: int) -> np.ndarray:
         """See ``Stage.run``."""
-        out, rows = self._arena.take(steps, self.values), self._arena.take(len(held) + len(x), x.shape[1])
-        kernels.convolve(held, x, self._weight, self._bias, rows, out)
+        spans, out = self._arena.take(steps, _TAPS), self._arena.take(steps, self.values)
+        signal = self._arena.joined((held, x))[:, 0]
+        spans[:] = np.lib.stride_tricks.sliding_window_view(signal, _TAPS)
+        kernels.dense(spans, self._weight, self._bias, library().routine, out)
+        return out
+
+
+class Convolution(Stage):
+    """A convolution of seven taps of each channel by itself, at the rate of the latents."""
+
+    def __init__(self, arena: Arena, weights: Weights) -> None:
+        self._arena = arena
+        self._weight, self._bias = _transposed(weights.weight()[:, 0]), weights["bias"]
+        self.window, self.history, self.tail = _TAPS, _TAPS // 2, _TAPS // 2
+        self.values = len(self._bias)
+
+    def run(self, held: np.ndarray, x: np.ndarray, steps: int, position: int) -> np.ndarray:
+        """See ``Stage.run``."""
+        signal, out = self._arena.joined((held, x)), self._arena.take(steps, self.values)
+        out[:] = self._bias
+        for tap, weight in enumerate(self._weight):
+            out += weight * signal[tap : tap + steps]
         return out
 
 
@@ -87,7 +108,8 @@ class Unit(Stage):
     def run(self, held: np.ndarray, x: np.ndarray, steps: int, position: int) -> np.ndarray:
         """See ``Stage.run``."""
         take = self._arena.take
-        out, middle = take(steps, self.values), take(steps, self.values)
+        rows = min(steps, max(_LEAST_ROWS, _TILE_VALUES // self.values))
+        out, middle = take(steps, self.values), take(rows, self.values)
         kernels.unit(
             held, x, self._snakes[0], self._weight, self._bias, self._snakes[1], self._dilation,
             self._product, self._shift, library().routine, take(len(held) + len(x), self.values), middle, out,
@@ -278,7 +300,7 @@ class Output(Stage):
 def encoder_stages(config: WaveformConfig, weights: Weights, arena: Arena) -> Iterator[Stage]:
     """From samples (T, 1) to latents (T / hop, C)."""
     layers = weights.within("encoder", "block")
-    yield Convolution(arena, layers.within(0))
+    yield First(arena, layers.within(0))
     unit, convolution = _kinds(config)
     for number, stride in enumerate(config.encoder_rates, 1):
         block = layers.within(number, "block")
