@@ -18,11 +18,13 @@ from snac.noise import Noise
 _TAPS = kernels.TAPS
 _DILATIONS = (1, 3, 9)
 _TILE_VALUES, _LEAST_ROWS = 1 << 15, 128  # activations, and times, that a unit puts into one product
-_PAIRWISE = 12  # frames from which on three products for two frames are faster than four
+_FEW = 8  # frames up to which the weights are best read once
+_PAIRWISE = 48  # frames from which on three products for two frames are faster than four
 _NORM_EPSILON = 1e-5  # of the attention's layer norm
 
 KERNELS: tuple[Kernel, ...] = (
-    kernels.unit, kernels.resample, kernels.output, kernels.noisy, kernels.dense,
+    kernels.unit, kernels.resample, kernels.output, kernels.noisy, kernels.dense, kernels.snaked,
+    kernels.add_few,
 )  # fmt: skip
 """What a depthwise model needs compiled."""
 
@@ -177,6 +179,8 @@ class _Resampling(Stage):
 
     def run(self, held: np.ndarray, x: np.ndarray, steps: int, position: int) -> np.ndarray:
         """See ``Stage.run``."""
+        if steps <= _FEW:
+            return self._run_few(held, x, steps)
         take, inner = self._arena.take, self._products.shape[1]
         pairs = (steps + 1) // 2 if steps >= _PAIRWISE else 0
         count = max(steps + 2, -(-(len(held) + len(x)) // self.step))
@@ -186,6 +190,17 @@ class _Resampling(Stage):
             held, x, self._snake, self._products, self._bias, library().routine,
             frames.reshape(count * self.step, -1), frames, take(pairs, inner), take(pairs, inner), out,
         )  # fmt: skip
+        return out.reshape(steps * self.up, -1)
+
+    def _run_few(self, held: np.ndarray, x: np.ndarray, steps: int) -> np.ndarray:
+        """The same for so few frames that reading the weights is most of the work."""
+        signal = self._arena.joined((held, x))[: (steps + 1) * self.step]
+        rows, out = self._arena.take(*signal.shape), self._arena.take(steps, len(self._bias))
+        kernels.snaked(signal, self._snake, rows)
+        frames = rows.reshape(steps + 1, -1)
+        out[:] = self._bias
+        kernels.add_few(frames[:-1], self._products[0], out)
+        kernels.add_few(frames[1:], self._products[2], out)
         return out.reshape(steps * self.up, -1)
 
 
