@@ -67,6 +67,17 @@ def test_a_missing_program_is_one_line_and_the_rest_goes_on(
     assert err == "snac: codec2:3200 is left out: there is no c2enc on the PATH; install codec2\n"
 
 
+def test_with_debug_the_traceback_of_a_failure_is_told() -> None:
+    Path("in/broken.wav").write_text("hardly audio")
+    status, _, err = call("bench", "in", "--csv")
+    assert (status, "Traceback" in err) == (1, False)
+    assert err.count("broken.wav") == 1
+    status, _, err = call("bench", "in", "--csv", "--debug")
+    assert status == 1
+    assert "Traceback" in err
+    assert "open_original" in err
+
+
 def test_a_missing_extra_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("snaccli.bench.perceptual.find_spec", lambda name: None)
     status, out, err = call("bench", "in/0.wav")
