@@ -27,8 +27,7 @@ import numpy as np
 
 from snac.engine import build_engine
 from snac.hub.checkpoint import load_checkpoint
-from snac.speech import stream
-from snac.streaming import StreamingDecoder
+from snac.streaming import StreamingDecoder, stream
 from snaccli.audio import AudioWriter
 from snaccli.errors import SnacError
 from snaccli.tokens import Interleaving, TokenError

@@ -1,9 +1,17 @@
-"""Decoding of codes as they come: each sample is returned as soon as nothing that follows can change it."""
+"""Decoding of codes as they come: each sample is returned as soon as nothing that follows can change it.
+
+:class:`StreamingDecoder` takes codes and returns audio. :func:`stream` puts an iterable of codes and such a
+decoder together: what comes out is an iterator and an asynchronous iterator. Nothing is queued, so the
+memory held does not grow. Imports no torch.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+import asyncio
+import contextlib
+import threading
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -14,6 +22,13 @@ from snac.noise import Noise
 if TYPE_CHECKING:
     from snac.engine.torch_chain import FoldedModel
     from snac.nn.model import SNAC
+
+__all__ = ["AudioStream", "CodeDecoder", "StreamingDecoder", "stream"]
+
+
+Block = TypeVar("Block")
+Block_co = TypeVar("Block_co", covariant=True)
+Levels = Sequence[Any]
 
 
 class StreamingDecoder:
@@ -94,3 +109,172 @@ class StreamingDecoder:
         import torch
 
         return torch.from_numpy(audio)[:, None]
+
+
+class CodeDecoder(Protocol[Block_co]):
+    """What turns codes into audio as they come: a ``snac.streaming.StreamingDecoder``, say."""
+
+    def push(self, codes: Levels) -> Block_co:
+        """Takes further codes, an array a level, and returns the audio that became final, perhaps none."""
+        ...
+
+    def finish(self) -> Block_co:
+        """Ends the stream and returns the rest of the audio."""
+        ...
+
+
+def stream(
+    codes: Iterable[Levels] | AsyncIterable[Levels], decoder: CodeDecoder[Block]
+) -> AudioStream[Block]:
+    """Returns the audio of codes as they come, block by block, each as soon as no later code can change it.
+
+    ::
+
+        for block in stream(frames, StreamingDecoder(model)):
+            play(block)
+        async for block in stream(frames, StreamingDecoder(model)):
+            await play(block)
+
+    Joined, the blocks are the audio of all codes decoded at once.
+
+    Args:
+        codes: gives what ``decoder.push`` takes: an array a level, coarse to fine. With ``for`` an iterable;
+            with ``async for`` an asynchronous iterable, or an iterable, which is then waited for in a thread.
+        decoder: fresh, and used by nobody else meanwhile.
+    """
+    return AudioStream(codes, decoder)
+
+
+_END: Any = object()
+
+
+class AudioStream(Generic[Block]):
+    """An iterator of blocks of audio, for ``for`` and ``async for``; see :func:`stream`.
+
+    Several threads may take blocks from it: each block goes to one of them, in order. An error of the codes
+    or of the decoder comes out where the next block is taken and ends the stream.
+    """
+
+    def __init__(self, codes: Iterable[Levels] | AsyncIterable[Levels], decoder: CodeDecoder[Block]) -> None:
+        self._codes = codes
+        self._decoder = decoder
+        self._lock = threading.Lock()  # held while codes are taken and decoded: blocks stay in order
+        self._turn = asyncio.Lock()  # the same among tasks
+        self._ended = threading.Event()
+        self._iterator: Iterator[Levels] | None = None
+        self._async_iterator: AsyncIterator[Levels] | None = None
+
+    def cancel(self) -> None:
+        """Ends the stream early, from any thread: no further block comes and no further codes are taken.
+
+        Who waits for codes at this moment gets the end of the stream once the codes have come, and no block;
+        in a task, cancelling the task ends the wait at once.
+        """
+        self._ended.set()
+
+    def __iter__(self) -> AudioStream[Block]:
+        return self
+
+    def __next__(self) -> Block:
+        with self._lock:
+            try:
+                while not self._ended.is_set():
+                    block = self._decoded(self._taken())
+                    if block is not None:
+                        return block
+            except BaseException:
+                self._ended.set()
+                raise
+            finally:
+                if self._ended.is_set():
+                    self._close()
+        raise StopIteration
+
+    def __aiter__(self) -> AudioStream[Block]:
+        return self
+
+    async def __anext__(self) -> Block:
+        async with self._turn:
+            return await self._next_block()
+
+    async def _next_block(self) -> Block:
+        try:
+            while not self._ended.is_set():
+                block = await asyncio.to_thread(self._decoded_alone, await self._awaited())
+                if block is not None:
+                    return block
+        except (
+            BaseException
+        ):  # a task that is cancelled too: its codes are lost, so nothing right could follow
+            self._ended.set()
+            raise
+        finally:
+            if self._ended.is_set():
+                await self._aclose()
+        raise StopAsyncIteration
+
+    def __enter__(self) -> AudioStream[Block]:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.cancel()
+        if self._lock.acquire(blocking=False):  # who holds it closes the codes
+            try:
+                self._close()
+            finally:
+                self._lock.release()
+
+    async def __aenter__(self) -> AudioStream[Block]:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.cancel()
+        await self._aclose()
+
+    def _taken(self) -> Levels:
+        if self._iterator is None:
+            if not isinstance(self._codes, Iterable):
+                raise TypeError("these codes come asynchronously: take the blocks with 'async for'")
+            self._iterator = iter(self._codes)
+        return next(self._iterator, _END)
+
+    async def _awaited(self) -> Levels:
+        if not isinstance(self._codes, AsyncIterable):
+            return await asyncio.to_thread(self._taken)
+        if self._async_iterator is None:
+            self._async_iterator = aiter(self._codes)
+        return await anext(self._async_iterator, _END)
+
+    def _decoded_alone(self, codes: Levels) -> Block | None:
+        with self._lock:
+            return None if self._ended.is_set() else self._decoded(codes)
+
+    def _decoded(self, codes: Levels) -> Block | None:
+        """The audio that these codes make final; None where there is none."""
+        if self._ended.is_set():
+            return None
+        if codes is _END:
+            self._ended.set()
+            block = self._decoder.finish()
+        else:
+            block = self._decoder.push(codes)
+        return block if block.shape[-1] else None  # type: ignore[attr-defined]
+
+    def _close(self) -> None:
+        iterator, self._iterator = self._iterator, None
+        self._codes = ()
+        if iterator is not None and hasattr(iterator, "close"):
+            iterator.close()
+
+    async def _aclose(self) -> None:
+        iterator, self._async_iterator = self._async_iterator, None
+        if isinstance(self._codes, AsyncIterable):
+            self._codes = ()
+            if iterator is not None and hasattr(iterator, "aclose"):
+                with contextlib.suppress(
+                    RuntimeError
+                ):  # it is being waited for by the task that is cancelled
+                    await iterator.aclose()
+        else:
+            with contextlib.suppress(ValueError):  # a thread still waits for its next codes
+                self._close()

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snac.speech import stream
+from snac.streaming import stream
 from snaccli.tokens import Interleaving, TokenError, TokenFileError, TokenRangeError, flatten
 from snaccli.tokens.stream import CUSTOM_TOKEN, Frames, IdReader, frames, guessed
 

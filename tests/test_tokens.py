@@ -32,9 +32,8 @@ from snaccli.tokens import (
     import_file,
     unflatten,
 )
-from snaccli.tokens.reading import lines, parse, read, read_line, safe_path
+from snaccli.tokens.files import lines, parse, read, read_line, safe_path, to_json, to_npz
 from snaccli.tokens.transfer import Exporter
-from snaccli.tokens.writing import to_json, to_npz
 
 ROOT = Path(__file__).resolve().parent.parent
 STRIDES = [(4, 2, 1), (8, 4, 2, 1), (2, 1), (1,), (6, 3, 2, 1), (12, 4, 4, 2)]
@@ -445,7 +444,7 @@ def test_hostile_json_is_refused(text: bytes, message: str) -> None:
 
 
 def test_json_too_large_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("snaccli.tokens.reading.MAX_JSON_BYTES", 1000)
+    monkeypatch.setattr("snaccli.tokens.files.MAX_JSON_BYTES", 1000)
     (tmp_path / "a.json").write_bytes(b"[" + b"1," * 600 + b"1]")
     with pytest.raises(TokenFileError, match=r"\.npz"):
         read(tmp_path / "a.json")
@@ -545,7 +544,7 @@ def test_lines_are_found_without_reading_them(tmp_path: Path) -> None:
 
 
 def test_too_many_lines_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("snaccli.tokens.reading.MAX_LINES", 5)
+    monkeypatch.setattr("snaccli.tokens.files.MAX_LINES", 5)
     (tmp_path / "a.jsonl").write_text("1\n" * 5)
     assert len(list(lines(tmp_path / "a.jsonl"))) == 5
     (tmp_path / "a.jsonl").write_text("\n" * 6)

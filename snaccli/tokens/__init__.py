@@ -9,8 +9,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from snaccli.tokens.errors import RaggedLevelsError, TokenError, TokenFileError, TokenRangeError
-from snaccli.tokens.interleaving import Interleaving, flatten, unflatten
+from snaccli.tokens.interleave import (
+    Interleaving,
+    RaggedLevelsError,
+    TokenError,
+    TokenFileError,
+    TokenRangeError,
+    flatten,
+    unflatten,
+)
 from snaccli.tokens.recording import Form, NamedRecording
 
 if TYPE_CHECKING:

@@ -12,11 +12,11 @@ from snaccli.cluster import Done, UnitResult
 from snaccli.codec.device import Device
 from snaccli.errors import SnacError
 from snaccli.io.files import OutputFile, open_output
+from snaccli.tokens.files import draft
 from snaccli.tokens.formats import FORMATS, RowWriter
 from snaccli.tokens.recording import Form, NamedRecording
 from snaccli.tokens.shards import shard_path
 from snaccli.tokens.transfer import Exporter, companions
-from snaccli.tokens.writing import draft
 
 __all__ = ["ShardUnit", "ShardWork", "shard_units"]
 

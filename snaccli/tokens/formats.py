@@ -18,18 +18,18 @@ import numpy as np
 
 from snaccli.io.files import OutputFile, open_input
 from snaccli.io.parts import key, tar_files
-from snaccli.tokens.errors import TokenFileError
-from snaccli.tokens.reading import (
+from snaccli.tokens.files import (
     HEAD_BYTES,
     MAX_ARRAY_BYTES,
     Line,
     array_of,
+    json_line,
     lines,
     read_line,
     table_of,
 )
+from snaccli.tokens.interleave import TokenFileError
 from snaccli.tokens.recording import MAX_LEVELS, Draft, checked_facts
-from snaccli.tokens.writing import json_line
 
 __all__ = ["FORMATS", "Companions", "Facts", "RowWriter", "ShardFormat", "format_of"]
 
@@ -66,7 +66,7 @@ class ShardFormat(Protocol):
         """Where the recordings of a shard stand. Raises: as ``heads``."""
 
     def read(self, source: str | Path, place: Line) -> Draft:
-        """Reads one recording. Raises: as ``snaccli.tokens.reading.read``."""
+        """Reads one recording. Raises: as ``snaccli.tokens.files.read``."""
 
 
 class JsonLines:

@@ -13,8 +13,15 @@ from snaccli.audio import MAX_RATE, resampled_length
 from snaccli.codec.recording import Recording
 from snaccli.codes import Codes
 from snaccli.errors import ModelMismatchError, Remedy, UsageError, WeightsMismatchError
-from snaccli.tokens.errors import RaggedLevelsError, TokenFileError, TokenRangeError
-from snaccli.tokens.interleaving import MAX_ID, Interleaving, flatten, unflatten
+from snaccli.tokens.interleave import (
+    MAX_ID,
+    Interleaving,
+    RaggedLevelsError,
+    TokenFileError,
+    TokenRangeError,
+    flatten,
+    unflatten,
+)
 
 if TYPE_CHECKING:
     from snaccli.codec import Codec

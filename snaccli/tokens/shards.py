@@ -19,8 +19,8 @@ from types import TracebackType
 from snaccli.errors import OutputError
 from snaccli.io import remote
 from snaccli.io.files import cause, open_output, shown
-from snaccli.tokens.errors import TokenFileError
 from snaccli.tokens.formats import FORMATS, Companions, Facts, RowWriter, ShardFormat, format_of
+from snaccli.tokens.interleave import TokenFileError
 from snaccli.tokens.recording import Draft
 
 __all__ = ["ShardWriter", "existing", "next_number", "paths_done", "remove", "shard_path"]

@@ -1,7 +1,7 @@
 """Ids of a language model as they come, turned into whole frames of codes: what ``snac stream`` reads.
 
-The way is bytes or text, ids, frames, and then ``snac.speech.stream`` and a decoder. Each part holds what is
-not whole yet (half a number, a part of a frame) and no more. Knows no torch.
+The way is bytes or text, ids, frames, and then ``snac.streaming.stream`` and a decoder. Each part holds
+what is not whole yet (half a number, a part of a frame) and no more. Knows no torch.
 """
 
 from __future__ import annotations
@@ -15,9 +15,16 @@ from typing import Literal, TypeAlias, overload
 import numpy as np
 import numpy.typing as npt
 
-from snaccli.tokens.errors import RaggedLevelsError, TokenError, TokenFileError, TokenRangeError
-from snaccli.tokens.interleaving import Interleaving, flatten, unflatten
-from snaccli.tokens.reading import MAX_JSON_BYTES, parse
+from snaccli.tokens.files import MAX_JSON_BYTES, parse
+from snaccli.tokens.interleave import (
+    Interleaving,
+    RaggedLevelsError,
+    TokenError,
+    TokenFileError,
+    TokenRangeError,
+    flatten,
+    unflatten,
+)
 
 __all__ = ["CUSTOM_TOKEN", "CUSTOM_TOKEN_START", "Frames", "IdReader", "OnError", "frames", "guessed"]
 
@@ -337,7 +344,7 @@ def frames(
     ignore: Iterable[int] = (),
     pattern: str = CUSTOM_TOKEN,
 ) -> Iterator[Levels] | AsyncIterator[Levels]:
-    """Returns whole frames of codes as they come, for ``snac.speech.stream``.
+    """Returns whole frames of codes as they come, for ``snac.streaming.stream``.
 
     Args:
         source: ids, or lists or arrays of ids, or pieces of text in which ids stand as ``pattern`` says, cut

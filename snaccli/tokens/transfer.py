@@ -17,10 +17,9 @@ from snaccli.errors import LevelsError, OutputError, SnacError
 from snaccli.io.files import check_output, is_stdio, open_input, open_output, shown
 from snaccli.io.parts import Part, key
 from snaccli.progress import Listener, Progress, rising
+from snaccli.tokens.files import Line, read, read_line, to_json, to_npz
 from snaccli.tokens.formats import format_of
-from snaccli.tokens.reading import Line, read, read_line
 from snaccli.tokens.recording import PLAIN, Draft, Form, NamedRecording
-from snaccli.tokens.writing import to_json, to_npz
 
 __all__ = ["ExportResult", "Exporter", "ImportResult", "Importer", "companions", "export_file", "import_file"]
 

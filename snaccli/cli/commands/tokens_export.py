@@ -200,10 +200,10 @@ def _export_shards(
     place: Place | None,
 ) -> ExitStatus:
     """Exports to shards in `folder`; recordings that are in its shards already are passed over."""
+    from snaccli.tokens.files import draft
     from snaccli.tokens.formats import FORMATS
     from snaccli.tokens.shards import ShardWriter
     from snaccli.tokens.transfer import companions
-    from snaccli.tokens.writing import draft
 
     if folder is None or folder == STDIO or os.path.splitext(folder)[1].lower() == f".{form}":
         raise UsageError("several recordings are written in shards; give -o a folder for them")

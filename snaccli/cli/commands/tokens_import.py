@@ -17,7 +17,7 @@ from snaccli.progress import Progress
 from snaccli.workers import Job
 
 if TYPE_CHECKING:
-    from snaccli.tokens.reading import Line
+    from snaccli.tokens.files import Line
     from snaccli.tokens.transfer import Importer, ImportResult
 
 EXAMPLES = """
@@ -109,8 +109,8 @@ def _is_tokens(name: str) -> bool:
 
 def _lines(sources: Sources) -> dict[str, tuple[str, Line]]:
     """Put the recordings of JSONL files in the place of these, each by the name ``FILE:LINE``."""
+    from snaccli.tokens.files import safe_path
     from snaccli.tokens.formats import format_of
-    from snaccli.tokens.reading import safe_path
 
     found: dict[str, tuple[str, Line]] = {}
     files: list[tuple[str, str]] = []

@@ -17,17 +17,64 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from snaccli.codes import MAX_CODEBOOK_SIZE, MIN_CODEBOOK_SIZE
-from snaccli.tokens.errors import RaggedLevelsError, TokenError, TokenRangeError
+from snaccli.errors import FileError
 
 if TYPE_CHECKING:
     import numpy.typing as npt
     from torch import Tensor
 
-__all__ = ["MAX_ID", "Interleaving", "flatten", "unflatten"]
+__all__ = [
+    "MAX_ID",
+    "Interleaving",
+    "RaggedLevelsError",
+    "TokenError",
+    "TokenFileError",
+    "TokenRangeError",
+    "flatten",
+    "unflatten",
+]
 
 Array = TypeVar("Array", "npt.NDArray[Any]", "Tensor")
 
 MAX_ID = (1 << 31) - 1  # the largest id: they are kept in 32 bits with a sign
+
+
+class TokenError(FileError):
+    """Tokens that are not a recording's. Base of the named errors."""
+
+    joint = ": "
+
+
+class TokenFileError(TokenError):
+    """A file of tokens that is none, or says something impossible of them."""
+
+
+class RaggedLevelsError(TokenError):
+    """The levels have not the lengths that belong together.
+
+    Attributes:
+        level: the first level that does not fit, counted from 0, the coarsest.
+        length: tokens it has.
+        expected: tokens it should have.
+    """
+
+    def __init__(self, message: str, level: int, length: int, expected: int) -> None:
+        super().__init__(message)
+        self.level, self.length, self.expected = level, length, expected
+
+
+class TokenRangeError(TokenError):
+    """A code outside its codebook, or an id outside the range of its position.
+
+    Attributes:
+        position: index along the level, or along the interleaved sequence, from 0.
+        value: what stands there.
+        level: the code's level, from 0, the coarsest.
+    """
+
+    def __init__(self, message: str, position: int, value: int, level: int) -> None:
+        super().__init__(message)
+        self.position, self.value, self.level = position, value, level
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,11 @@
-"""Files of tokens, whoever wrote them: bounded in memory and depth, every type checked. Knows no torch."""
+"""Files of tokens, JSON and ``.npz``: read, whoever wrote them, bounded in memory and depth; and written.
+
+Knows no torch.
+"""
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -14,19 +18,36 @@ from typing import IO, Any, BinaryIO
 import numpy as np
 
 from snaccli.io.files import open_input
-from snaccli.tokens.errors import TokenFileError, TokenRangeError
-from snaccli.tokens.recording import MAX_CHANNELS, MAX_LEVELS, MAX_TOKENS, Draft, Ids, checked_facts
+from snaccli.tokens.interleave import TokenFileError, TokenRangeError
+from snaccli.tokens.recording import (
+    MAX_CHANNELS,
+    MAX_LEVELS,
+    MAX_TOKENS,
+    Draft,
+    Form,
+    Ids,
+    NamedRecording,
+    checked_facts,
+)
 
 __all__ = [
     "HEAD_BYTES",
+    "MAX_ARRAY_BYTES",
     "MAX_JSON_BYTES",
     "MAX_LINES",
     "Line",
+    "array_of",
+    "draft",
+    "facts",
+    "json_line",
     "lines",
     "parse",
     "read",
     "read_line",
     "safe_path",
+    "table_of",
+    "to_json",
+    "to_npz",
 ]
 
 MAX_JSON_BYTES = 32 << 20  # reading takes up to fifteen times as much memory
@@ -286,3 +307,89 @@ def safe_path(path: str) -> str:
     if path and (any(part in ("", ".", "..") for part in parts) or "\0" in path or ":" in parts[0]):
         raise TokenFileError(f"its path {path[:80]!r} is not one below a folder; correct it")
     return os.path.join(*parts) if path else ""
+
+
+def facts(recording: NamedRecording, form: Form) -> dict[str, Any]:
+    """What a file says besides the tokens, the path first, as JSON values."""
+    codes = recording.codes
+    values: dict[str, Any] = {
+        "path": recording.path,
+        "model": recording.model,
+        "fingerprint": recording.fingerprint,
+        "rate": recording.rate,
+        "samples": recording.samples,
+        "channels": codes.channels,
+    }
+    if recording.mixed_from is not None:
+        values["mixed_from"] = recording.mixed_from
+    values |= {
+        "model_rate": recording.model_rate,
+        "codebook_size": codes.codebook_size,
+        "strides": list(codes.strides),
+        "layout": "interleaved" if form.interleaved else "nested",
+    }
+    if form.interleaved:
+        values |= {"offsets": form.offsets, "start_id": form.start_id}
+    return values
+
+
+def draft(recording: NamedRecording, form: Form) -> Draft:
+    """A recording as a file says it: its tokens in this form, and the facts.
+
+    Raises:
+        UsageError: the ids would be too large.
+    """
+    return Draft(form.sequences(recording.codes), form.interleaved, facts(recording, form))
+
+
+def to_json(recording: NamedRecording, form: Form) -> bytes:
+    """The recording as JSON on one line, with the line end; see :func:`json_line`."""
+    return json_line(draft(recording, form))
+
+
+def json_line(told: Draft) -> bytes:
+    """A recording as JSON on one line, with the line end.
+
+    ``codes`` is a list of ids, or a list of lists, one a level; of several channels a list of these.
+
+    Raises:
+        TokenFileError: it would be larger than a file that can be read again.
+    """
+    channels: list[Any] = []
+    for channel in range(len(told.sequences[0])):
+        rows = [sequence[channel].tolist() for sequence in told.sequences]
+        channels.append(rows[0] if told.interleaved else rows)
+    values = told.facts | {"codes": channels if len(channels) > 1 else channels[0]}
+    text = json.dumps(values, ensure_ascii=True, separators=(",", ":")).encode() + b"\n"
+    if len(text) > MAX_JSON_BYTES:
+        raise TokenFileError(
+            f"{sum(sequence.size for sequence in told.sequences)} tokens are too many for JSON, of which "
+            f"{MAX_JSON_BYTES >> 20} MiB can be read again; take .npz"
+        )
+    return text
+
+
+def to_npz(recording: NamedRecording, form: Form) -> bytes:
+    """The recording as a compressed ``.npz``.
+
+    Arrays ``ids`` (int32, (channels, tokens)), or ``level_0``, ``level_1``, ... (uint16, (channels, tokens));
+    the facts as arrays of no or one dimension. No pickles.
+
+    Raises:
+        TokenFileError: it would be larger than a file that can be read again.
+    """
+    if recording.codes.tokens > MAX_TOKENS:
+        raise TokenFileError(
+            f"{recording.codes.tokens} tokens are over the {MAX_TOKENS} of a file; cut the recording in parts"
+        )
+    arrays: dict[str, Any] = {}
+    for name, value in facts(recording, form).items():
+        arrays[name] = np.array(value)
+    sequences = form.sequences(recording.codes)
+    if form.interleaved:
+        arrays["ids"] = sequences[0].astype(np.int32)  # MAX_ID fits
+    else:
+        arrays |= {f"level_{number}": level.astype(np.uint16) for number, level in enumerate(sequences)}
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    return buffer.getvalue()
