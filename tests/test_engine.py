@@ -366,3 +366,16 @@ def test_full_configurations_work_in_pieces_of_moderate_size(name: str) -> None:
         assert piece % stage.step == 0
         assert 0.005 < piece * rate / config.sampling_rate < 30
         rate *= stage.step / stage.up
+
+
+def test_without_kernels_torch_computes_and_it_is_said(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(build, "available", lambda *kernels: False)
+    monkeypatch.setattr(build, "reason", lambda: "numba is of another time")
+    engine = build_engine(checkpoint_of(MODEL["spectral"]))
+    assert caplog.messages == [
+        "no compiled kernels here (numba is of another time): torch computes instead, some times slower"
+    ]
+    codes, whole = theirs("spectral", audio_of(1000))
+    np.testing.assert_allclose(decoded(engine, codes), whole, atol=1e-5, rtol=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from snac.engine.chain import Chain, Stage
 from snac.engine.quantise import Quantiser
 from snac.engine.streams import Backend, DecoderStream, EncoderStream, check_codes
 from snac.engine.weights import Weights
-from snac.jit import Kernel, available
+from snac.jit import Kernel, available, reason
 from snac.noise import Noise
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ PIECE_VALUES = 1 << 18
 
 _PUSH_SECONDS = 4.0  # of audio that go into the first stage at once, so that all have enough to work on
 _MOST_THREADS = 8
+_log = logging.getLogger(__name__)
 _DEFAULT_NOISE = Noise.seeded(0)
 
 
@@ -45,6 +47,8 @@ def build_engine(checkpoint: Checkpoint, *, device: str = "cpu", threads: int | 
     workers = threads or _processors()
     if device == "cpu" and available(*kernels_of(checkpoint.config)):
         return Engine(_CpuBackend(checkpoint.config, checkpoint.arrays), checkpoint.fingerprint, workers)
+    if device == "cpu":
+        _log.warning("no compiled kernels here (%s): torch computes instead, some times slower", reason())
     from snac.engine.torch_chain import TorchBackend
 
     return Engine(TorchBackend(checkpoint.config, checkpoint.arrays, device), checkpoint.fingerprint, 1)
