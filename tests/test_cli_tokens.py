@@ -375,3 +375,22 @@ def test_the_documented_options_exist():
         known = {flag for param in tokens.get_command(None, name).params for flag in param.opts}
         for word in rest.split():
             assert not word.startswith("-") or word == "-" or word in known, word
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes are of Unix")
+@pytest.mark.parametrize("name", ["talk.wav", "talk.snac"])
+def test_a_recording_comes_through_a_named_pipe(model, name):
+    import threading
+
+    write("talk.wav", 1.3)
+    assert call("encode", "talk.wav", "-m", model, "-q") == (0, "", "")
+    os.mkfifo("pipe")
+    writer = threading.Thread(target=lambda: Path("pipe").write_bytes(Path(name).read_bytes()))
+    writer.start()
+    status = call("tokens", "export", "pipe", "-m", model, "-o", "piped.json", "-q")
+    writer.join()
+    assert status == (0, "", "")
+    assert call("tokens", "export", name, "-m", model, "-o", "plain.json", "-q") == (0, "", "")
+    piped, plain = (json.loads(Path(file).read_text()) for file in ("piped.json", "plain.json"))
+    assert piped["codes"] == plain["codes"]
+    assert (piped["path"], piped["samples"]) == ("pipe", 20800)
