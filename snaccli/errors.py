@@ -29,6 +29,7 @@ __all__ = [
     "NotSnacFileError",
     "OutputError",
     "OutputExistsError",
+    "PriorError",
     "Remedy",
     "SnacError",
     "StreamDamagedError",
@@ -72,6 +73,8 @@ class Remedy(Enum):
     SALVAGE = "; get the file again, or decode what is intact of it with salvage=True"
     OTHER_FORMAT_OR_RATE = ": choose another format such as wav or flac, or rate='model'"
     ALREADY_CODED = ": decode_file turns it into audio"
+    NAME_PRIOR = "; give its file as prior=, or put it beside the weights as prior.safetensors"
+    OTHER_PRIOR = "; give the right one as prior=, or prior=False to code without"
 
 
 class FileError(SnacError):
@@ -209,6 +212,10 @@ class WeightsMismatchError(ModelMismatchError):
         )
         self.file_model, self.file_fingerprint = file_model, file_fingerprint
         self.model, self.fingerprint = model, fingerprint
+
+
+class PriorError(FileError):
+    """A learned prior cannot be read, is not one, or is of other weights than the model at hand."""
 
 
 class ContainerError(FileError):

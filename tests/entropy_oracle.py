@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from snaccli.codes import Tokens
 from snaccli.entropy.adaptive import Context
+from snaccli.entropy.arithmetic import OCTAVE, PEAK_BITS, WEIGHT, WEIGHT_BITS
 from snaccli.entropy.kernel import (
     BASE_BITS,
     BIAS,
@@ -27,8 +28,6 @@ from snaccli.entropy.kernel import (
     KERNEL_SHIFTS,
     MASS_BITS,
     MIX_BITS,
-    OCTAVE,
-    PEAK_BITS,
     SCORE_SHIFT,
     SPIKES,
     START,
@@ -40,8 +39,6 @@ from snaccli.entropy.kernel import (
     TILT_SHIFT,
     TOTAL,
     UNIFORM,
-    WEIGHT,
-    WEIGHT_BITS,
 )
 from snaccli.entropy.points import LIMIT, Points
 from snaccli.entropy.rangecoder import undecodable

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from math import isqrt, ldexp
+from operator import mul
 from pathlib import Path
 
 DOCUMENT = (Path(__file__).resolve().parent.parent / "docs" / "format.md").read_text("utf-8")
@@ -17,15 +18,16 @@ class InvalidError(Exception):
     """The stream is invalid, says the document."""
 
 
-def constants() -> dict[str, list[int]]:
-    """The table of section 6.1."""
-    table = DOCUMENT.split("<!-- constants", 1)[1].split("\n\n", 1)[0]
+def constants(comment: str) -> dict[str, list[int]]:
+    """The table of section 6.1 or 8.1."""
+    table = DOCUMENT.split(comment, 1)[1].split("\n\n", 1)[0]
     rows = re.findall(r"^\| ([A-Z_]+) \| ([0-9, ]+) \|", table, re.MULTILINE)
     return {name: [int(value) for value in values.split(",")] for name, values in rows}
 
 
-CONSTANTS = constants()
-C = {name: values[0] for name, values in CONSTANTS.items()}
+CONSTANTS = constants("<!-- constants:")
+PRIOR_CONSTANTS = constants("<!-- constants of the prior:")
+C = {name: values[0] for name, values in (CONSTANTS | PRIOR_CONSTANTS).items()}
 MANTISSAS = [int(word) for word in DOCUMENT.split("    M = ", 1)[1].split("\n\n", 1)[0].split()]
 
 
@@ -87,6 +89,17 @@ class ReferenceRange:
         return token
 
 
+def capped(row: list[int]) -> list[int]:
+    """The end of section 6.5: frequencies that sum to 2^24."""
+    size, best = len(row), row.index(max(row))
+    row[best] += (1 << 24) - size - sum(row)
+    if row[best] > C["CAP"]:
+        spare = (row[best] - C["CAP"]) // (size - 1) + 1
+        row = [x + spare for x in row]
+        row[best] -= spare * size
+    return [x + 1 for x in row]
+
+
 class ReferenceModel:
     """Sections 6.4 to 6.6."""
 
@@ -117,14 +130,7 @@ class ReferenceModel:
         a = ((free - p) << bits) // sum(self.tilted)
         b = (p << bits) // sum(self.base)
         c = (C["UNIFORM"] << bits) // size
-        row = [(t * a + x * b + c) >> bits for t, x in zip(self.tilted, self.base, strict=True)]
-        best = row.index(max(row))
-        row[best] += (1 << 24) - size - sum(row)
-        if row[best] > C["CAP"]:
-            spare = (row[best] - C["CAP"]) // (size - 1) + 1
-            row = [x + spare for x in row]
-            row[best] -= spare * size
-        return [x + 1 for x in row]
+        return capped([(t * a + x * b + c) >> bits for t, x in zip(self.tilted, self.base, strict=True)])
 
     def learn(self, s: int, phase: int, features: Sequence[int]) -> None:
         first, second = self.counts
@@ -140,7 +146,7 @@ class ReferenceModel:
         for d in range(self.dim):
             moment = sum(t * point[d] for t, point in zip(self.tilted, self.points, strict=True))
             error.append((self.points[s][d] << C["ERROR_BITS"]) - (moment << C["ERROR_BITS"]) // everything)
-        rate = C["STEP"] // isqrt((min(self.steps[phase], C["STEP_CAP"]) + C["STEP_START"]) << 12)
+        rate = self.rate(phase)
         for f, feature in enumerate(features):
             for d in range(self.dim):
                 g = feature * error[d]
@@ -152,6 +158,9 @@ class ReferenceModel:
                 self.maps[phase][f][d] += g
         self.steps[phase] += 1
         self.count(s)
+
+    def rate(self, phase: int) -> int:
+        return C["STEP"] // isqrt((min(self.steps[phase], C["STEP_CAP"]) + C["STEP_START"]) << 12)
 
     def count(self, s: int) -> None:
         squares = [sum((x - y) ** 2 for x, y in zip(p, self.points[s], strict=True)) for p in self.points]
@@ -171,10 +180,76 @@ class ReferenceModel:
         return share + (C["WEIGHT"] - 2 * share) * first // (first + second)
 
 
-class Reference:
-    """Sections 2 and 6: one channel's streams to tokens, each level decoded under the one above."""
+class ReferencePrior:
+    """Sections 8.2 to 8.4 for one stream; ``layer`` has the numbers of section 8.1 of its level, as lists."""
 
-    def __init__(self, codebooks: Sequence[Sequence[Sequence[float]]], strides: Sequence[int]) -> None:
+    def __init__(
+        self, embeddings: list[list[list[int]]], layer: dict[str, list], strides: Sequence[int], level: int
+    ) -> None:
+        self.embeddings, self.layer, self.strides, self.level = embeddings, layer, strides, level
+        self.factors = [C["PRIOR_START"], C["ROW_START"]]
+
+    def inputs(self, t: int, levels: Sequence[list[int]], done: list[int]) -> list[int]:
+        """Section 8.2; ``levels`` are the coarser ones, ``done`` the tokens of this one."""
+        wanted = [(self.level, done, t - lag) for lag in range(1, C["LAGS"] + 1)]
+        for k in range(max(0, self.level - C["COARSER"]), self.level):
+            p = t * self.strides[self.level] // self.strides[k]
+            wanted += [(k, levels[k], p - 1), (k, levels[k], p), (k, levels[k], p + 1)]
+        nothing = [0] * len(self.embeddings[0][0])
+        found = [self.embeddings[k][row[i]] if 0 <= i < len(row) else nothing for k, row, i in wanted]
+        return [number for vector in found for number in vector]
+
+    def frequencies(self, phase: int, x: list[int], frequency: Sequence[int]) -> list[int]:
+        """Section 8.3; ``frequency`` is coder 1's."""
+        n, (first, second) = self.layer, self.layer["shifts"]
+        columns = zip(*n["first"], strict=True)
+        hidden = [
+            min(max((bias + sum(map(mul, x, column))) >> first, 0), C["HIDDEN_LIMIT"])
+            for bias, column in zip(n["first_bias"][phase], columns, strict=True)
+        ]
+        out = [
+            min(max((bias + sum(map(mul, row, hidden))) >> second, -C["OUT_LIMIT"]), C["OUT_LIMIT"])
+            for bias, row in zip(n["second_bias"], n["second"], strict=True)
+        ]
+        self.known = [
+            (bias + sum(map(mul, row, out))) >> C["PRIOR_SHIFT"]
+            for bias, row in zip(n["table_bias"], n["table"], strict=True)
+        ]
+        self.seen = [self.log(v) for v in frequency]
+        v, w = (factor >> (C["LEARNING_BITS"] - C["MIXING_BITS"]) for factor in self.factors)
+        mixed = [(a * v + b * w) >> C["MIXING_BITS"] for a, b in zip(self.known, self.seen, strict=True)]
+        self.weight = [power(max(mixed) - each) for each in mixed]
+        size, bits = len(mixed), C["MIX_BITS"]
+        a = (((1 << 24) - size - C["UNIFORM"]) << bits) // sum(self.weight)
+        c = (C["UNIFORM"] << bits) // size
+        return capped([(weight * a + c) >> bits for weight in self.weight])
+
+    def learn(self, s: int, rate: int) -> None:
+        """Section 8.4."""
+        for i, feature in enumerate((self.known, self.seen)):
+            mean = sum(map(mul, self.weight, feature)) // sum(self.weight)
+            factor = self.factors[i] + (feature[s] - mean) * rate
+            self.factors[i] = min(max(factor, 0), 1 << (C["LEARNING_BITS"] + 1))
+
+    @staticmethod
+    def log(v: int) -> int:
+        e = v.bit_length() - 1
+        return 32 * e + ((32 * v) >> e) - 32
+
+
+class Reference:
+    """Sections 2, 6 and 8: one channel's streams to tokens, each level decoded under the coarser ones.
+
+    With ``prior``, embeddings and a layer for each level, all streams are coder 2's.
+    """
+
+    def __init__(
+        self,
+        codebooks: Sequence[Sequence[Sequence[float]]],
+        strides: Sequence[int],
+        prior: tuple[list[list[list[int]]], list[dict[str, list]]] | None = None,
+    ) -> None:
+        self.prior = prior
         self.points = [reference_points(codebook) for codebook in codebooks]
         self.strides = strides
 
@@ -212,9 +287,17 @@ class Reference:
             coder = ReferenceRange(payload)
             size = len(self.context(level, 0, [], above)[1]) if count else 1
             learned = ReferenceModel(self.points[level], self.phases(level), size)
+            prior = None
+            if self.prior is not None:
+                prior = ReferencePrior(self.prior[0], self.prior[1][level], self.strides, level)
             for t in range(count):
                 phase, features = self.context(level, t, done, above)
-                done.append(coder.decode(learned.frequencies(phase, features)))
+                row = learned.frequencies(phase, features)
+                if prior is not None:
+                    row = prior.frequencies(phase, prior.inputs(t, levels, done), row)
+                done.append(coder.decode(row))
+                if prior is not None:
+                    prior.learn(done[-1], learned.rate(phase))
                 learned.learn(done[-1], phase, features)
             levels.append(done)
         return levels

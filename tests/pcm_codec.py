@@ -47,6 +47,7 @@ class PcmCodec:
     codebook_size: int = 256
     strides: tuple[int, ...] = (1,)
     codebooks: tuple[np.ndarray, ...] = ()
+    prior: None = None
 
     @classmethod
     def load(cls, model: str = "mini", *, device: str = "auto", threads: int | None = None) -> PcmCodec:
@@ -84,7 +85,9 @@ class PcmCodec:
         progress(1.0)
 
 
-def dumps(recording: PcmRecording, codebooks: Any, *, progress: Progress = SILENT) -> bytes:
+def dumps(
+    recording: PcmRecording, codebooks: Any, *, prior: None = None, progress: Progress = SILENT
+) -> bytes:
     header = container.Header(
         model="pcm", fingerprint=bytes(8), sample_rate=recording.rate, model_rate=recording.rate, channels=1,
         samples=recording.samples, frames=recording.samples, codebook_size=recording.codebook_size,

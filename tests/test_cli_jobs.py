@@ -64,7 +64,7 @@ class StandIn(types.ModuleType):
         self.calls = []
         self.encode_file = self.decode_file = self._convert
 
-    def ModelPool(self, choice, *, device, threads):  # noqa: N802 (a class of the library)
+    def ModelPool(self, choice, *, device, threads, prior=True):  # noqa: N802 (a class of the library)
         return Pool(self.loaded, choice, device, threads)
 
     def _convert(self, source, output, *, progress, **options):

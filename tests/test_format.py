@@ -11,11 +11,20 @@ import pytest
 
 from snaccli import container, entropy
 from snaccli.codes import TOKENS_PER_BYTE, Coder, Codes
-from snaccli.entropy import kernel, points
+from snaccli.entropy import arithmetic, kernel, mixing, points
+from snaccli.entropy import prior as prior_module
 from snaccli.entropy.adaptive import Context, StreamCoder
 from snaccli.entropy.rangecoder import Encoder
 from tests.entropy_oracle import POWERS
-from tests.format_reference import CONSTANTS, DOCUMENT, Reference, ReferenceModel, power, reference_points
+from tests.format_reference import (
+    CONSTANTS,
+    DOCUMENT,
+    PRIOR_CONSTANTS,
+    Reference,
+    ReferenceModel,
+    power,
+    reference_points,
+)
 from tests.token_grids import always_adaptive, assert_equal, codebook, decoded, rows_of, walk
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "entropy.json").read_text("utf-8"))
@@ -37,8 +46,11 @@ def test_points_of_the_document():
 
 def test_constants_are_those_of_the_document():
     for name, values in CONSTANTS.items():
-        here = getattr(kernel, name, None) or getattr(points, name)
+        here = getattr(kernel, name, None) or getattr(arithmetic, name, None) or getattr(points, name)
         assert (list(here) if isinstance(here, tuple) else [here]) == values, name
+    for name, values in PRIOR_CONSTANTS.items():
+        here = getattr(mixing, name, None) or getattr(prior_module, name)
+        assert [here] == values, name
     assert POWERS.tolist() == [power(i) for i in range(513)]
     assert TOKENS_PER_BYTE == 85
     assert {coder.name: int(coder) for coder in Coder} == {"RAW": 0, "ADAPTIVE": 1, "PRIOR": 2}

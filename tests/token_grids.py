@@ -78,7 +78,7 @@ def streams_of(codes: Codes) -> list[np.ndarray]:
 def always_adaptive(codes: Codes, books: Sequence[np.ndarray]) -> list[CodedStream]:
     """Every stream adaptive, even where raw is smaller."""
     return [
-        CodedStream(1, adaptive.encode(tokens, c.points, c.stride, c.parent, lambda count: None))
+        CodedStream(1, adaptive.encode(tokens, c.points, c.stride, c.parent, lambda count: None)[0])
         for tokens, c in zip(streams_of(codes), contexts(codes, books), strict=True)
     ]
 

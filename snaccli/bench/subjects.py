@@ -116,7 +116,8 @@ class ModelSubject:
         recording = self._codec.encode(
             original.blocks(), original.rate, 1, expected=original.frames, progress=model_part
         )
-        coded.write_bytes(dumps(recording, self._codec.codebooks, progress=coding_part))
+        codec = self._codec
+        coded.write_bytes(dumps(recording, codec.codebooks, prior=codec.prior, progress=coding_part))
         return time.perf_counter() - began
 
     def decode(

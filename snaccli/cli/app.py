@@ -66,6 +66,17 @@ COMMANDS: Mapping[str, Entry | Group] = {
         "prepare",
     ),
     "train": Entry("Train a model, or fine-tune one, on folders made by 'snac prepare'.", "train", "train"),
+    "prior": Group(
+        "Learn what a model's tokens are like, for smaller files.",
+        {
+            "train": Entry(
+                "Learn an entropy model for a model's tokens.", "prior", "train", "TRAIN_EXAMPLES"
+            ),
+            "show": Entry(
+                "Tell which model a prior is for, and how it was learned.", "prior", "show", "SHOW_EXAMPLES"
+            ),
+        },
+    ),
     "models": Group(
         "List the models, fetch one, or describe one.",
         {

@@ -90,11 +90,11 @@ class Batch:
         """What there is to say already: inputs that led to no file, outputs that are there."""
         return self._told
 
-    def models(self, choice: str | None, device: str) -> ModelPool:
+    def models(self, choice: str | None, device: str, prior: str | bool = True) -> ModelPool:
         """Returns the models of this run, none of them loaded yet: see :class:`snaccli.codec.ModelPool`."""
         from snaccli.codec import ModelPool
 
-        self._models = ModelPool(choice, device=device, threads=self.threads)
+        self._models = ModelPool(choice, device=device, threads=self.threads, prior=prior)
         return self._models
 
     def run(self, work: FileWork[R]) -> ExitStatus:

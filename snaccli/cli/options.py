@@ -21,7 +21,9 @@ __all__ = [
     "Force",
     "Jobs",
     "Json",
+    "NoPrior",
     "Output",
+    "Prior",
     "Quiet",
     "RateChoice",
     "SkipExisting",
@@ -109,6 +111,17 @@ Output = Annotated[
         help="Write to this file, to this folder when there are several inputs, or to standard output (-). "
         "Without it each output stands beside its input.",
     ),
+]
+Prior = Annotated[
+    str | None,
+    typer.Option(
+        "--prior",
+        metavar="FILE",
+        help="The learned prior of the model's tokens; by default prior.safetensors beside its weights.",
+    ),
+]
+NoPrior = Annotated[
+    bool, typer.Option("--no-prior", help="Write files that can be read with the model alone.")
 ]
 Force = Annotated[bool, typer.Option("-f", "--force", help="Overwrite outputs that exist.")]
 SkipExisting = Annotated[

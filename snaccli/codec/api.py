@@ -20,6 +20,7 @@ from snac.noise import Noise
 from snaccli.audio import MAX_CHANNELS, MAX_RATE, AudioWriter, downmix, open_audio
 from snaccli.codec.codec import Codec
 from snaccli.codec.pool import ModelPool
+from snaccli.codec.prior import WantedPrior
 from snaccli.codec.recording import CodedRecording, Span, dumps, loads
 from snaccli.errors import AudioError, ContainerError
 from snaccli.io.files import check_output, is_stdio, open_input, open_output
@@ -104,6 +105,7 @@ def encode_file(
     channels: Literal["mono", "keep"] = "mono",
     device: str = "auto",
     threads: int | None = None,
+    prior: WantedPrior = True,
     overwrite: bool = False,
     progress: Listener = None,
 ) -> EncodeResult:
@@ -116,6 +118,7 @@ def encode_file(
         channels: ``mono`` mixes down, ``keep`` codes each channel by itself.
         device: where a model that is loaded here computes, see `Codec.load`.
         threads: of it, likewise.
+        prior: of it, likewise.
         overwrite: whether an existing output may be replaced.
         progress: see `snaccli.progress`.
 
@@ -128,7 +131,7 @@ def encode_file(
     told = rising(progress)
     with open_audio(source) as reader, closing(read_ahead(reader.blocks())) as blocks:
         told.started(reader.info.duration_s)
-        codec = _pool(model, device, threads).for_audio()
+        codec = _pool(model, device, threads, prior).for_audio()
         mono = channels == "mono" and reader.channels > 1
         recording = codec.encode(
             downmix(blocks) if mono else blocks,
@@ -137,7 +140,8 @@ def encode_file(
             expected=reader.expected_frames,
             progress=part(told, 0.0, 1 - _CODING_SHARE),
         )
-    data = dumps(recording, codec.codebooks, progress=part(told, 1 - _CODING_SHARE, 1.0))
+    share = part(told, 1 - _CODING_SHARE, 1.0)
+    data = dumps(recording, codec.codebooks, prior=codec.prior, progress=share)
     with open_output(output, source=source, overwrite=overwrite) as file:
         file.write(data)
     told(1.0)
@@ -177,6 +181,7 @@ def decode_file(
     audio_format: str | None = None,
     device: str = "auto",
     threads: int | None = None,
+    prior: WantedPrior = True,
     overwrite: bool = False,
     progress: Listener = None,
 ) -> DecodeResult:
@@ -197,6 +202,7 @@ def decode_file(
         audio_format: an extension such as ``flac`` that overrides the output's own.
         device: where a model that is loaded here computes, see `Codec.load`.
         threads: of it, likewise.
+        prior: of it, likewise.
         overwrite: whether an existing output may be replaced.
         progress: see `snaccli.progress`.
 
@@ -222,7 +228,7 @@ def decode_file(
         source=source,
         overwrite=overwrite,
     )
-    codec = _pool(model, device, threads).for_file(header.model, header.fingerprint.hex())
+    codec = _pool(model, device, threads, prior).for_file(header.model, header.fingerprint.hex())
     recording = coded.decode(codec, used, any_weights=any_weights, progress=part(told, 0.0, _CODING_SHARE))
     blocks = codec.decode(
         recording,
@@ -302,7 +308,8 @@ def write(
         raise AudioError(f"a rate of {rate!r} Hz is not a whole number in 1..{MAX_RATE}")
     check_output(path, overwrite=overwrite)
     codec = _pool(model).for_audio()
-    data = dumps(codec.encode([array], int(rate), array.shape[1]), codec.codebooks)
+    recording = codec.encode([array], int(rate), array.shape[1])
+    data = dumps(recording, codec.codebooks, prior=codec.prior)
     with open_output(path, overwrite=overwrite) as file:
         file.write(data)
     return len(data)
@@ -329,8 +336,12 @@ def _checked_samples(samples: npt.ArrayLike) -> np.ndarray:
     return table
 
 
-def _pool(model: Model | None, device: str = "auto", threads: int | None = None) -> ModelPool:
-    return model if isinstance(model, ModelPool) else ModelPool(model, device=device, threads=threads)
+def _pool(
+    model: Model | None, device: str = "auto", threads: int | None = None, prior: WantedPrior = True
+) -> ModelPool:
+    if isinstance(model, ModelPool):
+        return model
+    return ModelPool(model, device=device, threads=threads, prior=prior)
 
 
 def _read_coded(source: str | Path, *, salvage: bool = False) -> CodedRecording:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,10 @@ from snac.hub.registry import DEFAULT_MODEL
 from snac.noise import Noise
 from snaccli.audio import cut, filter_reach, resample, resample_start, resampled_length
 from snaccli.codec.device import Device
+from snaccli.codec.prior import WantedPrior, find_prior
 from snaccli.codec.recording import WHOLE, Recording, Span
 from snaccli.codes import Codes
+from snaccli.entropy import Prior
 from snaccli.errors import AudioError, ModelMismatchError, Remedy
 from snaccli.processors import share
 from snaccli.progress import SILENT, Progress, over_blocks
@@ -40,11 +43,29 @@ class Codec:
         engine: what computes.
     """
 
-    def __init__(self, engine: Engine, name: str, device: Device) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        name: str,
+        device: Device,
+        *,
+        source: str | Path | None = None,
+        prior: WantedPrior = True,
+    ) -> None:
         self.engine, self.name, self.device = engine, name, device
+        self._source, self._prior = source, prior
         self.config, self.fingerprint, self.codebooks = engine.config, engine.fingerprint, engine.codebooks
         self.rate: int = engine.config.sampling_rate
         self.threads: int = engine.threads
+
+    @cached_property
+    def prior(self) -> Prior | None:
+        """The learned prior for its tokens, read when it is first asked for; None where there is none.
+
+        Raises:
+            PriorError: it cannot be read, or is of other weights.
+        """
+        return find_prior(self._prior, self._source, self.name, self.fingerprint)
 
     @property
     def hop_length(self) -> int:
@@ -63,7 +84,12 @@ class Codec:
 
     @classmethod
     def load(
-        cls, model: str | Path = DEFAULT_MODEL, *, device: str = "auto", threads: int | None = None
+        cls,
+        model: str | Path = DEFAULT_MODEL,
+        *,
+        device: str = "auto",
+        threads: int | None = None,
+        prior: WantedPrior = True,
     ) -> Codec:
         """Loads a model.
 
@@ -72,6 +98,8 @@ class Codec:
             device: ``auto`` takes CUDA, else MPS, else the CPU; ``cuda-half``, ``mps-half`` and ``cpu-half``
                 compute in 16 bits, with which codes and samples differ a little.
             threads: for each recording, on the CPU; None for one a processor, at most 8.
+            prior: a learned prior or its file; True for the file ``prior.safetensors`` beside the weights, if
+                there is one; False for none.
 
         Raises:
             ModelError: the model cannot be had or is damaged.
@@ -80,7 +108,7 @@ class Codec:
         place = Device.parse(device)
         checkpoint = load_checkpoint(model)
         engine = build_engine(checkpoint, device=str(place), threads=threads or share(1).threads)
-        return cls(engine, checkpoint.name, place)
+        return cls(engine, checkpoint.name, place, source=model, prior=prior)
 
     def encode(
         self,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from snac.hub.registry import DEFAULT_MODEL, MODELS
 from snaccli.codec.codec import Codec
+from snaccli.codec.prior import WantedPrior
 from snaccli.errors import ModelError, UnknownModelError
 
 __all__ = ["ModelPool"]
@@ -22,12 +23,18 @@ class ModelPool:
             that a file names, and the default model for audio.
         device: see `Codec.load`.
         threads: likewise.
+        prior: likewise.
     """
 
     def __init__(
-        self, choice: str | Path | Codec | None = None, *, device: str = "auto", threads: int | None = None
+        self,
+        choice: str | Path | Codec | None = None,
+        *,
+        device: str = "auto",
+        threads: int | None = None,
+        prior: WantedPrior = True,
     ) -> None:
-        self.choice = choice
+        self.choice, self._prior = choice, prior
         self._device, self._threads = device, threads
         self._lock = threading.Lock()
         self._loaded: dict[str, Codec | ModelError] = {}
@@ -51,7 +58,9 @@ class ModelPool:
         with self._lock:
             if name not in self._loaded:
                 try:
-                    self._loaded[name] = Codec.load(name, device=self._device, threads=self._threads)
+                    self._loaded[name] = Codec.load(
+                        name, device=self._device, threads=self._threads, prior=self._prior
+                    )
                 except ModelError as error:
                     self._loaded[name] = error
             found = self._loaded[name]

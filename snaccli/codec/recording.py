@@ -17,12 +17,13 @@ import numpy as np
 
 from snaccli import container, entropy
 from snaccli.audio import resampled_length
-from snaccli.codes import CodedStream, Codes
+from snaccli.codes import CodedStream, Coder, Codes
 from snaccli.errors import (
     ContainerError,
     LevelsError,
     ModelMismatchError,
     Path,
+    PriorError,
     Remedy,
     UsageError,
     WeightsMismatchError,
@@ -136,18 +137,33 @@ def _checked_levels(wanted: int | None, available: int, where: str) -> int:
     return wanted
 
 
-def dumps(recording: Recording, codebooks: Sequence[np.ndarray], *, progress: Progress = SILENT) -> bytes:
+def dumps(
+    recording: Recording,
+    codebooks: Sequence[np.ndarray],
+    *,
+    prior: entropy.Prior | None = None,
+    progress: Progress = SILENT,
+) -> bytes:
     """Returns the bytes of a ``.snac`` file.
 
     Args:
         recording: what it shall hold.
         codebooks: of the model, float32 (codewords, dimension) a level.
+        prior: learned for the model; the file names it if that makes a stream smaller.
         progress: of the entropy coding.
 
     Raises:
         ContainerError: a value is beyond what the format holds.
+        PriorError: the prior is of other weights.
     """
     codes = recording.codes
+    if prior is not None and prior.model_fingerprint != recording.fingerprint:
+        raise PriorError(
+            f"the prior is for weights of fingerprint {prior.model_fingerprint}, not {recording.fingerprint}",
+            remedy=Remedy.OTHER_PRIOR,
+        )
+    streams = entropy.encode(codes, codebooks, prior=prior, progress=progress)
+    named = prior is not None and any(stream.coder == Coder.PRIOR for stream in streams)
     try:
         header = container.Header(
             model=recording.model,
@@ -159,10 +175,11 @@ def dumps(recording: Recording, codebooks: Sequence[np.ndarray], *, progress: Pr
             frames=codes.frames,
             codebook_size=codes.codebook_size,
             strides=codes.strides,
+            prior=bytes.fromhex(prior.fingerprint) if prior is not None and named else None,
         )
     except ValueError as problem:
         raise ContainerError(f"the recording cannot be a .snac file: {problem}") from problem
-    return container.pack(header, entropy.encode(codes, codebooks, progress=progress))
+    return container.pack(header, streams)
 
 
 def loads(file: BinaryIO, *, salvage: bool = False, path: Path | None = None) -> CodedRecording:
@@ -234,6 +251,7 @@ class CodedRecording:
 
         Raises:
             WeightsMismatchError: the model has other weights.
+            PriorError: the file needs a learned prior that the model has not got.
             ModelMismatchError: its codebooks are of other strides or sizes.
             ContainerError: the file claims a length that is not that of its tokens, or a stream is invalid.
             LevelsError: there are not as many levels.
@@ -241,13 +259,15 @@ class CodedRecording:
         header, used = self.header, self.levels(levels)
         with about(self.path):
             self._check_model(codec, any_weights)
+            streams = self.streams[: used * header.channels]
             codes = entropy.decode(
-                self.streams[: used * header.channels],
+                streams,
                 strides=header.strides,
                 channels=header.channels,
                 frames=header.frames,
                 codebook_size=header.codebook_size,
                 codebooks=codec.codebooks,
+                prior=self._prior(codec, streams),
                 progress=progress,
             )
         return Recording(
@@ -258,6 +278,19 @@ class CodedRecording:
             header.sample_rate,
             header.samples,
         )
+
+    def _prior(self, codec: Codec, streams: Sequence[CodedStream]) -> entropy.Prior | None:
+        """The prior that these streams need, None if they need none."""
+        if self.header.prior is None or not any(stream.coder == Coder.PRIOR for stream in streams):
+            return None
+        wanted, prior = self.header.prior.hex(), codec.prior
+        if prior is None or prior.fingerprint != wanted:
+            found = "there is none" if prior is None else f"the one at hand is {prior.fingerprint}"
+            raise PriorError(
+                f"the file needs the learned prior {wanted} of the model {self.header.model!r}, {found}",
+                remedy=Remedy.NAME_PRIOR,
+            )
+        return prior
 
     def _check_model(self, codec: Codec, any_weights: bool) -> None:
         header, config = self.header, codec.config

@@ -10,19 +10,21 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from snaccli.codes import CodedStream, Coder, Codes, Tokens
+from snaccli.codes import FINGERPRINT_BYTES, CodedStream, Coder, Codes, Tokens
 from snaccli.entropy import adaptive, raw
 from snaccli.entropy.adaptive import Parent
 from snaccli.entropy.points import Codebook, Points, points_of
+from snaccli.entropy.prior import Prior
 from snaccli.errors import ModelMismatchError, Remedy, StreamInvalidError
 
-__all__ = ["Codebook", "decode", "encode"]
+__all__ = ["Codebook", "Prior", "decode", "encode"]
 
 
 def encode(
     codes: Codes,
     codebooks: Sequence[Codebook] | None = None,
     *,
+    prior: Prior | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> list[CodedStream]:
     """Codes a token grid: one stream a level and channel, coarse to fine, channel by channel.
@@ -31,30 +33,40 @@ def encode(
         codes: the tokens.
         codebooks: the checkpoint's codebooks, one float32 array (codebook size, dimension) a level;
             without them every stream is packed raw.
+        prior: of the same checkpoint; streams may then be coder 2's, where that makes the file smaller.
         progress: called with the fraction done, 0 to 1.
 
     Returns:
         The streams in the file's order, none larger than its packed raw form.
 
     Raises:
-        ModelMismatchError: the codebooks are not those of the tokens.
+        ModelMismatchError: the codebooks or the prior are not those of the tokens.
     """
     space = None if codebooks is None else _space(codebooks, codes.codebook_size, len(codes.levels))
+    if prior is not None:
+        prior.check_grid(codes.strides, codes.codebook_size)
     steps = Steps(codes.tokens, progress)
+    alone: list[CodedStream] = []
     streams: list[CodedStream] = []
     for level, tokens in enumerate(codes.levels):
         for channel in range(codes.channels):
+            learned = None
             best = CodedStream(Coder.RAW, raw.pack(tokens[channel], codes.codebook_size))
             if space is not None and tokens.size:
                 parent = _parent(codes.levels, codes.strides, space, level, channel)
+                if prior is not None:
+                    learned = prior.stream(level, _of(codes.levels[:level], channel))
                 coded = adaptive.encode(
-                    tokens[channel], space[level], codes.strides[level], parent, steps.count
+                    tokens[channel], space[level], codes.strides[level], parent, steps.count, learned
                 )
-                if len(coded) < len(best.payload):
-                    best = CodedStream(Coder.ADAPTIVE, coded)
+                best = _smaller(best, CodedStream(Coder.ADAPTIVE, coded[0]))
+            alone.append(best)
+            if learned is not None:
+                best = _smaller(best, CodedStream(Coder.PRIOR, coded[1]))
             streams.append(best)
     steps.end()
-    return streams
+    # A file names the prior that it needs, and must not become larger by that.
+    return streams if _size(streams) + FINGERPRINT_BYTES < _size(alone) else alone
 
 
 def decode(
@@ -65,6 +77,7 @@ def decode(
     frames: int,
     codebook_size: int,
     codebooks: Sequence[Codebook] | None = None,
+    prior: Prior | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Codes:
     """Undoes :func:`encode`, for all levels or for the coarsest ones alone.
@@ -76,14 +89,17 @@ def decode(
         frames: latent frames per channel.
         codebook_size: codewords of every codebook.
         codebooks: the checkpoint's codebooks; adaptive streams cannot be read without them.
+        prior: that which the file names; streams of coder 2 cannot be read without it.
         progress: called with the fraction done, 0 to 1.
 
     Raises:
         StreamInvalidError: a stream does not decode to as many tokens, or needs what is not there.
-        ModelMismatchError: the codebooks are not those of the tokens.
+        ModelMismatchError: the codebooks or the prior are not those of the tokens.
     """
     used = len(streams) // channels
     space = None if codebooks is None else _space(codebooks, codebook_size, used)
+    if prior is not None:
+        prior.check_grid(strides[:used], codebook_size)
     steps = Steps(sum(channels * (frames // stride) for stride in strides[:used]), progress)
     levels: list[Tokens] = []
     for level, stride in enumerate(strides[:used]):
@@ -92,16 +108,28 @@ def decode(
             tokens = frames // stride
             if number == Coder.RAW:
                 rows.append(raw.unpack(payload, tokens, codebook_size))
-            elif number != Coder.ADAPTIVE:
-                raise StreamInvalidError("a stream needs a learned prior that is not here; update snaccli")
-            elif space is None:
+                continue
+            if space is None:
                 raise StreamInvalidError("an adaptive stream needs the model's codebooks; name the model")
-            else:
-                parent = _parent(levels, strides, space, level, channel)
-                rows.append(adaptive.decode(payload, tokens, space[level], stride, parent, steps.count))
+            learned = None
+            if number != Coder.ADAPTIVE:
+                if prior is None or number != Coder.PRIOR:
+                    raise StreamInvalidError("a stream needs a learned prior that is not here")
+                learned = prior.stream(level, _of(levels, channel))
+            parent = _parent(levels, strides, space, level, channel)
+            rows.append(adaptive.decode(payload, tokens, space[level], stride, parent, steps.count, learned))
         levels.append(np.stack(rows))
     steps.end()
     return Codes(tuple(levels), tuple(strides[:used]), codebook_size)
+
+
+def _smaller(first: CodedStream, second: CodedStream) -> CodedStream:
+    """Returns the stream of fewer bytes, the first if they have as many."""
+    return second if len(second.payload) < len(first.payload) else first
+
+
+def _size(streams: Sequence[CodedStream]) -> int:
+    return sum(len(stream.payload) for stream in streams)
 
 
 class Steps:
@@ -136,6 +164,11 @@ def _space(codebooks: Sequence[Codebook], size: int, levels: int) -> list[Points
             remedy=Remedy.OTHER_MODEL,
         )
     return [points_of(codebook) for codebook in codebooks[:levels]]
+
+
+def _of(levels: Sequence[Tokens], channel: int) -> list[Tokens]:
+    """Returns the tokens of one channel, level by level."""
+    return [level[channel] for level in levels]
 
 
 def _parent(

@@ -26,8 +26,9 @@ import numpy.typing as npt
 
 from snac import jit
 from snaccli.codes import TOKENS_PER_BYTE, Tokens
-from snaccli.entropy import kernel
+from snaccli.entropy import arithmetic, kernel
 from snaccli.entropy.points import Points
+from snaccli.entropy.prior import PriorStream, nothing
 from snaccli.entropy.rangecoder import Encoder, undecodable
 
 __all__ = ["Context", "Parent", "StreamCoder", "decode", "encode", "smallest_size"]
@@ -38,7 +39,7 @@ Count = Callable[[int], None]
 MAX_PHASES = 16
 EARLIER = 2  # tokens of the same level that a context holds
 KERNELS = 1 << 23  # numbers of spread counts that are kept at hand
-NARROW = 16  # dimensions of points up to which float32 holds all sums
+NOTHING = nothing()
 
 
 @dataclass(frozen=True)
@@ -117,10 +118,12 @@ class StreamCoder:
     Args:
         context: of the stream's tokens.
         payload: its coded bytes if it is decoded.
+        prior: what a learned prior says of the stream: with it coder 2 is at work, beside coder 1.
     """
 
-    def __init__(self, context: Context, payload: bytes = b"") -> None:
+    def __init__(self, context: Context, payload: bytes = b"", prior: PriorStream | None = None) -> None:
         self.context = context
+        self._prior = prior
         self.state = beginning(context)
         self._code = kernel.code_narrow if self.state.points.dtype == np.float32 else kernel.code_wide
         self._payload = np.frombuffer(payload.ljust(8, b"\0"), dtype=np.uint8)
@@ -134,8 +137,11 @@ class StreamCoder:
         return 1024 if jit.available() else 16
 
     def intervals(self, tokens: Tokens) -> Integers:
-        """Returns what lies below each of the next tokens (n,) and its frequency, of 2^24 in all (n, 2)."""
-        found = np.zeros((tokens.size, 2), dtype=np.int64)
+        """Returns what lies below each of the next tokens (n,) and its frequency, of 2^24 in all.
+
+        The result is (n, 2), with a prior (n, 4): for coder 1, then for coder 2.
+        """
+        found = np.zeros((tokens.size, 2 if self._prior is None else 4), dtype=np.int64)
         self._run(tokens.astype(np.uint16), found)
         return found
 
@@ -154,22 +160,24 @@ class StreamCoder:
         """Codes the next tokens; returns how many could be."""
         above = self.context.above(self._done, tokens.size)
         start, self._done = self._done, self._done + tokens.size
+        learned = NOTHING if self._prior is None else self._prior.block(start, tokens.size)
+        arguments = (self.state, learned, start, above, tokens, intervals, self._payload, self._reader)
         with np.errstate(over="ignore"):  # of the kernel as Python: its integers wrap around
-            return int(self._code(self.state, start, above, tokens, intervals, self._payload, self._reader))
+            return int(self._code(*arguments))
 
 
 def beginning(context: Context) -> kernel.State:
     """Returns the state of a stream's start: docs/format.md, section 6.4."""
     size, dim = context.points.shape
     padded = -(-dim // kernel.ABREAST) * kernel.ABREAST
-    number = np.float32 if dim <= NARROW else np.float64
+    number = np.float32 if _narrow(context.points) else np.float64
     points = np.zeros((padded, size), dtype=number)
     points[:dim] = context.points.T
     features = np.zeros(context.size, dtype=np.int64)
     features[-1] = kernel.BIAS
     start = (kernel.START << kernel.MASS_BITS) // size
     kept = min(size, KERNELS // size)
-    weights = np.array([[kernel.WEIGHT // 2], [kernel.WEIGHT // 4]], dtype=np.int64)
+    weights = np.array([[arithmetic.WEIGHT // 2], [arithmetic.WEIGHT // 4]], dtype=np.int64)
     return kernel.State(
         points=points,
         squares=(context.points * context.points).sum(axis=1).astype(number),
@@ -193,6 +201,12 @@ def beginning(context: Context) -> kernel.State:
     )
 
 
+def _narrow(points: Points) -> bool:
+    """Whether float32 holds all sums over the coordinates: scores, products and squared distances."""
+    scores = int(np.abs(points).sum(axis=1).max()) * kernel.TILT_LIMIT
+    return max(scores, 4 * int((points * points).sum(axis=1).max())) < 1 << 24
+
+
 @cache
 def learning_rates() -> Integers:
     """Returns the rates of learning by the tokens seen, int64 (STEP_CAP + 1,)."""
@@ -202,8 +216,15 @@ def learning_rates() -> Integers:
     return rates
 
 
-def encode(tokens: Tokens, points: Points, stride: int, parent: Parent | None, count: Count) -> bytes:
-    """Codes the tokens of one level and channel.
+def encode(
+    tokens: Tokens,
+    points: Points,
+    stride: int,
+    parent: Parent | None,
+    count: Count,
+    prior: PriorStream | None = None,
+) -> tuple[bytes, ...]:
+    """Codes the tokens of one level and channel; returns coder 1's bytes and, with a prior, coder 2's.
 
     Args:
         tokens: uint16 (n,), below the number of codewords.
@@ -211,25 +232,35 @@ def encode(tokens: Tokens, points: Points, stride: int, parent: Parent | None, c
         stride: latent frames per token.
         parent: the coarser level, None at the coarsest.
         count: called now and then with the number of tokens coded since the last call.
+        prior: what a learned prior says of the stream.
     """
-    coder = StreamCoder(Context(points, stride, parent))
-    encoder = Encoder()
+    coder = StreamCoder(Context(points, stride, parent), prior=prior)
+    encoders = [Encoder()] if prior is None else [Encoder(), Encoder()]
     for start in range(0, tokens.size, coder.block):
         block = tokens[start : start + coder.block]
-        encoder.encode_intervals(coder.intervals(block))
+        intervals = coder.intervals(block)
+        for number, encoder in enumerate(encoders):
+            encoder.encode_intervals(intervals[:, 2 * number : 2 * number + 2])
         count(block.size)
-    return encoder.payload().ljust(smallest_size(tokens.size), b"\0")
+    smallest = smallest_size(tokens.size)
+    return tuple(encoder.payload().ljust(smallest, b"\0") for encoder in encoders)
 
 
 def decode(
-    payload: bytes, tokens: int, points: Points, stride: int, parent: Parent | None, count: Count
+    payload: bytes,
+    tokens: int,
+    points: Points,
+    stride: int,
+    parent: Parent | None,
+    count: Count,
+    prior: PriorStream | None = None,
 ) -> Tokens:
-    """Undoes :func:`encode`; the result is uint16 (tokens,).
+    """Undoes :func:`encode`: coder 1's bytes, with a prior coder 2's; the result is uint16 (tokens,).
 
     Raises:
         StreamInvalidError: no encoder wrote these bytes.
     """
-    coder = StreamCoder(Context(points, stride, parent), payload)
+    coder = StreamCoder(Context(points, stride, parent), payload, prior)
     values = np.empty(tokens, dtype=np.uint16)
     for start in range(0, tokens, coder.block):
         block = values[start : start + coder.block]

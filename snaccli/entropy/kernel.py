@@ -8,10 +8,11 @@ Every machine must come to the same integers, so:
 - integers have a width throughout (numba widens by itself what is not cut back), and wrap around;
 - floats hold integers only: below 2^24 in float32, below 2^53 in float64, whole sums and products included,
   so the order of a sum and a multiplication fused with an addition change nothing. Their scaling by powers
-  of two is exact, and what follows it is rounded down. :func:`power` alone rounds; its result is proven over
-  all its arguments by a test.
+  of two is exact, and what follows it is rounded down. ``power`` alone rounds; its result is proven over all
+  its arguments by a test.
 
-Points are float32 up to 16 dimensions, where scores and squared distances stay within 2^24, else float64.
+Points are float32 where scores and squared distances stay within 2^24 (of published models they do), else
+float64.
 Loops over codewords are written for the compiler to vectorise: one thing at a time, over slices from 0.
 """
 
@@ -22,23 +23,21 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from snac.jit import Record, compiled, inlined, part
+from snac.jit import Record, compiled, part
+from snaccli.entropy.arithmetic import PEAK_BITS, WEIGHT, WEIGHT_BITS, power, share
+from snaccli.entropy.mixing import Learned, blend, recall, reweigh
 
-__all__ = ["State", "code_narrow", "code_wide", "power"]
+__all__ = ["State", "code_narrow", "code_wide"]
 
 PRECISION = 24  # bits of the sum of all frequencies
 TOTAL = 1 << PRECISION
 
-OCTAVE = 32  # steps of `power` per factor of two
-PEAK_BITS = 15  # of `power(0)`
 MASS_BITS = 16  # of the counts that one token adds, the spike aside
 START = 50  # tokens' mass that lie evenly on each heap at first
 HEAPS = 2  # the wide one and the narrow one
 KERNEL_SHIFTS = (7, 5)  # from squared distances to steps of `power`
 SPIKES = (0, 45_875)  # what a token's own codeword gets beside the kernel
 HALVE = 1 << 13  # tokens after which all counts are halved
-WEIGHT_BITS = 16
-WEIGHT = 1 << WEIGHT_BITS  # the sum of two weights that follow past success
 HEAP_SHARE, TILT_SHARE = 328, 164  # of it, what each of the two is given anew at each token
 BASE_BITS = 26  # of the sum of the mixed heaps
 BIAS = 64  # the constant feature of a context
@@ -60,12 +59,6 @@ F, S = np.float64, np.float32
 I, L = np.int32, np.int64  # noqa: E741
 U, V = np.uint32, np.uint64
 
-# A polynomial in i that rounds down to 2^15 * 2^(-i / 32), rounded, for i from 0 to 31. Its distance from
-# the middle between two roundings is at least 0.03, that of float32 from it below 0.01.
-P0, P1, P2, P3, P4 = (
-    S(32768.52938531), S(-22711.50247403 / 2**5), S(7854.30644681 / 2**10),
-    S(-1759.89815508 / 2**15), S(233.50648223 / 2**20),
-)  # fmt: skip
 UNWEIGHT, UNMIX, UNSCORE = 0.5**WEIGHT_BITS, 0.5**MIX_BITS, S(0.5**SCORE_SHIFT)
 WIDE_SHIFT, NARROW_SHIFT = KERNEL_SHIFTS
 WIDE_SPIKE, NARROW_SPIKE = SPIKES
@@ -100,15 +93,6 @@ class State(NamedTuple):
     tilt: Array  # float (D8,)
     error: Array  # int64 (D8,)
     sums: Array  # int64 (5,) of `mixed` and of the heaps weighted by the gains; the extra of `row`
-
-
-@inlined
-def power(step: Any) -> Any:
-    """Returns 2^15 * 2^(-step / 32), rounded, then shifted right octave by octave; 0 from 512 on."""
-    step = step if step < U(511) else U(511)
-    i = S(I(step & U(31)))
-    top = U(I(P0 + i * (P1 + i * (P2 + i * (P3 + i * P4)))))
-    return I(U(top >> U(U(step >> U(5)) & U(15))))
 
 
 @part
@@ -233,42 +217,6 @@ def _halve(counts: Array) -> Any:
 
 
 @part
-def _product(a: int, b: int) -> tuple[Any, Any]:
-    """Multiplies two positive 64-bit integers to one of 128 bits: its high and its low half."""
-    half, low_half = V(32), V(0xFFFFFFFF)
-    a0, a1, b0, b1 = V(a) & low_half, V(a) >> half, V(b) & low_half, V(b) >> half
-    low = a0 * b0
-    left = a1 * b0 + (low >> half)
-    right = a0 * b1 + (left & low_half)
-    return a1 * b1 + (left >> half) + (right >> half), (right << half) | (low & low_half)
-
-
-@part
-def _share(weight: int, a: int, b: int, c: int, d: int, share: int) -> Any:
-    """Returns ``share`` of the document, the successes being ``a * b`` and ``c * d``.
-
-    The quotient has at most 17 bits; it is found by long division, which needs no number above 2^95.
-    """
-    first_high, first_low = _product(weight * a, b)
-    second_high, second_low = _product((WEIGHT - weight) * c, d)
-    low = first_low + second_low
-    high = first_high + second_high + V(low < first_low)
-    rest_high, rest_low, quotient = V(0), V(0), L(0)
-    for bit in range(WEIGHT_BITS, -1, -1):
-        rest_high = (rest_high << V(1)) | (rest_low >> V(63))
-        rest_low = rest_low << V(1)
-        quotient *= 2
-        if ((WEIGHT - 2 * share) >> bit) & 1:
-            rest_low += first_low
-            rest_high += first_high + V(rest_low < first_low)
-        while rest_high > high or (rest_high == high and rest_low >= low):
-            rest_high -= high + V(rest_low < low)
-            rest_low -= low
-            quotient += 1
-    return share + quotient
-
-
-@part
 def _aim(features: Array, turned: Array, along: Array, tilt: Array) -> None:
     """Sets the tilt that the features ask for by a map (features, D). Overwrites ``along``."""
     along[:] = 0
@@ -324,9 +272,9 @@ def _learn(state: State, phase: int, token: int) -> None:
     base, tilted, wide, narrow = state.sums[0], state.sums[1], state.sums[2], state.sums[3]
     counts, weights, error, dim = state.counts, state.weights, state.error, state.maps.shape[2]
     first, second = L(counts[0, token]), L(counts[1, token])
-    weights[0, phase] = _share(weights[0, phase], first, narrow, second, wide, HEAP_SHARE)
+    weights[0, phase] = share(weights[0, phase], first, narrow, second, wide, HEAP_SHARE)
     first, second = L(state.mixed[0, token]), L(state.mixed[1, token])
-    weights[1, phase] = _share(weights[1, phase], first, tilted, second, base, TILT_SHARE)
+    weights[1, phase] = share(weights[1, phase], first, tilted, second, base, TILT_SHARE)
     _moments(state.mixed[1], state.points, error)
     for d in range(dim):
         error[d] = (L(state.points[d, token]) << ERROR_BITS) - (error[d] << ERROR_BITS) // tilted
@@ -374,6 +322,13 @@ def _below(row: Array, token: int, extra: int) -> Any:
 
 
 @part
+def _interval(row: Array, token: int, extra: int, out: Array) -> None:
+    """Sets the frequencies before a token's, and its own."""
+    out[0] = _below(row, token, extra)
+    out[1] = row[token] + extra
+
+
+@part
 def _read(row: Array, extra: int, payload: Array, reader: Array) -> Any:
     """Decodes a token: docs/format.md, section 5. Returns -1 if no encoder wrote these bytes."""
     scale = reader[0] >> V(PRECISION)
@@ -400,17 +355,38 @@ def _read(row: Array, extra: int, payload: Array, reader: Array) -> Any:
     return token
 
 
+@part
+def _mingle(state: State, learned: Learned, n: int) -> None:
+    """Sets the frequencies of the next token under the prior and coder 1: coder 2's."""
+    recall(learned, n)
+    _along(learned.table, learned.out, learned.scores)
+    blend(learned, state.row, state.sums[4])
+    size = state.row.size
+    factor = (((TOTAL - size - UNIFORM) << MIX_BITS) // learned.sums[0]) * UNMIX
+    floor = ((UNIFORM << MIX_BITS) // size) * UNMIX
+    learned.sums[3] = _rows(learned.mixed, 0.0, factor, floor, learned.row)
+
+
 def _code(
-    state: State, start: int, above: Array, tokens: Array, intervals: Array, payload: Array, reader: Array
+    state: State,
+    learned: Learned,
+    start: int,
+    above: Array,
+    tokens: Array,
+    intervals: Array,
+    payload: Array,
+    reader: Array,
 ) -> int:
-    """Codes the next tokens: one function for both ways, since it takes seconds to compile.
+    """Codes the next tokens: one function for both ways and coders, since it takes seconds to compile.
 
     Args:
         state: changes with every token.
+        learned: the prior's part, its ``row`` empty for coder 1 alone.
         start: tokens of the stream before these.
         above: int64 (n, width), features from the coarser level.
         tokens: uint16 (n,), read, or written where ``intervals`` is empty.
-        intervals: int64 (n, 2), written: the frequencies below a token's, and its own; (0, 2) to decode.
+        intervals: int64 (n, 2), written: the frequencies below a token's, and its own; with a prior (n, 4),
+            first coder 1's, then coder 2's; (0, 2) to decode.
         payload: uint8, the stream's bytes, to decode.
         reader: uint64 (3,), the range, the offset, and the bytes read.
 
@@ -418,31 +394,40 @@ def _code(
         the tokens coded; fewer than n if no encoder wrote the payload.
     """
     phases, _, dim = state.maps.shape
+    both = learned.row.size > 0
     for n in range(tokens.size):
         phase = (start + n) % phases
         for f in range(above.shape[1]):
             state.features[2 * dim + f] = above[n, f]
         _predict(state, phase)
-        extra = state.sums[4]
+        if both:
+            _mingle(state, learned, n)
         if intervals.size:
             token = L(tokens[n])
-            intervals[n, 0] = _below(state.row[:token], token, extra)
-            intervals[n, 1] = state.row[token] + extra
+            _interval(state.row, token, state.sums[4], intervals[n])
+            if both:
+                _interval(learned.row, token, learned.sums[3], intervals[n, 2:])
         else:
-            token = _read(state.row, extra, payload, reader)
+            row, extra = (learned.row, learned.sums[3]) if both else (state.row, state.sums[4])
+            token = _read(row, extra, payload, reader)
             if token < 0:
                 return n
             tokens[n] = token
+        if both:
+            reweigh(learned, token, state.rates[min(state.steps[phase], STEP_CAP)])
         _learn(state, phase, token)
     return tokens.size
 
 
 def _kinds(point: str) -> tuple[Record | str, ...]:
     """Returns the kinds of the kernel's arguments for points of one type."""
-    fields = "P2 P1 i81 i83 i81 i81 i82 i42 i81 i81 u23 i82 i41 P1 f82 i41 P1 i81 i81".replace("P", point)
-    kinds = [f"{field[:2]}[{','.join(':' * int(field[2]))}]" for field in fields.split()]
-    record = Record(State, dict(zip(State._fields, kinds, strict=True)))
-    return record, "i8", "i8[:,:]", "u2[:]", "i8[:,:]", "u1[:]", "u8[:]"
+    state = "P2 P1 i81 i83 i81 i81 i82 i42 i81 i81 u23 i82 i41 P1 f82 i41 P1 i81 i81".replace("P", point)
+    learned = "f42 i81 f42 f42 f42 f41 i81 f42 f41 f41 f41 f41 i41 f41 i41 f82 i41 i81 i81"
+    records = []
+    for kind, fields in ((State, state), (Learned, learned)):
+        kinds = [f"{field[:2]}[{','.join(':' * int(field[2]))}]" for field in fields.split()]
+        records.append(Record(kind, dict(zip(kind._fields, kinds, strict=True))))
+    return *records, "i8", "i8[:,:]", "u2[:]", "i8[:,:]", "u1[:]", "u8[:]"
 
 
 FAST = frozenset({"reassoc", "contract"})

@@ -248,7 +248,7 @@ class Importer:
         report = rising(progress)
         ending = (self.audio_format or Path(output).suffix).lower().lstrip(".")
         if ending == "snac" or (is_stdio(output) and not ending):
-            data = dumps(recording, codec.codebooks, progress=report)
+            data = dumps(recording, codec.codebooks, prior=codec.prior, progress=report)
             with open_output(output, source=source, overwrite=self.overwrite) as file:
                 file.write(data)
         else:

@@ -94,6 +94,7 @@ def decode(
     duration: Duration = None,
     seed: Seed = 0,
     no_noise: NoNoise = False,
+    prior: options.Prior = None,
     jobs: options.Jobs = None,
     device: options.Device = options.CodingDevice.auto,
     threads: options.Threads = None,
@@ -118,7 +119,7 @@ def decode(
         "overwrite": force,
     }
     batch = Batch(console, plan, Choices(force, skip_existing, jobs, threads))
-    return batch.run(_Decoding(batch.models(model, device.value), how))
+    return batch.run(_Decoding(batch.models(model, device.value, True if prior is None else prior), how))
 
 
 class _Decoding:

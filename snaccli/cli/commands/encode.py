@@ -54,6 +54,8 @@ def encode(
     force: options.Force = False,
     skip_existing: options.SkipExisting = False,
     channels: Channels = options.ChannelChoice.mono,
+    prior: options.Prior = None,
+    no_prior: options.NoPrior = False,
     jobs: options.Jobs = None,
     device: options.Device = options.CodingDevice.auto,
     threads: options.Threads = None,
@@ -63,6 +65,8 @@ def encode(
 ) -> ExitStatus:
     """Turn audio into .snac files."""
     console: Console = context.obj
+    if prior is not None and no_prior:
+        raise UsageError("--prior and --no-prior exclude each other")
     sources = find_sources(inputs, wanted=_is_audio, kind="audio file")
     plan = make_plan(sources, output, extension=".snac")
     batch = Batch(console, plan, Choices(force, skip_existing, jobs, threads))
@@ -73,13 +77,17 @@ def encode(
         files = [(there(job.source), there(job.output)) for job in batch.waiting]
         if any(STDIO in (job.source, job.output) for job in batch.waiting):
             raise UsageError("--cluster reads and writes files: give it no standard stream")
+        if prior is not None or no_prior:
+            raise UsageError(
+                "--cluster takes the prior beside the model's weights: leave out --prior, --no-prior"
+            )
         work = EncodeWork(cluster_runs.model_anywhere(model) or model, device.value, cpus, channels.value)
         place = Place(cluster, cpus, gpus, jobs)
         for remark in plan.remarks:
             console.note(remark)
         units = encode_units(files)
         return cluster_runs.run(console, batch.told, work, units, len(files), place, verb="encoded")
-    models = batch.models(model, device.value)
+    models = batch.models(model, device.value, not no_prior if prior is None else prior)
     return batch.run(_Encoding(models, {"channels": channels.value, "overwrite": force}))
 
 

@@ -35,6 +35,8 @@ REMEDIES: Mapping[Remedy, str] = {
     Remedy.SALVAGE: "; get the file again, or decode what is intact of it with --salvage",
     Remedy.OTHER_FORMAT_OR_RATE: ": choose another format such as wav or flac, or --rate model",
     Remedy.ALREADY_CODED: ": `snac decode` turns it into audio",
+    Remedy.NAME_PRIOR: "; name its file with --prior, or put it beside the weights as prior.safetensors",
+    Remedy.OTHER_PRIOR: "; name the right one with --prior, or code without one: --no-prior",
 }
 """The remedies as the options of the command line."""
 

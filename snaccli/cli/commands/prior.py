@@ -1,0 +1,231 @@
+"""``snac prior``: learns what a model's tokens are like, for smaller files, and tells what a prior holds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from snaccli.cli import options
+from snaccli.cli.plan import find_sources
+from snaccli.cli.ui import text
+from snaccli.cli.ui.console import Console
+from snaccli.cli.ui.progress import CaptionBar
+from snaccli.errors import ExitStatus, UsageError
+from snaccli.io.names import printable
+
+if TYPE_CHECKING:
+    from snaccli.codec import Codec
+    from snaccli.codes import Codes
+    from snaccli.entropy.prior import Prior
+    from snaccli.training.prior import PriorConfig, Report
+
+TRAIN_EXAMPLES = """
+snac prior train recordings -o prior.safetensors
+snac prior train coded/ -m runs/speech/model -o runs/speech/model/prior.safetensors --minutes 40
+"""
+SHOW_EXAMPLES = """
+snac prior show prior.safetensors
+"""
+
+_HELD_OUT = 20  # every so manieth recording is measured by, not learned from
+_LINE_SECONDS = 10.0
+_TOKEN_FILES = (".json", ".npz", ".jsonl")
+
+
+def train(
+    context: typer.Context,
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="INPUT",
+            help="Recordings, .snac files of the model, or its tokens as .json, .npz or .jsonl; or folders.",
+        ),
+    ],
+    output: Annotated[str, typer.Option("-o", "--output", metavar="PRIOR", help="The file to write.")],
+    model: Annotated[
+        str, options.model("The model whose tokens to learn: a name, a folder, or owner/name on the Hub.")
+    ] = options.DEFAULT_MODEL,
+    force: options.Force = False,
+    minutes: Annotated[
+        float, typer.Option("--minutes", min=0.01, metavar="N", help="How long to learn.")
+    ] = 20.0,
+    steps: Annotated[
+        int | None, typer.Option("--steps", min=1, metavar="N", help="How many steps to learn instead.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, metavar="N", help="Of the random numbers.")] = 0,
+    device: options.Device = options.CodingDevice.auto,
+    threads: options.Threads = None,
+) -> ExitStatus:
+    """Learn an entropy model for a model's tokens.
+
+    Ctrl-C keeps what is learned so far in PRIOR.state; the same command goes on from there. Every twentieth
+    recording is not learned from: the bits a token that are shown are of these.
+    """
+    console: Console = context.obj
+    from snaccli.codec import Codec
+    from snaccli.entropy.prior import save
+    from snaccli.io.files import check_output
+
+    check_output(output, overwrite=force)
+    sources = find_sources(inputs, wanted=_is_wanted, kind="recording")
+    for name, error in sources.problems:
+        console.error(error, name)
+    if not sources.files:
+        return ExitStatus.FAILED
+    codec = Codec.load(model, device=device.value, threads=threads, prior=False)
+    with CaptionBar(console) as bar:
+        told = _Terminal(console, bar)
+        names = [name for name, _ in sources.files]
+        grids = [grid for grid in _grids(names, codec, told) if grid.frames]
+        from snaccli.training.prior import PriorConfig
+
+        config = PriorConfig(minutes=minutes, steps=steps, seed=seed)
+        prior = _learn(grids, codec, config, Path(f"{output}.state"), told)
+    save(prior, output)
+    _tell(console, prior, output)
+    return ExitStatus.OK
+
+
+def show(
+    context: typer.Context,
+    file: Annotated[str, typer.Argument(metavar="PRIOR", help="A file that 'snac prior train' wrote.")],
+) -> ExitStatus:
+    """Tell which model a prior is for, and how it was learned."""
+    from snaccli.entropy.prior import load
+
+    _tell(context.obj, load(file), file)
+    return ExitStatus.OK
+
+
+def _learn(grids: list[Codes], codec: Codec, config: PriorConfig, state: Path, told: _Terminal) -> Prior:
+    """Trains a prior on all but every twentieth recording.
+
+    Raises:
+        UsageError: there are fewer than two recordings.
+    """
+    held_out = grids[:: max(2, min(_HELD_OUT, len(grids)))]
+    rest = [grid for number, grid in enumerate(grids) if number % max(2, min(_HELD_OUT, len(grids)))]
+    if not rest:
+        raise UsageError("a prior needs at least two recordings: one to learn from, one to measure by")
+    from snaccli.training.prior import train_prior
+
+    return train_prior(
+        rest,
+        held_out,
+        codec.codebooks,
+        model=codec.name,
+        fingerprint=codec.fingerprint,
+        config=config,
+        state=state,
+        report=told.report,
+    )
+
+
+def _grids(names: list[str], codec: Codec, told: _Terminal) -> Iterator[Codes]:
+    """Yields the tokens of recordings, channel by channel as they are stored, audio mixed down."""
+    for number, name in enumerate(names):
+        told.advance(number / len(names), f"reading {number + 1} of {len(names)}")
+        read = _READERS.get(Path(name).suffix.lower(), _of_audio)
+        for grid in read(name, codec):
+            if len(grid.levels) != len(codec.strides):
+                raise UsageError(
+                    f"{name} has {len(grid.levels)} levels of {len(codec.strides)}; take whole ones"
+                )
+            yield grid
+
+
+def _of_audio(name: str, codec: Codec) -> Iterator[Codes]:
+    from snaccli.audio import downmix, open_audio
+
+    with open_audio(name) as reader:
+        yield codec.encode(downmix(reader.blocks()), reader.rate, 1).codes
+
+
+def _of_snac(name: str, codec: Codec) -> Iterator[Codes]:
+    from snaccli.codec.recording import loads
+    from snaccli.errors import ContainerError
+    from snaccli.io.files import open_input
+
+    with open_input(name, error=ContainerError) as file:
+        yield loads(file, path=name).decode(codec).codes
+
+
+def _of_tokens(name: str, codec: Codec) -> Iterator[Codes]:
+    from snaccli.tokens.reading import read
+    from snaccli.tokens.recording import PLAIN
+
+    yield read(name).complete(codec, PLAIN).codes
+
+
+def _of_lines(name: str, codec: Codec) -> Iterator[Codes]:
+    from snaccli.tokens.reading import lines, read_line
+    from snaccli.tokens.recording import PLAIN
+
+    for line in lines(name):
+        yield read_line(name, line).complete(codec, PLAIN).codes
+
+
+_READERS: dict[str, Callable[[str, Any], Iterator[Any]]] = {
+    ".snac": _of_snac,
+    ".json": _of_tokens,
+    ".npz": _of_tokens,
+    ".jsonl": _of_lines,
+}
+
+
+def _is_wanted(name: str) -> bool:
+    from snaccli.audio import is_audio_name
+
+    return name.lower().endswith((".snac", *_TOKEN_FILES)) or is_audio_name(name)
+
+
+class _Terminal:
+    """Tells on the terminal how reading and learning go."""
+
+    def __init__(self, console: Console, bar: CaptionBar) -> None:
+        self._console, self._bar = console, bar
+        self._last = time.monotonic()
+
+    def advance(self, fraction: float, caption: str) -> None:
+        """Moves the bar; without one, a line every ten seconds."""
+        self._bar.advance(fraction, caption)
+        if not self._console.interactive and time.monotonic() - self._last >= _LINE_SECONDS:
+            self._last = time.monotonic()
+            self._console.note(f"{caption} ({fraction:.0%})")
+
+    def report(self, report: Report) -> None:
+        """Tells how far the learning is."""
+        bits = _bits(report.bits) if report.bits else "not measured yet"
+        self.advance(report.fraction, f"learning, step {report.steps:,}; held out: {bits}")
+
+
+def _bits(bits: tuple[float, ...] | list[float]) -> str:
+    return " ".join(f"{each:.2f}" for each in bits) + " bits a token by level"
+
+
+def _tell(console: Console, prior: Prior, path: str) -> None:
+    """Prints what a prior is."""
+    size = Path(path).stat().st_size
+    console.emit(
+        {
+            "path": path,
+            "model": prior.model,
+            "model_fingerprint": prior.model_fingerprint,
+            "fingerprint": prior.fingerprint,
+            "strides": list(prior.strides),
+            "codebook_size": prior.codebook_size,
+            "bytes": size,
+            "summary": dict(prior.summary),
+        }
+    )
+    if console.quiet:
+        return
+    console.result(f"{printable(path)}: prior {prior.fingerprint}, {text.size(size)}")
+    console.result(f"  for the model {printable(prior.model)}, weights {prior.model_fingerprint}")
+    bits = prior.summary.get("held_out_bits")
+    if isinstance(bits, list) and all(isinstance(each, float | int) for each in bits):
+        console.result(f"  on recordings held out, by itself: {_bits(bits)}")

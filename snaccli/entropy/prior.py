@@ -1,0 +1,357 @@
+"""A learned prior: what a corpus teaches about a checkpoint's tokens, in integers.
+
+docs/format.md, section 8, is the normative text. A prior is a small network for each level: the embeddings of
+the tokens around a position, of this level and of the coarser ones, go through a hidden layer to a vector,
+whose products with a table are the scores of all codewords. All products are of integers held in float32
+whose sums stay below 2^24, so plain matrix products in any order give the same numbers everywhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from snaccli.codes import FINGERPRINT_BYTES, MAX_CODEBOOK_SIZE, MAX_LEVELS, Tokens
+from snaccli.entropy import kernel, mixing
+from snaccli.errors import ModelMismatchError, PriorError
+
+__all__ = ["Layer", "Prior", "load", "positions"]
+
+Array = npt.NDArray[Any]
+Floats = npt.NDArray[np.float32]
+
+COARSER = 3  # coarser levels that a position sees
+REACH = (-1, 0, 1)  # of each, the tokens around it
+MAX_PHASES = 16
+MAX_WIDTH = 64  # of an embedding and of an output
+MAX_HIDDEN = 1024
+MAX_BYTES = 64 << 20  # of a prior's file
+EXACT = 1 << 24
+FORMAT = "snac prior 1"
+
+
+@dataclass(frozen=True)
+class Layer:
+    """The network of one level; N inputs of E numbers, H hidden units, D outputs, K codewords.
+
+    Attributes:
+        first: int8 (N * E, H).
+        first_bias: int32 (phases, H).
+        second: int8 (D, H).
+        second_bias: int32 (D,).
+        table: int16 (K, D).
+        table_bias: int32 (K,).
+        shifts: int32 (2,), 0 to 23 each.
+    """
+
+    first: Array
+    first_bias: Array
+    second: Array
+    second_bias: Array
+    table: Array
+    table_bias: Array
+    shifts: Array
+
+
+@dataclass(frozen=True)
+class Prior:
+    """A prior for the tokens of one checkpoint.
+
+    Attributes:
+        embedding: int8 (levels, K, E).
+        layers: one a level, coarse to fine.
+        strides: latent frames per token of each level.
+        model: name of the model it was trained for.
+        model_fingerprint: 16 hex digits, of the model's weights.
+        summary: how it was trained, for people to read.
+
+    Raises:
+        PriorError: the arrays do not fit together, or a sum could leave 2^24.
+    """
+
+    embedding: Array
+    layers: tuple[Layer, ...]
+    strides: tuple[int, ...]
+    model: str
+    model_fingerprint: str
+    summary: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        levels = len(self.strides)
+        shape = self.embedding.shape
+        if (
+            self.embedding.dtype != np.int8
+            or len(shape) != 3
+            or shape[0] != levels
+            or not 1 <= levels <= MAX_LEVELS
+        ):
+            raise PriorError("the prior's embedding is not of one table of bytes a level")
+        if (
+            not 2 <= shape[1] <= MAX_CODEBOOK_SIZE
+            or not 1 <= shape[2] <= MAX_WIDTH
+            or len(self.layers) != levels
+        ):
+            raise PriorError("the prior's embedding is of a size that no prior has")
+        for layer, (inputs, phases) in zip(self.layers, self.shape_of(self.strides), strict=True):
+            _check(layer, inputs * shape[2], phases, shape[1])
+
+    @property
+    def codebook_size(self) -> int:
+        """Codewords of each level."""
+        return int(self.embedding.shape[1])
+
+    @cached_property
+    def numbers(self) -> tuple[_Numbers, ...]:
+        """What the coder computes with, a level each."""
+        return tuple(_numbers(self, level) for level in range(len(self.strides)))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hex digits, the first 8 bytes of the SHA-256 of all that the coder uses."""
+        digest = hashlib.sha256(f"{self.model_fingerprint} {self.strides}".encode())
+        for name, array in sorted(self.arrays().items()):
+            digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.digest()[:FINGERPRINT_BYTES].hex()
+
+    def arrays(self) -> dict[str, Array]:
+        """Returns the arrays by the names that they have in a file."""
+        found = {"embedding": self.embedding}
+        for level, layer in enumerate(self.layers):
+            found |= {f"levels.{level}.{name}": array for name, array in vars(layer).items()}
+        return found
+
+    @staticmethod
+    def shape_of(strides: Sequence[int]) -> list[tuple[int, int]]:
+        """Returns, for each level, the tokens that its network sees, and its phases.
+
+        Phases are the tokens under one of the coarser level, 1 if that is not a number from 1 to 16.
+        """
+        shape = []
+        for level, stride in enumerate(strides):
+            ratio, rest = divmod(strides[level - 1], stride) if level else (1, 0)
+            phases = ratio if not rest and 1 <= ratio <= MAX_PHASES else 1
+            shape.append((mixing.LAGS + len(REACH) * min(level, COARSER), phases))
+        return shape
+
+    def check_grid(self, strides: Sequence[int], codebook_size: int) -> None:
+        """Checks that tokens are of the kind that the prior knows.
+
+        Raises:
+            ModelMismatchError: they are not.
+        """
+        if tuple(strides) != self.strides[: len(strides)] or codebook_size != self.codebook_size:
+            raise ModelMismatchError(
+                f"the prior is for strides {list(self.strides)} and {self.codebook_size} codewords a level, "
+                f"the tokens have {list(strides)} and {codebook_size}",
+            )
+
+    def stream(self, level: int, coarser: Sequence[Tokens]) -> PriorStream:
+        """Returns what codes one stream.
+
+        Args:
+            level: the stream's.
+            coarser: the tokens of all coarser levels, of the same channel.
+        """
+        return PriorStream(self, level, coarser)
+
+
+class PriorStream:
+    """The prior's part in the coding of one stream."""
+
+    def __init__(self, prior: Prior, level: int, coarser: Sequence[Tokens]) -> None:
+        size = prior.codebook_size
+        self._prior, self._level, self._coarser = prior, level, coarser
+        self._numbers = prior.numbers[level]
+        logs = np.zeros(size, dtype=np.float32)
+        self._learned = self._numbers.start._replace(
+            recent=np.full(mixing.LAGS, size, dtype=np.int64),
+            hidden=np.zeros_like(self._numbers.bias[0]),
+            out=np.zeros_like(self._numbers.start.second_bias),
+            scores=np.zeros(size, dtype=np.float32),
+            known=np.zeros(size, dtype=np.int32),
+            logs=logs,
+            log_bits=logs.view(np.int32),
+            mixed=np.zeros((2, size)),
+            row=np.zeros(size, dtype=np.int32),
+            factors=np.array([mixing.PRIOR_START, mixing.ROW_START], dtype=np.int64),
+            sums=np.zeros(4, dtype=np.int64),
+        )
+
+    def block(self, start: int, count: int) -> mixing.Learned:
+        """Returns the kernel's argument for the next tokens: what coarser levels give is computed at once."""
+        numbers = self._numbers
+        above: Array = numbers.bias[np.arange(start, start + count) % len(numbers.bias)]
+        places = positions(start, count, self._prior.strides, self._level)
+        if places:
+            seen = [
+                self._prior.numbers[k].start.embedding[_tokens(self._coarser[k], places[k] + offset)]
+                for k in sorted(places)
+                for offset in REACH
+            ]
+            above = above + np.concatenate(seen, axis=1) @ numbers.above
+        return self._learned._replace(above=above)
+
+
+class _Numbers(NamedTuple):
+    """A layer as the coder uses it, in float32."""
+
+    bias: Floats  # (phases, H)
+    above: Floats  # (inputs from coarser levels * E, H)
+    start: mixing.Learned  # what is the same for all streams of the level
+
+
+def _numbers(prior: Prior, level: int) -> _Numbers:
+    """Returns a layer as the coder uses it."""
+    layer, width = prior.layers[level], prior.embedding.shape[2]
+    own, outs = mixing.LAGS * width, -(-len(layer.second) // kernel.ABREAST) * kernel.ABREAST
+    embedding = np.zeros((prior.codebook_size + 1, width), dtype=np.float32)
+    embedding[:-1] = prior.embedding[level]
+    start = nothing()._replace(
+        embedding=embedding,
+        first=layer.first[:own].astype(np.float32, order="C"),
+        second=_padded(layer.second, outs),
+        second_bias=_padded(layer.second_bias, outs),
+        shifts=layer.shifts.astype(np.int64),
+        table=_padded(np.ascontiguousarray(layer.table.T), outs),
+        table_bias=layer.table_bias.astype(np.float32),
+    )
+    return _Numbers(
+        layer.first_bias.astype(np.float32, order="C"), layer.first[own:].astype(np.float32, order="C"), start
+    )
+
+
+def positions(start: int, count: int, strides: Sequence[int], level: int) -> dict[int, Array]:
+    """Returns, for each coarser level that is seen, the tokens above a level's, int64 (count,) each."""
+    frames = np.arange(start, start + count) * strides[level]
+    return {k: frames // strides[k] for k in range(max(0, level - COARSER), level)}
+
+
+def nothing() -> mixing.Learned:
+    """Returns the kernel's argument where there is no prior."""
+    f1, f2, i1 = np.zeros(0, np.float32), np.zeros((0, 0), np.float32), np.zeros(0, np.int32)
+    l1, d2 = np.zeros(0, np.int64), np.zeros((0, 0))
+    return mixing.Learned(f2, l1, f2, f2, f2, f1, l1, f2, f1, f1, f1, f1, i1, f1, i1, d2, i1, l1, l1)
+
+
+def _tokens(tokens: Tokens, places: Array) -> Array:
+    """Returns tokens, -1 (an embedding's last row) before the first and after the last."""
+    inside = (places >= 0) & (places < tokens.size)
+    if not tokens.size:
+        return np.full(places.shape, -1)
+    return np.where(inside, tokens[np.where(inside, places, 0)].astype(np.int64), -1)
+
+
+def _padded(array: Array, rows: int) -> Floats:
+    """Returns an array as float32 with zeros up to so many rows."""
+    padded = np.zeros((rows, *array.shape[1:]), dtype=np.float32)
+    padded[: len(array)] = array
+    return padded
+
+
+def _check(layer: Layer, inputs: int, phases: int, size: int) -> None:
+    """Checks types and shapes of one level, and that no sum can leave 2^24.
+
+    Raises:
+        PriorError: they are not as they must be.
+    """
+    hidden, outs = layer.first.shape[-1], layer.table.shape[-1]
+    wanted = {
+        "first": (np.int8, (inputs, hidden)),
+        "first_bias": (np.int32, (phases, hidden)),
+        "second": (np.int8, (outs, hidden)),
+        "second_bias": (np.int32, (outs,)),
+        "table": (np.int16, (size, outs)),
+        "table_bias": (np.int32, (size,)),
+        "shifts": (np.int32, (2,)),
+    }
+    for name, (dtype, shape) in wanted.items():
+        array = getattr(layer, name)
+        if array.dtype != dtype or array.shape != shape:
+            raise PriorError(f"has {name!r} of {array.dtype} {array.shape}, not {np.dtype(dtype)} {shape}")
+    shifts_fit = ((layer.shifts >= 0) & (layer.shifts < 24)).all()
+    if not (1 <= hidden <= MAX_HIDDEN and 1 <= outs <= MAX_WIDTH and shifts_fit):
+        raise PriorError("has a layer or a shift of a size that no prior has")
+    sums = (
+        _largest(layer.first, 0, 128) + np.abs(layer.first_bias.astype(np.int64)).max(axis=0),
+        _largest(layer.second, 1, mixing.HIDDEN_LIMIT) + np.abs(layer.second_bias.astype(np.int64)),
+        _largest(layer.table, 1, mixing.OUT_LIMIT) + np.abs(layer.table_bias.astype(np.int64)),
+    )
+    if any(int(each.max()) >= EXACT for each in sums):
+        raise PriorError("has numbers so large that sums of them could leave 2^24")
+
+
+def _largest(weights: Array, axis: int, limit: int) -> Array:
+    """Returns the largest sums of weights times numbers up to a limit."""
+    found: Array = np.abs(weights.astype(np.int64)).sum(axis=axis) * limit
+    return found
+
+
+def load(path: str | Path) -> Prior:
+    """Reads a prior's file.
+
+    Raises:
+        PriorError: the file cannot be read, or is not a prior.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise PriorError(f"is larger than {MAX_BYTES >> 20} MiB: not a prior", path)
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, ValueError, KeyError) as error:
+        raise PriorError(f"cannot be read as a prior: {str(error).splitlines()[0]}", path) from error
+    try:
+        return _assembled(arrays, metadata)
+    except PriorError as error:
+        raise PriorError(error.problem, path) from error
+
+
+def _assembled(arrays: dict[str, Array], metadata: Mapping[str, str]) -> Prior:
+    """Puts the arrays of a file together."""
+    if metadata.get("format") != FORMAT:
+        raise PriorError(f"is not a prior of the kind '{FORMAT}'")
+    try:
+        strides = tuple(int(stride) for stride in json.loads(metadata["strides"]))
+        summary = dict(json.loads(metadata.get("summary", "{}")))
+        layers = tuple(
+            Layer(**{name: arrays.pop(f"levels.{level}.{name}") for name in Layer.__dataclass_fields__})
+            for level in range(len(strides))
+        )
+        embedding = arrays.pop("embedding")
+        model, fingerprint = metadata["model"], metadata["model_fingerprint"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise PriorError(f"lacks a part that a prior has, or has it in another form ({error})") from error
+    if arrays or min(strides, default=0) < 1:
+        raise PriorError("has parts that no prior has")
+    return Prior(embedding, layers, strides, model, fingerprint, summary)
+
+
+def save(prior: Prior, path: str | Path) -> None:
+    """Writes a prior's file, whole or not at all."""
+    from safetensors.numpy import save as to_bytes
+
+    from snaccli.io.files import open_output
+
+    metadata = {
+        "format": FORMAT,
+        "fingerprint": prior.fingerprint,
+        "model": prior.model,
+        "model_fingerprint": prior.model_fingerprint,
+        "strides": json.dumps(list(prior.strides)),
+        "summary": json.dumps(dict(prior.summary)),
+    }
+    data = to_bytes({k: np.ascontiguousarray(v) for k, v in prior.arrays().items()}, metadata)
+    with open_output(path, overwrite=True) as file:
+        file.write(data)

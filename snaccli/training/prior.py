@@ -1,0 +1,333 @@
+"""Learns a prior (see ``snaccli.entropy.prior``) from token grids: trained in floats, kept in integers.
+
+The network of each level is trained on the cross-entropy of its tokens, all levels at once, since they share
+the embeddings. Embeddings and output tables begin as the codebook's own points: codewords that lie near each
+other are alike before anything is learned.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, embedding
+
+from snaccli.codes import Codes
+from snaccli.entropy import mixing
+from snaccli.entropy.points import points_of
+from snaccli.entropy.prior import COARSER, REACH, Layer, Prior
+from snaccli.errors import PriorError
+
+__all__ = ["Corpus", "PriorConfig", "Report", "train_prior"]
+
+_STEPS_PER_NAT = 32 / math.log(2) * (1 << mixing.PRIOR_SHIFT)  # of scores
+_PADDING = 8  # missing tokens of the coarsest level around each recording
+
+
+@dataclass(frozen=True)
+class PriorConfig:
+    """How a prior is trained.
+
+    Attributes:
+        minutes: of training.
+        steps: of training, instead of minutes.
+        width: of an embedding.
+        hidden: units.
+        out: numbers of an output.
+        batch: tokens of the finest level a step; coarser ones take half to a third of them.
+        rate: of learning.
+        dropped: part of the tokens seen that are taken as missing.
+        seed: of the random numbers.
+    """
+
+    minutes: float = 20.0
+    steps: int | None = None
+    width: int = 16
+    hidden: int = 160
+    out: int = 24
+    batch: int = 1024
+    rate: float = 2e-3
+    dropped: float = 0.05
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Report:
+    """How far a training is.
+
+    Attributes:
+        fraction: of the time, 0 to 1.
+        steps: done.
+        bits: a token of each level on recordings held out, by the prior alone; empty until measured.
+    """
+
+    fraction: float
+    steps: int
+    bits: tuple[float, ...]
+
+
+class Corpus:
+    """The tokens of many recordings, level by level, with missing tokens (number K) around each recording.
+
+    Args:
+        grids: of one model.
+    """
+
+    def __init__(self, grids: Sequence[Codes]) -> None:
+        self.strides, self.size = grids[0].strides, grids[0].codebook_size
+        if any((grid.strides, grid.codebook_size) != (self.strides, self.size) for grid in grids):
+            raise PriorError("the recordings are of several kinds of tokens; take those of one model")
+        # Frames are counted through: all recordings begin at multiples of all strides.
+        unit = math.lcm(*self.strides)
+        space = -(-_PADDING * max(self.strides) // unit) * unit
+        parts: list[list[np.ndarray]] = [[] for _ in self.strides]
+        for grid in grids:
+            filled = -(-grid.frames // unit) * unit
+            for channel in range(grid.channels):
+                for own, level, stride in zip(parts, grid.levels, self.strides, strict=True):
+                    row = np.full((space + filled + space) // stride, self.size, dtype=np.int64)
+                    row[space // stride : space // stride + level.shape[1]] = level[channel]
+                    own.append(row)
+        self.levels = [np.concatenate(own) for own in parts]
+        self.places = [np.flatnonzero(level < self.size) for level in self.levels]
+
+    def context(self, level: int, places: np.ndarray) -> np.ndarray:
+        """The tokens that a level's network sees at places (n,): (n, inputs)."""
+        seen = [self.levels[level][places - lag] for lag in range(1, mixing.LAGS + 1)]
+        frames = places * self.strides[level]
+        for coarser in range(max(0, level - COARSER), level):
+            above = frames // self.strides[coarser]
+            seen += [self.levels[coarser][above + offset] for offset in REACH]
+        return np.stack(seen, axis=1)
+
+
+class PriorNet(nn.Module):
+    """The networks of all levels, in floats."""
+
+    def __init__(self, codebooks: Sequence[np.ndarray], strides: Sequence[int], config: PriorConfig) -> None:
+        super().__init__()
+        self.strides, self.config = tuple(strides), config
+        shape = Prior.shape_of(strides)
+        size = len(codebooks[0])
+        self.embeddings, self.tables, self.biases = nn.ParameterList(), nn.ParameterList(), nn.ParameterList()
+        self.first, self.second, self.phases = nn.ModuleList(), nn.ModuleList(), nn.ParameterList()
+        for codebook, (inputs, phases) in zip(codebooks, shape, strict=True):
+            points = torch.from_numpy(points_of(codebook).astype(np.float32))
+            points = points / points.std().clamp(min=1e-6)
+            self.embeddings.append(
+                nn.Parameter(torch.cat([_wide(points, config.width), torch.zeros(1, config.width)]))
+            )
+            self.tables.append(nn.Parameter(_wide(points, config.out)))
+            self.biases.append(nn.Parameter(torch.zeros(size)))
+            self.first.append(nn.Linear(inputs * config.width, config.hidden))
+            self.phases.append(nn.Parameter(torch.zeros(phases, config.hidden)))
+            self.second.append(nn.Linear(config.hidden, config.out))
+
+    def inner(self, level: int, seen: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+        """Hidden units (n, hidden) and outputs (n, out) for tokens seen (n, inputs) at places (n,)."""
+        own, inputs = mixing.LAGS, seen.shape[1]
+        levels = [level] * own + [k for k in range(max(0, level - COARSER), level) for _ in REACH]
+        missing = len(self.biases[level])  # its embedding stays 0
+        x = torch.cat(
+            [embedding(seen[:, j], self.embeddings[levels[j]], padding_idx=missing) for j in range(inputs)], 1
+        )
+        phase = places % len(self.phases[level])
+        hidden = torch.relu(self.first[level](x) + self.phases[level][phase])
+        return hidden, self.second[level](hidden)
+
+    def forward(self, level: int, seen: Tensor, places: Tensor) -> Tensor:
+        """Scores of all codewords (n, size), in nats."""
+        scores: Tensor = self.inner(level, seen, places)[1] @ self.tables[level].T + self.biases[level]
+        return scores
+
+
+def train_prior(
+    grids: Sequence[Codes],
+    held_out: Sequence[Codes],
+    codebooks: Sequence[np.ndarray],
+    *,
+    model: str,
+    fingerprint: str,
+    config: PriorConfig = PriorConfig(),
+    state: Path | None = None,
+    report: Callable[[Report], None] = lambda report: None,
+) -> Prior:
+    """Trains a prior.
+
+    Args:
+        grids: tokens to learn from.
+        held_out: tokens to measure by.
+        codebooks: of the model, float32 (size, dim) a level.
+        model, fingerprint: of the model, the latter 16 hex digits.
+        config: how.
+        state: where the training is kept, every minute and when it is interrupted, and taken up from.
+        report: told every few seconds how it goes.
+
+    Raises:
+        PriorError: the tokens are not of one kind.
+    """
+    corpus, checks = Corpus(grids), Corpus(held_out)
+    torch.manual_seed(config.seed)
+    run = _Run(PriorNet(codebooks, corpus.strides, config), corpus, config, state)
+    bits: tuple[float, ...] = ()
+    measured = time.monotonic()
+    try:
+        while run.fraction < 1:
+            run.step()
+            if run.steps % 20 == 0:
+                report(Report(min(run.fraction, 1.0), run.steps, bits))
+            if time.monotonic() - measured > max(30.0, config.minutes * 6):
+                bits, measured = measure(run.net, checks), time.monotonic()
+                run.keep()
+    except KeyboardInterrupt:
+        run.keep()
+        raise
+    bits = measure(run.net, checks)
+    report(Report(1.0, run.steps, bits))
+    summary = {
+        "tokens": sum(grid.tokens for grid in grids),
+        "steps": run.steps,
+        "held_out_bits": [round(each, 3) for each in bits],
+        **asdict(config),
+    }
+    prior = quantised(run.net, corpus, model, fingerprint, summary)
+    if state is not None:
+        state.unlink(missing_ok=True)
+    return prior
+
+
+class _Run:
+    """A training under way."""
+
+    def __init__(self, net: PriorNet, corpus: Corpus, config: PriorConfig, state: Path | None) -> None:
+        self.net, self.corpus, self.config, self.state = net, corpus, config, state
+        self.optimiser = torch.optim.Adam(net.parameters(), lr=config.rate, betas=(0.9, 0.99))
+        self.steps, self.earlier = 0, 0.0
+        if state is not None and state.exists():
+            kept = torch.load(state, weights_only=True)
+            if kept["config"] == asdict(config) and kept["strides"] == list(corpus.strides):
+                net.load_state_dict(kept["net"])
+                self.optimiser.load_state_dict(kept["optimiser"])
+                self.steps, self.earlier = kept["steps"], kept["seconds"]
+        self.rng = np.random.default_rng([config.seed, self.steps])
+        self.began = time.monotonic()
+
+    @property
+    def fraction(self) -> float:
+        """Of the training that is over."""
+        if self.config.steps is not None:
+            return self.steps / max(1, self.config.steps)
+        return (self.earlier + time.monotonic() - self.began) / max(1e-9, 60 * self.config.minutes)
+
+    def step(self) -> None:
+        """One step of all levels."""
+        warm, left = min(1.0, (self.steps + 1) / 50), (1 - self.fraction) / 0.7
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.config.rate * warm * max(0.03, min(1.0, left))
+        self.optimiser.zero_grad()
+        finest = len(self.corpus.strides) - 1
+        for level, places in enumerate(self.corpus.places):
+            count = min(len(places), round(self.config.batch * 0.72 ** (finest - level)))
+            at = places[self.rng.integers(0, len(places), count)]
+            seen = self.corpus.context(level, at)
+            seen[self.rng.random(seen.shape) < self.config.dropped] = self.corpus.size
+            scores = self.net(level, torch.from_numpy(seen), torch.from_numpy(at))
+            loss = cross_entropy(scores, torch.from_numpy(self.corpus.levels[level][at]))
+            torch.autograd.backward(loss * (count / self.config.batch))
+        self.optimiser.step()
+        self.steps += 1
+
+    def keep(self) -> None:
+        """Writes the state, whole or not at all."""
+        if self.state is None:
+            return
+        kept = {
+            "net": self.net.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "steps": self.steps,
+            "seconds": self.earlier + time.monotonic() - self.began,
+            "config": asdict(self.config),
+            "strides": list(self.corpus.strides),
+        }
+        partial = self.state.with_name(self.state.name + ".new")
+        torch.save(kept, partial)
+        partial.replace(self.state)
+
+
+@torch.no_grad()
+def measure(net: PriorNet, corpus: Corpus, most: int = 4000) -> tuple[float, ...]:
+    """Bits a token of each level, by the net alone, of at most so many tokens."""
+    bits = []
+    for level, places in enumerate(corpus.places):
+        at = places[:: max(1, len(places) // most)]
+        total = 0.0
+        for start in range(0, len(at), 512):
+            some = at[start : start + 512]
+            seen = torch.from_numpy(corpus.context(level, some))
+            scores = net(level, seen, torch.from_numpy(some))
+            target = torch.from_numpy(corpus.levels[level][some])
+            total += float(cross_entropy(scores, target, reduction="sum"))
+        bits.append(total / max(1, len(at)) / math.log(2))
+    return tuple(bits)
+
+
+@torch.no_grad()
+def quantised(net: PriorNet, corpus: Corpus, model: str, fingerprint: str, summary: dict[str, Any]) -> Prior:
+    """The net in integers.
+
+    Scales are powers of two times what the format fixes: hidden units up to 127 and outputs up to 511 at what
+    a thousand tokens of the corpus give, scores in the coder's steps.
+    """
+    tables = [table[:-1].numpy() for table in net.embeddings]
+    embedding_scale = 127 / max(float(np.quantile(np.abs(table), 0.9999)) for table in tables)
+    layers = []
+    for level, places in enumerate(corpus.places):
+        at = places[:: max(1, len(places) // 1000)]
+        hidden, out = net.inner(level, torch.from_numpy(corpus.context(level, at)), torch.from_numpy(at))
+        first, second = cast(nn.Linear, net.first[level]), cast(nn.Linear, net.second[level])
+        hidden_scale = mixing.HIDDEN_LIMIT / max(1e-6, float(hidden.flatten().quantile(0.9995)))
+        out_scale = mixing.OUT_LIMIT / max(1e-6, float(out.abs().flatten().quantile(0.9999)))
+        wide = first.weight.T.numpy() * hidden_scale / embedding_scale
+        narrow = second.weight.numpy() * out_scale / hidden_scale
+        shifts = [_shift(wide), _shift(narrow)]
+        bias = (first.bias + net.phases[level]).numpy() * hidden_scale
+        layers.append(
+            Layer(
+                first=_integers(wide, shifts[0], np.int8),
+                first_bias=_integers(bias, shifts[0], np.int32),
+                second=_integers(narrow, shifts[1], np.int8),
+                second_bias=_integers(second.bias.numpy() * out_scale, shifts[1], np.int32),
+                table=_integers(net.tables[level].numpy() * _STEPS_PER_NAT / out_scale, 0, np.int16),
+                table_bias=_integers(net.biases[level].numpy() * _STEPS_PER_NAT, 0, np.int32),
+                shifts=np.array(shifts, dtype=np.int32),
+            )
+        )
+    embeddings = np.stack([_integers(table * embedding_scale, 0, np.int8) for table in tables])
+    return Prior(embeddings, tuple(layers), net.strides, model, fingerprint, summary)
+
+
+def _shift(weights: np.ndarray) -> int:
+    """The largest shift at which weights times two to it stay within a byte, but for a few."""
+    largest = max(1e-9, float(np.quantile(np.abs(weights), 0.9999)))
+    return max(0, min(23, math.floor(math.log2(127 / largest))))
+
+
+def _integers(values: np.ndarray, shift: int, dtype: Any) -> np.ndarray:
+    """Values times two to the shift, rounded, within the limits of their type (bytes: -127 to 127)."""
+    highest = np.iinfo(dtype).max
+    return np.clip(np.rint(values * 2.0**shift), -highest, highest).astype(dtype)
+
+
+def _wide(points: Tensor, width: int) -> Tensor:
+    """Points (size, dim) as (size, width): cut off, or small random numbers for what is left."""
+    noise = 0.1 * torch.randn(len(points), width)
+    dim = min(width, points.shape[1])
+    noise[:, :dim] = points[:, :dim]
+    return noise

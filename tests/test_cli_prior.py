@@ -1,0 +1,184 @@
+"""``snac prior``, and files that are coded with what it learned."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from snaccli import decode_file, encode_file, read
+from snaccli.cli.app import run
+from snaccli.cli.ui.console import Console
+from snaccli.codec import Codec
+from snaccli.codec.recording import dumps, loads
+from snaccli.codes import Coder
+from snaccli.container import read_header
+from snaccli.entropy import prior as priors
+from snaccli.errors import PriorError
+
+
+def call(*arguments: object) -> tuple[int, str, str]:
+    console = Console(io.StringIO(), io.StringIO(), {})
+    status = run([str(argument) for argument in arguments], console)
+    return status, console.stdout.getvalue(), console.stderr.getvalue()
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) -> Path:
+    """Recordings, a copy of a tiny model, and a prior that has learned one of them by heart."""
+    folder = tmp_path_factory.mktemp("prior")
+    for number, name in enumerate(("held-out", "known")):
+        noise = np.random.default_rng(number).standard_normal(24_000)
+        soundfile.write(folder / f"{name}.wav", 0.3 * noise, 16_000)
+    shutil.copytree(tiny_model_folder, folder / "model")
+    codec = Codec.load(str(folder / "model"), prior=False)
+    priors.save(by_heart(codec, folder / "known.wav"), folder / "prior.safetensors")
+    return folder
+
+
+def by_heart(codec: Codec, path: Path) -> priors.Prior:
+    """A prior that expects no other codewords than those of one recording."""
+    samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    codes = codec.encode([samples], rate, 1).codes
+    layers = []
+    for level, (inputs, phases) in zip(codes.levels, priors.Prior.shape_of(codes.strides), strict=True):
+        bias = np.full(codes.codebook_size, -100_000, np.int32)
+        bias[level] = 0
+        layers.append(
+            priors.Layer(
+                first=np.zeros((inputs * 2, 3), np.int8),
+                first_bias=np.zeros((phases, 3), np.int32),
+                second=np.zeros((4, 3), np.int8),
+                second_bias=np.zeros(4, np.int32),
+                table=np.zeros((codes.codebook_size, 4), np.int16),
+                table_bias=bias,
+                shifts=np.zeros(2, np.int32),
+            )
+        )
+    embedding = np.zeros((len(codes.levels), codes.codebook_size, 2), np.int8)
+    return priors.Prior(embedding, tuple(layers), codes.strides, codec.name, codec.fingerprint)
+
+
+def coders(path: Path) -> set[int]:
+    with path.open("rb") as file:
+        return {entry.coder for entry in read_header(file).entries}
+
+
+def test_what_a_prior_knows_takes_fewer_bytes_and_decodes_to_the_same(material: Path, tmp_path: Path):
+    model, prior, known = material / "model", material / "prior.safetensors", material / "known.wav"
+    plain = encode_file(known, tmp_path / "plain.snac", model=str(model))
+    small = encode_file(known, tmp_path / "small.snac", model=str(model), prior=prior)
+    assert small.bytes < plain.bytes
+    assert Coder.PRIOR in coders(tmp_path / "small.snac")
+    assert Coder.PRIOR not in coders(tmp_path / "plain.snac")
+    decode_file(tmp_path / "plain.snac", tmp_path / "plain.wav", model=str(model))
+    decode_file(tmp_path / "small.snac", tmp_path / "small.wav", model=str(model), prior=str(prior))
+    assert (tmp_path / "small.wav").read_bytes() == (tmp_path / "plain.wav").read_bytes()
+
+
+def test_a_prior_beside_the_weights_is_found(material: Path, tmp_path: Path):
+    model = shutil.copytree(material / "model", tmp_path / "model")
+    shutil.copy(material / "prior.safetensors", model)
+    known = material / "known.wav"
+    assert call("encode", known, "-m", model, "-o", tmp_path / "a.snac")[0] == 0
+    assert Coder.PRIOR in coders(tmp_path / "a.snac")
+    assert call("encode", known, "-m", model, "-o", tmp_path / "b.snac", "--no-prior")[0] == 0
+    assert Coder.PRIOR not in coders(tmp_path / "b.snac")
+    assert call("decode", tmp_path / "a.snac", "-m", model, "-o", tmp_path / "a.wav")[0] == 0
+    first, second = (read(tmp_path / f"{name}.snac", model=str(model))[0] for name in "ab")
+    np.testing.assert_array_equal(first, second)
+
+
+def test_a_reader_without_the_prior_says_which_it_needs(material: Path, tmp_path: Path):
+    model, prior = material / "model", material / "prior.safetensors"
+    arguments = ("encode", material / "known.wav", "-m", model, "-o", tmp_path / "a.snac", "--prior", prior)
+    assert call(*arguments)[0] == 0
+    status, _, told = call("decode", tmp_path / "a.snac", "-m", model, "-o", tmp_path / "a.wav")
+    assert (status, "defect" in told) == (1, False)
+    assert priors.load(prior).fingerprint in told
+    assert "--prior" in told
+    with pytest.raises(PriorError, match="prior="):
+        read(tmp_path / "a.snac", model=str(model))
+    done = call("decode", tmp_path / "a.snac", "-m", model, "-o", tmp_path / "a.wav", "--prior", prior)
+    assert done[0] == 0
+
+
+def test_levels_without_the_prior_need_none(material: Path):
+    """A file needs the prior for those of its levels alone that are decoded and coded with it."""
+    codec = Codec.load(str(material / "model"), prior=material / "prior.safetensors")
+    recording = codec.encode([np.zeros((8000, 1), np.float32)], 16_000, 1)
+    data = dumps(recording, codec.codebooks)
+    assert loads(io.BytesIO(data)).decode(codec).codes.tokens == recording.codes.tokens
+
+
+def test_a_prior_of_other_weights_is_refused(material: Path, tmp_path: Path):
+    prior = priors.load(material / "prior.safetensors")
+    other = priors.Prior(prior.embedding, prior.layers, prior.strides, "other", "00" * 8)
+    priors.save(other, tmp_path / "other.safetensors")
+    arguments = ("encode", material / "known.wav", "-m", material / "model", "-o", tmp_path / "a.snac")
+    status, _, told = call(*arguments, "--prior", tmp_path / "other.safetensors")
+    assert status == 1
+    assert "not for 'model'" in told
+    assert not (tmp_path / "a.snac").exists()
+    assert call(*arguments, "--prior", "x", "--no-prior")[0] == 2
+
+
+def test_train_and_show(material: Path, tmp_path: Path):
+    names = (material / "held-out.wav", material / "known.wav")
+    arguments = ("-m", material / "model", "-o", tmp_path / "p.safetensors", "--steps", "2", "--json")
+    status, out, _ = call("prior", "train", *names, *arguments)
+    assert (status, json.loads(out)["model"], json.loads(out)["summary"]["steps"]) == (0, "model", 2)
+    status, again, _ = call("prior", "show", tmp_path / "p.safetensors", "--json")
+    value = json.loads(out)
+    assert (status, again) == (0, out)
+    assert value["fingerprint"] == priors.load(tmp_path / "p.safetensors").fingerprint
+    assert len(value["summary"]["held_out_bits"]) == len(value["strides"])
+    status, _, told = call("prior", "show", material / "known.wav")
+    assert status == 1
+    assert "known.wav" in told
+
+
+def test_learning_from_files_of_tokens(material: Path, tmp_path: Path):
+    for name in ("held-out", "known"):
+        encode_file(material / f"{name}.wav", tmp_path / f"{name}.snac", model=str(material / "model"))
+    arguments = ("-m", material / "model", "-o", tmp_path / "p.safetensors", "--steps", "3")
+    assert call("prior", "train", tmp_path, *arguments)[0] == 0
+    assert call("prior", "train", tmp_path, *arguments)[0] == 1  # exists already
+    assert call("prior", "train", tmp_path / "known.snac", *arguments, "-f")[0] == 2  # one alone
+
+
+def test_an_interrupted_training_goes_on(material: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from snaccli.training import prior as module
+
+    codec = Codec.load(str(material / "model"), prior=False)
+    tones = [codec.encode([np.ones((9000, 1), np.float32) * 0.1], 16_000, 1).codes for _ in range(2)]
+    state = tmp_path / "state"
+    told: list[module.Report] = []
+
+    def stop(report: module.Report) -> None:
+        raise KeyboardInterrupt
+
+    def train(report: object) -> priors.Prior:
+        return module.train_prior(
+            tones[:1],
+            tones[1:],
+            codec.codebooks,
+            model="model",
+            fingerprint=codec.fingerprint,
+            config=module.PriorConfig(steps=40, hidden=8, batch=64),
+            state=state,
+            report=report,
+        )
+
+    with pytest.raises(KeyboardInterrupt):
+        train(stop)
+    assert state.exists()
+    prior = train(told.append)
+    assert told[0].steps == 40  # 20 steps were done before
+    assert prior.summary["steps"] == 40
+    assert not state.exists()
