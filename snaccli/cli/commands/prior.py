@@ -155,14 +155,14 @@ def _of_snac(name: str, codec: Codec) -> Iterator[Codes]:
 
 
 def _of_tokens(name: str, codec: Codec) -> Iterator[Codes]:
-    from snaccli.tokens.reading import read
+    from snaccli.tokens.files import read
     from snaccli.tokens.recording import PLAIN
 
     yield read(name).complete(codec, PLAIN).codes
 
 
 def _of_lines(name: str, codec: Codec) -> Iterator[Codes]:
-    from snaccli.tokens.reading import lines, read_line
+    from snaccli.tokens.files import lines, read_line
     from snaccli.tokens.recording import PLAIN
 
     for line in lines(name):
