@@ -235,7 +235,7 @@ def test_worked_example_decodes():
     assert reference.decode([None, streams[1].payload], tokens) == tokens
 
 
-@pytest.mark.parametrize(("name", "coder"), [("raw", 0), ("adaptive", 1)])
+@pytest.mark.parametrize(("name", "coder"), [("raw", 0), ("adaptive", 1), ("prior", 2)])
 def test_files_of_version_1_decode_for_ever(name: str, coder: int):
     """Files that an earlier state of the program wrote, by the program and by the reference decoder."""
     folder = Path(__file__).parent / "golden"
@@ -245,6 +245,10 @@ def test_files_of_version_1_decode_for_ever(name: str, coder: int):
     header = layout.header
     assert damage is None
     assert {stream.coder for stream in streams} == {coder}
+    prior = None
+    if header.prior is not None:
+        prior = prior_module.load(folder / "version1-prior.safetensors")
+        assert header.prior.hex() == prior.fingerprint
     codes = entropy.decode(
         streams,
         strides=header.strides,
@@ -252,9 +256,14 @@ def test_files_of_version_1_decode_for_ever(name: str, coder: int):
         frames=header.frames,
         codebook_size=header.codebook_size,
         codebooks=books,
+        prior=prior,
     )
     assert [level.tolist() for level in codes.levels] == record["levels"]
-    reference = Reference(record["codebooks"], header.strides)
+    numbers = None
+    if prior is not None:
+        layers = [{name: array.tolist() for name, array in vars(layer).items()} for layer in prior.layers]
+        numbers = (prior.embedding.tolist(), layers)
+    reference = Reference(record["codebooks"], header.strides, numbers)
     for channel in range(header.channels):
         tokens = [level[channel] for level in record["levels"]]
         payloads = [
