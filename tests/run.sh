@@ -24,7 +24,8 @@ if [ -z "${SNAC_CONSTRAINTS:-}" ]; then
     check python -m ruff format --check .
     check python -m mypy
 fi
-check python -m pytest "$@"
+# Files of tests run side by side, a process for each processor: they share nothing.
+check python -m pytest -n auto --dist loadfile "$@"
 
 if [ ${#failed[@]} -gt 0 ]; then
     printf '\ntests/run.sh: failed:%s\n' "$(printf ' [%s]' "${failed[@]}")"

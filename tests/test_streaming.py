@@ -214,18 +214,19 @@ def test_what_decode_would_not_take_does_not_end() -> None:
 def test_latencies_are_those_documented(name: str) -> None:
     config = MODELS[name].config
     arrays = {key: np.broadcast_to(np.float32(1), shape) for key, shape in state_shapes(config).items()}
-    decoder = StreamingDecoder(build.Engine(build._CpuBackend(config, arrays), "0" * 16, 1))
+    engine = build.Engine(build._CpuBackend(config, arrays), "0" * 16, 1)
+    decoder, encoder = StreamingDecoder(engine), engine.encoder_stream()
     row = re.search(rf"^\| `{name}` \|(.*)\|$", DOCUMENT.read_text(encoding="utf-8"), re.MULTILINE)
     assert row is not None
     frame = config.vq_strides[0] * config.hop_length
     # With attention nothing comes before the first window's codes, and three latent frames more, are there.
     window = config.attention_window or 1
     first = -(-(window + 3) // config.vq_strides[0]) if window > 1 else decoder.latency // frame + 1
-    milliseconds = [round(1000 * n / config.sampling_rate) for n in (frame, decoder.latency)]
+    milliseconds = [round(1000 * n / config.sampling_rate) for n in (frame, decoder.latency, encoder.latency)]
     assert [cell.strip() for cell in row[1].split("|")] == [
         str(sum(config.vq_strides[0] // s for s in config.vq_strides)),
         f"{milliseconds[0]} ms",
-        f"{decoder.latency}",
-        f"{milliseconds[1]} ms",
+        f"{decoder.latency} samples, {milliseconds[1]} ms",
         f"{first}",
+        f"{encoder.latency} samples, {milliseconds[2]} ms",
     ]
