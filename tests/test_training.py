@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -353,6 +356,31 @@ def test_tensorboard_gets_scalars_and_sound(tmp_path: Path) -> None:
     written = events.read_bytes()
     for tag in (b"train/loss", b"train/perplexity/1", b"validation/mel", b"example/spectrogram"):
         assert tag in written
+
+
+ON_A_FULL_DISK = """
+import resource, sys, time
+from pathlib import Path
+from snaccli.errors import OutputError
+from snaccli.training.report import TensorBoard
+
+board = TensorBoard(Path(sys.argv[1]), 0)
+resource.setrlimit(resource.RLIMIT_FSIZE, (2000, resource.RLIM_INFINITY))
+try:
+    for step in range(1000):  # the error comes from a thread, so some time after
+        board.row({"step": step, "loss": 1.0})
+    board.close()
+except OutputError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="limits on the size of files: not on Windows")
+def test_tensorboard_names_the_folder_that_a_full_disk_strikes(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", ON_A_FULL_DISK, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    named = f"cannot write {tmp_path / 'tensorboard'}: "
+    assert done.stdout.startswith(named + "larger than the disk"), done.stderr
 
 
 def test_a_spectrogram_has_its_tone_at_its_height() -> None:

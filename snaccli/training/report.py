@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -69,12 +71,25 @@ class JsonLog:
 
 
 class TensorBoard:
-    """Scalars, audio and spectrograms for TensorBoard, in the folder ``tensorboard``."""
+    """Scalars, audio and spectrograms for TensorBoard, in the folder ``tensorboard``.
+
+    Raises:
+        OutputError: the disk refuses, now or before: a thread of TensorBoard's own does the writing.
+    """
 
     def __init__(self, folder: Path, step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter  # slow to import
 
-        self._writer: Any = SummaryWriter(str(folder / "tensorboard"), purge_step=step or None)
+        self._folder = folder / "tensorboard"
+        with self._named_errors():
+            self._writer: Any = SummaryWriter(str(self._folder), purge_step=step or None)
+
+    @contextlib.contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise OutputError(f"cannot write {shown(self._folder)}: {cause(error)}") from error
 
     @staticmethod
     def installed() -> bool:
@@ -85,7 +100,10 @@ class TensorBoard:
 
     def row(self, row: Row) -> None:
         """Each number of the row as a scalar."""
-        step = row.get("step", 0)
+        with self._named_errors():
+            self._add(row, row.get("step", 0))
+
+    def _add(self, row: Row, step: int) -> None:
         for name, value in row.items():
             group = "validation" if name == "validation" else "train"
             values = value.items() if isinstance(value, dict) else [(name, value)]
@@ -98,12 +116,14 @@ class TensorBoard:
 
     def audio(self, step: int, name: str, samples: np.ndarray, rate: int) -> None:
         """The sound and its spectrogram."""
-        self._writer.add_audio(name, samples[None], step, sample_rate=rate)
-        self._writer.add_image(f"{name}/spectrogram", spectrogram(samples)[None], step)
+        with self._named_errors():
+            self._writer.add_audio(name, samples[None], step, sample_rate=rate)
+            self._writer.add_image(f"{name}/spectrogram", spectrogram(samples)[None], step)
 
     def close(self) -> None:
         """Writes out what is held back."""
-        self._writer.close()
+        with self._named_errors():
+            self._writer.close()
 
 
 def spectrogram(samples: np.ndarray, window: int = 512) -> np.ndarray:
