@@ -295,6 +295,8 @@ class SpectralConfig(ModelConfig):
         hop_length: samples per latent frame, a multiple of 4.
         window_length: samples of the long window, a multiple of ``hop_length`` and at least twice that.
         linear_bins: how many bins of the long window's spectrum are features, from 0 Hz on.
+        running_phases: whether the decoder's phases count from those of tones at the bins' frequencies that run
+            on from frame to frame, instead of from 0 in each frame.
         latent_dim: channels of the latents.
         encoder: size of the encoder's stack.
         decoder: size of the decoder's stack.
@@ -309,6 +311,7 @@ class SpectralConfig(ModelConfig):
     hop_length: int = 320
     window_length: int = 1280
     linear_bins: int = 0
+    running_phases: bool = False
     latent_dim: int = 256
     encoder: Stack = Stack(192, 576, 4)
     decoder: Stack = Stack(320, 960, 7)
@@ -326,6 +329,8 @@ class SpectralConfig(ModelConfig):
                 f"window_length {self.window_length} must be 2, 3, 4, ... times hop_length {self.hop_length}"
             )
         _check_int("linear_bins", self.linear_bins, 0, self.window_length // 2 + 1)
+        if not isinstance(self.running_phases, bool):
+            raise _refusal("running_phases must be true or false")
         _check_int("latent_dim", self.latent_dim, 1, _MAX_CHANNELS)
 
     @property
@@ -345,9 +350,11 @@ class SpectralConfig(ModelConfig):
 
     def geometry(self) -> dict[str, Any]:
         """What decoding needs to know and the tensors do not tell, for ``snac.hub.fingerprint``."""
-        keys = ("hop_length", "linear_bins", "sampling_rate", "vq_strides", "window_length")
+        keys = ["hop_length", "linear_bins", "sampling_rate", "vq_strides", "window_length"]
+        if self.running_phases:  # a key that came later: without it fingerprints are as they were
+            keys.append("running_phases")
         values = self.to_dict()
-        return {"architecture": self.architecture, **{key: values[key] for key in keys}}
+        return {"architecture": self.architecture, **{key: values[key] for key in sorted(keys)}}
 
 
 _NO_OBJECT = "is not a JSON object; is this the config.json of a SNAC model?"

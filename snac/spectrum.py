@@ -77,3 +77,17 @@ def long_bank(config: SpectralConfig) -> np.ndarray:
 def short_bank(config: SpectralConfig) -> np.ndarray:
     """The mel bands of a short window's spectrum, (SHORT_BANDS, hop_length // 2 + 1)."""
     return mel_bank(config.sampling_rate, config.hop_length, SHORT_BANDS)
+
+
+def running_phases(config: SpectralConfig) -> np.ndarray:
+    """Phases that the decoder's count from, in radians, float32 of shape (period, bins).
+
+    Row n is for the frames n, n + period, n + 2 period, ... of a recording. With ``running_phases`` these
+    are the phases of tones at the bins' frequencies, so that a steady tone needs nearly steady phases of the
+    decoder, whose layers know no position; else all are 0, and the period is 1.
+    """
+    if not config.running_phases:
+        return np.zeros((1, config.bins), dtype=np.float32)
+    period = config.window_length // config.hop_length
+    turns = np.outer(np.arange(period), np.arange(config.bins)) % period
+    return (turns * (2 * math.pi / period)).astype(np.float32)

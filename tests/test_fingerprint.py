@@ -127,9 +127,22 @@ def test_of_a_spectral_model_it_is_what_its_description_says():
     assert fingerprint(SPECTRAL, weights()) == hashlib.blake2b(data, digest_size=8).digest()
 
 
+def test_a_key_that_came_later_is_told_only_where_it_is_true():
+    assert "running_phases" not in SPECTRAL.geometry()
+    told = list(replace(SPECTRAL, running_phases=True).geometry())
+    assert told == sorted(told)
+    assert told.index("running_phases") == told.index("linear_bins") + 1
+
+
 @pytest.mark.parametrize(
     "change",
-    [{"sampling_rate": 16000}, {"hop_length": 640}, {"window_length": 640}, {"linear_bins": 7}],
+    [
+        {"sampling_rate": 16000},
+        {"hop_length": 640},
+        {"window_length": 640},
+        {"linear_bins": 7},
+        {"running_phases": True},
+    ],
 )
 def test_what_the_tensors_of_a_spectral_model_do_not_tell_matters(change):
     other = replace(SPECTRAL, **change)

@@ -126,14 +126,24 @@ def test_windows_of_overlap_add_are_those_of_torch() -> None:
 
 
 @torch.no_grad()
-def test_the_decoder_inverts_a_spectrum() -> None:
-    """The spectra of windows of a signal, as log magnitude and phase, give the signal back."""
-    config = replace(SMALLEST, window_length=256)
+@pytest.mark.parametrize("first", [None, 0, 3])
+def test_the_decoder_inverts_a_spectrum(first: int | None) -> None:
+    """The spectra of windows of a signal, as log magnitude and phase, give the signal back.
+
+    Where phases run on, less what they are for tones that began with the recording, ``first`` frames before.
+    """
+    config = replace(SMALLEST, window_length=256, running_phases=first is not None)
     decoder, hop, window = model_of(config).decoder, 64, torch.hann_window(256)
     signal = test_signal(20 * hop, 16000, 5)[0]
     frames = torch.nn.functional.pad(signal, (96, 96)).unfold(-1, 256, hop) * window
     spectra = torch.fft.rfft(frames)
-    found = decoder.samples(torch.cat((spectra.abs().clamp(min=1e-9).log(), spectra.angle()), dim=-1))
+    phases = spectra.angle()
+    if first is not None:
+        time = hop * torch.arange(
+            first, first + 20, dtype=torch.float64
+        )  # samples from the recording's start
+        phases = phases - 2 * torch.pi * time[:, None] * torch.arange(129) / 256
+    found = decoder.samples(torch.cat((spectra.abs().clamp(min=1e-9).log(), phases.float()), -1), first or 0)
     assert found.shape == signal.shape
     torch.testing.assert_close(found, signal, atol=1e-5, rtol=0)
 

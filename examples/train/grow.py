@@ -1,16 +1,19 @@
 """Makes a spectral model larger without changing what it does, so that training can go on from there.
 
     python examples/train/grow.py MODEL OUT [--linear-bins N] [--decoder-blocks N] [--encoder-blocks N]
+        [--running-phases]
 
 The encoder sees N bins of the spectrum as they are, beside the mel bands, through weights that begin at
-zero; new blocks stand behind the others of their stack, and their last layer begins at zero. Needs the
-package installed.
+zero; new blocks stand behind the others of their stack, and their last layer begins at zero. With
+--running-phases phases run on from frame to frame: there the audio does change, for all phases are to be
+learned anew. Needs the package installed.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 
 import torch
 from torch import Tensor
@@ -53,6 +56,25 @@ def grow(model: SNAC, linear_bins: int, encoder_blocks: int, decoder_blocks: int
     return grown
 
 
+@torch.no_grad()
+def with_running_phases(model: SNAC) -> SNAC:
+    """The same model with phases that run on, which begin near those of windows with all tones in step.
+
+    What the head had learned of phases counts from 0 in each frame and is scaled down to a tenth; a random part of
+    each bin's keeps them from adding up to clicks.
+    """
+    config = model.config
+    assert isinstance(config, SpectralConfig)
+    running = SNAC.from_model_config(dataclasses.replace(config, running_phases=True))
+    running.load_state_dict(model.state_dict())
+    head, bins = running.decoder.head, config.bins
+    head.weight[bins:] *= 0.1
+    # Phases count from the window's start, where tones in step at its middle are by turns 0 and pi.
+    in_step = math.pi * (torch.arange(bins) % 2)
+    head.bias[bins:] = in_step + math.pi * (torch.rand(bins, generator=torch.Generator().manual_seed(0)) - 0.5)
+    return running
+
+
 def main() -> None:
     """Reads the command line, grows the model, and writes it."""
     parser = argparse.ArgumentParser(
@@ -62,6 +84,7 @@ def main() -> None:
     parser.add_argument("out", help="folder of the larger model")
     parser.add_argument("--linear-bins", type=int)
     parser.add_argument("--encoder-blocks", type=int)
+    parser.add_argument("--running-phases", action="store_true")
     parser.add_argument("--decoder-blocks", type=int)
     options = parser.parse_args()
     model = SNAC.from_pretrained(options.model)
@@ -71,7 +94,10 @@ def main() -> None:
     present = (model.config.linear_bins, model.config.encoder.blocks, model.config.decoder.blocks)
     torch.manual_seed(0)
     sizes = [have if want is None else want for want, have in zip(wanted, present, strict=True)]
-    grow(model, *sizes).save_pretrained(options.out)
+    grown = grow(model, *sizes)
+    if options.running_phases:
+        grown = with_running_phases(grown)
+    grown.save_pretrained(options.out)
 
 
 if __name__ == "__main__":

@@ -131,11 +131,13 @@ class Frames(Stage):
 
     def __init__(self, config: SpectralConfig, arena: Arena) -> None:
         self._arena, self._window = arena, spectrum.hann(config.window_length)
+        self._phases = spectrum.running_phases(config)
         self.values = 3 * config.window_length
 
     def run(self, held: np.ndarray, x: np.ndarray, steps: int, position: int) -> np.ndarray:
         """See ``Stage.run``."""
         magnitude, phase = np.split(x, 2, axis=1)
+        phase = phase + self._phases[np.arange(position, position + steps) % len(self._phases)]
         magnitude = np.exp(np.minimum(magnitude, np.float32(spectrum.LARGEST_LOG_MAGNITUDE)))
         spectra = np.empty(magnitude.shape, dtype=np.complex64)
         np.multiply(magnitude, np.cos(phase), out=spectra.real)

@@ -220,7 +220,8 @@ class _Overlap(Stage):
         # Frames before the signal and after it are zeros; real ones have a 1 in the last row.
         present = signal[0, -1].nonzero()[:, 0]
         low, high = int(present[0]), int(present[-1]) + 1
-        samples = self._decoder.samples(signal[:, :-1, low:high].transpose(1, 2))[:, None]
+        place = position // self.up - self._reach + low
+        samples = self._decoder.samples(signal[:, :-1, low:high].transpose(1, 2), place)[:, None]
         first = self._reach - low
         if first < 0:
             samples = nn.functional.pad(samples, (-first * self.up, 0))

@@ -109,26 +109,32 @@ class SpectralDecoder(_ConvNeXt):
     """Latents to samples, by way of a log magnitude and a phase for each bin of a spectrum a frame."""
 
     window: Tensor
+    turns: Tensor
 
     def __init__(self, config: SpectralConfig) -> None:
         super().__init__(config.latent_dim, config.decoder)
         self.hop = config.hop_length
         self.head = nn.Linear(config.decoder.dim, 2 * config.bins)
         _constant(self, "window", spectrum.hann(config.window_length))
+        _constant(self, "turns", spectrum.running_phases(config))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, T) to (B, 1, T * hop)."""
         spectra: Tensor = self.head(self._stacked(x))
         return self.samples(spectra).unsqueeze(1).to(x.dtype)
 
-    def samples(self, spectra: Tensor) -> Tensor:
+    def samples(self, spectra: Tensor, first: int = 0) -> Tensor:
         """The inverse Fourier transform with overlap-add: (B, T, 2 bins) to (B, T * hop), in 32 bits.
+
+        ``first`` is the first frame's place in the recording, which matters where phases run on.
 
         The frames are weighted by the window once more and the sum divided by that of the squared windows
         (Griffin and Lim 1984, equation 6). At least two windows overlap everywhere, so it is never near zero.
         """
         with torch.autocast(spectra.device.type, enabled=False):
             log_magnitude, phase = spectra.float().chunk(2, dim=-1)
+            places = torch.arange(first, first + phase.shape[1], device=phase.device)
+            phase = phase + self.turns.float()[places % self.turns.shape[0]]
             magnitude = log_magnitude.clamp(max=spectrum.LARGEST_LOG_MAGNITUDE).exp()
             window = self.window.float()
             length = window.shape[0]
