@@ -295,8 +295,8 @@ class SpectralConfig(ModelConfig):
         hop_length: samples per latent frame, a multiple of 4.
         window_length: samples of the long window, a multiple of ``hop_length`` and at least twice that.
         linear_bins: how many bins of the long window's spectrum are features, from 0 Hz on.
-        running_phases: whether the decoder's phases count from those of tones at the bins' frequencies that run
-            on from frame to frame, instead of from 0 in each frame.
+        running_phases: whether the decoder's phases count from those of tones at the bins' frequencies that
+            run on from frame to frame, instead of from 0 in each frame.
         latent_dim: channels of the latents.
         encoder: size of the encoder's stack.
         decoder: size of the decoder's stack.

@@ -27,7 +27,7 @@ from snaccli.training.discriminators import (
 from snaccli.training.losses import IntelligibilityLoss, LowBandLoss, SpectralLoss
 from snaccli.training.processes import StepNoise, generator
 from snaccli.training.quantise import CodebookUsage, fit_codebooks, quantise, soften
-from snaccli.training.spectral_losses import DisturbanceLoss, MagnitudeLoss
+from snaccli.training.spectral_losses import AdvanceLoss, DisturbanceLoss, MagnitudeLoss
 
 from .training_runs import MODEL, RATE
 
@@ -152,6 +152,23 @@ def test_disturbance_goes_with_pesq() -> None:
     assert np.corrcoef(ours, straight)[0, 1] < -0.95
 
 
+def test_phases_may_be_others_if_they_advance_alike() -> None:
+    loss = AdvanceLoss(RATE)
+    time = torch.arange(16_384) / RATE
+
+    def tone(hz: float, phase: float = 0.0) -> torch.Tensor:
+        return 0.3 * torch.sin(2 * np.pi * hz * time + phase)[None]
+
+    assert float(loss(tone(440), tone(440))) == pytest.approx(0, abs=0.005)
+    assert float(loss(0.1 * tone(440, 1.0), tone(440))) < 0.05
+    # 256 samples on, a tone 8 Hz higher is 2 pi 8 256 / 8000 = 1.61 ahead.
+    assert float(loss(tone(448), tone(440))) == pytest.approx(1 - np.cos(1.61), abs=0.1)
+    torch.manual_seed(0)
+    noise = torch.randn(2, 1, 16_384)
+    assert float(loss(noise[0], noise[1])) > 0.4
+    assert float(loss(noise[0], torch.zeros(1, 16_384))) == pytest.approx(0, abs=0.01)
+
+
 @pytest.mark.parametrize("length", [700, 4096])
 def test_spectral_losses_have_finite_gradients_everywhere(length: int) -> None:
     torch.manual_seed(0)
@@ -159,7 +176,12 @@ def test_spectral_losses_have_finite_gradients_everywhere(length: int) -> None:
     for decoded in (torch.zeros(2, length), audio.clone(), 0.01 * torch.randn(2, length)):
         decoded.requires_grad_()
         parts = (*MagnitudeLoss(RATE, (256, 1024))(decoded, audio, full_band(2)),)
-        (sum(parts) + DisturbanceLoss(RATE)(decoded, audio, full_band(2))).backward()  # type: ignore[no-untyped-call]
+        parts = (
+            *parts,
+            DisturbanceLoss(RATE)(decoded, audio, full_band(2)),
+            AdvanceLoss(RATE)(decoded, audio),
+        )
+        sum(parts).backward()
         assert decoded.grad is not None
         assert decoded.grad.isfinite().all()
 

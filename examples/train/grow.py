@@ -16,7 +16,7 @@ import dataclasses
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from snac.config import SpectralConfig
 from snac.nn.model import SNAC
@@ -60,18 +60,21 @@ def grow(model: SNAC, linear_bins: int, encoder_blocks: int, decoder_blocks: int
 def with_running_phases(model: SNAC) -> SNAC:
     """The same model with phases that run on, which begin near those of windows with all tones in step.
 
-    What the head had learned of phases counts from 0 in each frame and is scaled down to a tenth; a random part of
-    each bin's keeps them from adding up to clicks.
+    What the head had learned of phases counts from 0 in each frame and is scaled down to a tenth; a random
+    part of each bin's keeps them from adding up to clicks.
     """
     config = model.config
     assert isinstance(config, SpectralConfig)
     running = SNAC.from_model_config(dataclasses.replace(config, running_phases=True))
     running.load_state_dict(model.state_dict())
-    head, bins = running.decoder.head, config.bins
+    head, bins = running.get_submodule("decoder.head"), config.bins
+    assert isinstance(head, nn.Linear)
     head.weight[bins:] *= 0.1
     # Phases count from the window's start, where tones in step at its middle are by turns 0 and pi.
     in_step = math.pi * (torch.arange(bins) % 2)
-    head.bias[bins:] = in_step + math.pi * (torch.rand(bins, generator=torch.Generator().manual_seed(0)) - 0.5)
+    head.bias[bins:] = in_step + math.pi * (
+        torch.rand(bins, generator=torch.Generator().manual_seed(0)) - 0.5
+    )
     return running
 
 

@@ -13,7 +13,7 @@ from snac.nn.noise import NoiseStream
 from snaccli.training.config import LossWeights, SpectraConfig
 from snaccli.training.losses import IntelligibilityLoss, LowBandLoss, SpectralLoss
 from snaccli.training.quantise import quantise, soften
-from snaccli.training.spectral_losses import DisturbanceLoss, MagnitudeLoss
+from snaccli.training.spectral_losses import AdvanceLoss, DisturbanceLoss, MagnitudeLoss
 
 Pass = tuple[dict[str, Tensor], Tensor, list[Tensor], list[Tensor]]
 
@@ -39,6 +39,7 @@ class ReconstructionLosses(nn.Module):
                 rate, spectra.magnitude_windows
             ),
             ("disturbance",): lambda: DisturbanceLoss(rate),
+            ("advance",): lambda: AdvanceLoss(rate),
         }
         self._names = [names for names in makers if set(names) & set(wanted)]
         self.parts = nn.ModuleList(makers[names]() for names in self._names)

@@ -24,7 +24,7 @@ class LossWeights:
 
     See ``losses.py``, ``spectral_losses.py``, ``quantise.py`` and ``discriminators.py`` for each. The
     defaults suit the published form of the model; the spectral form learns by ``log_mel``, ``log_magnitude``,
-    ``compressed`` and ``disturbance`` instead (examples/train/mini.toml).
+    ``compressed``, ``disturbance`` and ``advance`` instead (examples/train/mini.toml).
     """
 
     waveform: float = 5.0
@@ -36,6 +36,7 @@ class LossWeights:
     log_magnitude: float = 0.0
     compressed: float = 0.0
     disturbance: float = 0.0
+    advance: float = 0.0
     commitment: float = 1.0
     codebook: float = 4.0
     adversarial: float = 0.0

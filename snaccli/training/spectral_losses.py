@@ -193,3 +193,47 @@ class DisturbanceLoss(nn.Module):
         )
         loss: Tensor = sum(parts, torch.zeros(())).mean()
         return loss
+
+
+class AdvanceLoss(nn.Module):
+    """How far phases do not advance from frame to frame as those of the recording do.
+
+    The advance of a bin's phase is the frequency of what sounds there (Flanagan and Golden 1966, doi
+    10.1002/j.1538-7305.1966.tb01706.x), which, unlike the phase itself, few bits can keep. Distances of
+    magnitudes hardly tell a decoder which phases would keep its tones steady; this does. The loss is the mean
+    of 1 - cos of the differences of the advances, weighted by the square root of the recording's magnitudes.
+
+    Args:
+        rate: Hz of the audio.
+        window: samples of the Hann window; the hop is a quarter of it.
+        highest: Hz above which nothing counts.
+    """
+
+    _QUIET = 0.02  # added to the mean weight, so that silence does not count; full scale is about window / 4
+
+    def __init__(self, rate: int, window: int = 1024, highest: float = 5000.0) -> None:
+        super().__init__()
+        self.window = window
+        self.bins = min(window // 2, round(highest * window / rate))
+        self.register_buffer("hann", torch.hann_window(window), persistent=False)
+
+    def _advances(self, audio: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, T) to the cosines and sines of the advances, and their magnitudes; each (B, frames, bins)."""
+        hop = self.window // 4
+        audio = F.pad(audio, (0, max(0, self.window + hop - audio.shape[-1])))
+        spectrum = torch.fft.rfft(audio.unfold(-1, self.window, hop) * self.get_buffer("hann"))
+        real, imaginary = torch.view_as_real(spectrum[..., 1 : self.bins]).unbind(-1)
+        cosine = real[:, 1:] * real[:, :-1] + imaginary[:, 1:] * imaginary[:, :-1]
+        sine = imaginary[:, 1:] * real[:, :-1] - real[:, 1:] * imaginary[:, :-1]
+        size = torch.sqrt(cosine.square() + sine.square() + 1e-16)
+        return cosine / size, sine / size, size
+
+    def forward(self, decoded: Tensor, target: Tensor) -> Tensor:
+        """Loss of ``decoded`` against ``target``, both (B, T): 0 for equal ones, about 1 for noise."""
+        with torch.no_grad():
+            *wanted, size = self._advances(target)
+            weight = size.sqrt()
+        *got, _ = self._advances(decoded)
+        alike = wanted[0] * got[0] + wanted[1] * got[1]
+        loss: Tensor = (weight * (1 - alike)).mean((1, 2)) / (weight.mean((1, 2)) + self._QUIET)
+        return loss.mean()
