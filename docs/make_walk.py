@@ -44,7 +44,7 @@ PHASES = {
 }
 ONCE = {
     "input opened": "snaccli.io.files._opened",
-    "header of a `.snac` file parsed": "snaccli.container.header.read_layout",
+    "header of a `.snac` file parsed": "snaccli.container.read_header",
     "model looked for": "snac.hub.locate.locate",
     "weights hashed": "snac.hub.fingerprint.fingerprint",
     "engine built": "snac.engine.build.build_engine",

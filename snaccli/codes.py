@@ -42,9 +42,9 @@ def token_bits(codebook_size: int) -> int:
     return (codebook_size - 1).bit_length()
 
 
-def packed_size(tokens: int, codebook_size: int) -> int:
-    """Returns the bytes that ``tokens`` packed tokens take."""
-    return (tokens * token_bits(codebook_size) + 7) // 8
+def packed_size(tokens: int, bits: int) -> int:
+    """Returns the bytes that ``tokens`` packed tokens of so many bits take."""
+    return (tokens * bits + 7) // 8
 
 
 class CodedStream(NamedTuple):

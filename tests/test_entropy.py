@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from snaccli import entropy
-from snaccli.codes import CodedStream, Codes, packed_size
+from snaccli.codes import CodedStream, Codes, packed_size, token_bits
 from snaccli.entropy import adaptive, arithmetic, kernel, raw
 from snaccli.entropy.adaptive import Context, Parent, StreamCoder
 from snaccli.entropy.kernel import TOTAL
@@ -45,7 +45,7 @@ from tests.token_grids import (
 def test_raw_round_trip(size: int, count: int, seed: int):
     tokens = np.random.default_rng(seed).integers(0, size, count).astype(np.uint16)
     payload = raw.pack(tokens, size)
-    assert len(payload) == packed_size(count, size) == -(-count * (size - 1).bit_length() // 8)
+    assert len(payload) == packed_size(count, token_bits(size)) == -(-count * (size - 1).bit_length() // 8)
     np.testing.assert_array_equal(raw.unpack(payload, count, size), tokens)
 
 
@@ -205,7 +205,7 @@ def test_round_trip(grid: tuple[Codes, list[np.ndarray]], with_codebooks: bool):
     streams = entropy.encode(codes, books if with_codebooks else None)
     for number, (coder, payload) in enumerate(streams):
         tokens = codes.levels[number // codes.channels].shape[1]
-        assert len(payload) <= packed_size(tokens, codes.codebook_size)
+        assert len(payload) <= packed_size(tokens, token_bits(codes.codebook_size))
         assert len(payload) >= tokens // 85
         assert coder == 0 or with_codebooks
     assert_equal(decoded(codes, streams, books if with_codebooks else None), codes)

@@ -28,7 +28,7 @@ def unpack(payload: bytes, tokens: int, codebook_size: int) -> Tokens:
             the codebook.
     """
     bits = token_bits(codebook_size)
-    if len(payload) != packed_size(tokens, codebook_size):
+    if len(payload) != packed_size(tokens, bits):
         raise StreamInvalidError(f"a raw stream of {tokens} tokens has {len(payload)} bytes; encode it again")
     spare = 8 * len(payload) - tokens * bits
     if spare and payload[-1] & ((1 << spare) - 1):
@@ -39,7 +39,7 @@ def unpack(payload: bytes, tokens: int, codebook_size: int) -> Tokens:
     for start in range(0, tokens, BLOCK):
         count = min(BLOCK, tokens - start)
         first = start * bits // 8
-        piece = np.unpackbits(data[first : first + packed_size(count, codebook_size)])[: count * bits]
+        piece = np.unpackbits(data[first : first + packed_size(count, bits)])[: count * bits]
         values[start : start + count] = piece.reshape(count, bits) @ weights
     if tokens and int(values.max()) >= codebook_size:
         raise StreamInvalidError(f"a raw stream has a token beyond the codebook of {codebook_size}")
