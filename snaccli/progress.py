@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable
+from typing import Protocol
 
-if TYPE_CHECKING:  # not at run time: a listing needs no NumPy
-    import numpy as np
-
-__all__ = ["SILENT", "Listener", "Progress", "over_blocks", "part", "rising"]
+__all__ = ["SILENT", "Listener", "Progress", "part", "rising"]
 
 
 class Progress(Protocol):
@@ -74,18 +71,3 @@ def rising(listener: Listener) -> Progress:
 def part(whole: Progress, low: float, high: float) -> Progress:
     """Returns a progress whose 0 to 1 is `low` to `high` of the whole."""
     return _Part(whole, low, high)
-
-
-def over_blocks(
-    blocks: Iterable[np.ndarray], expected: int | None, progress: Progress
-) -> Iterator[np.ndarray]:
-    """Passes blocks (n, ...) on, and tells how many of the `expected` samples have been worked on.
-
-    A block counts when the next one is asked for. Without an expected number nothing is told.
-    """
-    done = 0
-    for block in blocks:
-        yield block
-        done += len(block)
-        if expected:
-            progress(min(done / expected, 1.0))

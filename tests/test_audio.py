@@ -22,8 +22,7 @@ import pytest
 import soundfile
 
 from snaccli.audio import AudioInfo, AudioWriter, open_audio, probe, writable_formats
-from snaccli.audio.mpeg import scan_mpeg
-from snaccli.audio.ogg import scan_ogg
+from snaccli.audio.structure import scan_mpeg, scan_ogg
 from snaccli.errors import AudioError
 
 posix = pytest.mark.skipif(os.name != "posix", reason="POSIX only")

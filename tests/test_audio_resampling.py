@@ -11,7 +11,7 @@ import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from snaccli.audio import downmix, fit, resample, resample_start, resampled_length
+from snaccli.audio import downmix, fit, resample, resample_span, resampled_length
 
 RATES = (8000, 11025, 16000, 22050, 24000, 32000, 44100, 44101, 48000, 96000, 192000)
 
@@ -137,16 +137,18 @@ def test_later_part_alone(in_rate: int, out_rate: int) -> None:
     samples = noise(3 * in_rate)
     whole = joined(resample(cut(samples, 5000), in_rate, out_rate, 1))
     for first in (0, 1, 57, out_rate - 1, out_rate, out_rate + 1, 2 * out_rate + 12345 % out_rate):
-        start, skip = resample_start(first, in_rate, out_rate)
+        start, stop, skip = resample_span(first, 2000, in_rate, out_rate)
         assert 0 <= start <= first * in_rate / out_rate
-        part = joined(resample([samples[start:]], in_rate, out_rate, 1))[skip : skip + 2000]
-        assert np.abs(part - whole[first : first + 2000]).max() < 1e-5
-    assert resample_start(1234, in_rate, in_rate) == (1234, 0)
+        for end in (len(samples), stop):
+            part = joined(resample([samples[start:end]], in_rate, out_rate, 1))[skip : skip + 2000]
+            assert np.abs(part - whole[first : first + 2000]).max() < 1e-5
+    assert resample_span(1234, 10, in_rate, in_rate) == (1234, 1244, 0)
 
 
 def test_later_part_begins_near_by() -> None:
-    start, skip = resample_start(44100 * 3600, 24000, 44100)
+    start, stop, skip = resample_span(44100 * 3600, 44100, 24000, 44100)
     assert 24000 * 3600 - start < 24000
+    assert 0 <= stop - 24000 * 3601 < 24000
     assert skip < 44100
 
 
@@ -155,12 +157,14 @@ def test_later_part_begins_near_by() -> None:
     sizes=st.lists(st.integers(0, 50), max_size=6),
     frames=st.integers(0, 300),
     channels=st.integers(1, 3),
+    skip=st.integers(0, 120),
 )
-def test_fit(sizes: list[int], frames: int, channels: int) -> None:
+def test_fit(sizes: list[int], frames: int, channels: int, skip: int) -> None:
     samples = noise(sum(sizes), channels)
     blocks = np.split(samples, np.cumsum(sizes)[:-1]) if sizes else []
-    result = joined(fit(blocks, frames, channels), channels)
+    result = joined(fit(blocks, frames, channels, skip=skip), channels)
     assert result.shape == (frames, channels)
+    samples = samples[skip:]
     shared = min(frames, len(samples))
     np.testing.assert_array_equal(result[:shared], samples[:shared])
     assert not result[shared:].any()

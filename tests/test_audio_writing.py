@@ -20,7 +20,9 @@ import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from snaccli.audio import AudioWriter, formats, open_audio, output_format, writable_formats
+from snac.files import Replacement
+from snaccli.audio import AudioWriter, open_audio, output_format, writable_formats
+from snaccli.audio import write as writing
 from snaccli.errors import OutputError
 from snaccli.io import files
 
@@ -207,20 +209,31 @@ class TestWholeOrNothing:
     def test_full_disk(
         self, tmp_path: Path, ending: str, room: int, monkeypatch: pytest.MonkeyPatch, capfd: Any
     ) -> None:
-        from snaccli.io.files import OutputFile
-
         left = [room]
-        real = OutputFile.write
+        real = Replacement.__init__
 
-        def small(self: OutputFile, data: bytes) -> int:
-            left[0] -= len(data)
-            if left[0] < 0:
-                raise OutputError(f"cannot be written: {os.strerror(errno.ENOSPC)}", self.path)
-            return real(self, data)
+        class Small:
+            """A file on a disk that has room for so many bytes."""
 
-        monkeypatch.setattr(OutputFile, "write", small)
+            def __init__(self, file: Any) -> None:
+                self.file = file
+
+            def write(self, data: bytes) -> int:
+                left[0] -= len(data)
+                if left[0] < 0:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                return int(self.file.write(data))
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(self.file, name)
+
+        def opened(self: Replacement, path: Path) -> None:
+            real(self, path)
+            self.file = Small(self.file)  # type: ignore[assignment]
+
+        monkeypatch.setattr(Replacement, "__init__", opened)
         noise = np.random.default_rng(0).uniform(-1, 1, (48_000, 2)).astype(np.float32)
-        with pytest.raises(OutputError, match="No space left"):
+        with pytest.raises(OutputError, match="no space left"):
             write(tmp_path / f"a.{ending}", noise)
         assert names(tmp_path) == []
         assert capfd.readouterr() == ("", "")
@@ -247,8 +260,8 @@ class TestLargeFiles:
     @pytest.fixture(autouse=True)
     def small_limit(self, monkeypatch: pytest.MonkeyPatch) -> None:
         for ending in ("wav", "aiff"):
-            kind = replace(formats._FORMATS[ending], most_bytes=4000)
-            monkeypatch.setitem(formats._FORMATS, ending, kind)
+            kind = replace(writing._FORMATS[ending], most_bytes=4000)
+            monkeypatch.setitem(writing._FORMATS, ending, kind)
 
     def test_becomes_rf64_where_the_length_is_known(self, tmp_path: Path) -> None:
         write(tmp_path / "a.wav", tone(1001), frames=1001)

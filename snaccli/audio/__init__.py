@@ -5,7 +5,6 @@ Samples are float32 arrays of shape (n, channels), nominally -1 to 1. Knows no t
 
 from __future__ import annotations
 
-from snaccli.audio.formats import AudioFormat, is_audio_name, named_format, output_format, writable_formats
 from snaccli.audio.read import (
     BLOCK_FRAMES,
     MAX_CHANNELS,
@@ -15,16 +14,8 @@ from snaccli.audio.read import (
     open_audio,
     probe,
 )
-from snaccli.audio.resampling import (
-    cut,
-    downmix,
-    filter_reach,
-    fit,
-    resample,
-    resample_start,
-    resampled_length,
-)
-from snaccli.audio.write import AudioWriter
+from snaccli.audio.resampling import downmix, fit, resample, resample_span, resampled_length
+from snaccli.audio.write import AudioFormat, AudioWriter, is_audio_name, output_format, writable_formats
 
 __all__ = [
     "BLOCK_FRAMES",
@@ -34,17 +25,14 @@ __all__ = [
     "AudioInfo",
     "AudioReader",
     "AudioWriter",
-    "cut",
     "downmix",
-    "filter_reach",
     "fit",
     "is_audio_name",
-    "named_format",
     "open_audio",
     "output_format",
     "probe",
     "resample",
-    "resample_start",
+    "resample_span",
     "resampled_length",
     "writable_formats",
 ]

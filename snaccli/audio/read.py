@@ -15,9 +15,7 @@ from typing import BinaryIO, Protocol
 
 import numpy as np
 
-from snaccli.audio.ffmpeg import FfmpegDecoder, find_program
-from snaccli.audio.ogg import scan_ogg
-from snaccli.audio.sndfile import REMEDY, NotForLibsndfileError, SndfileDecoder
+from snaccli.audio.decoders import FfmpegDecoder, NotForLibsndfileError, SndfileDecoder, find_program
 from snaccli.errors import AudioError, Remedy
 from snaccli.io.files import cause, is_stdio, open_input
 
@@ -44,6 +42,7 @@ class _Decoder(Protocol):
     expected_frames: int | None
     format: str
     encoding: str
+    notes: tuple[str, ...]
 
     def read(self, frames: int) -> np.ndarray: ...
 
@@ -80,9 +79,7 @@ class AudioReader:
         peak: largest magnitude of the samples read so far; 1 is full scale.
     """
 
-    def __init__(
-        self, decoder: _Decoder, path: str, notes: tuple[str, ...], stack: contextlib.ExitStack
-    ) -> None:
+    def __init__(self, decoder: _Decoder, path: str, stack: contextlib.ExitStack) -> None:
         self._decoder = decoder
         self._stack = stack
         self._path = path
@@ -92,7 +89,6 @@ class AudioReader:
         self.frames = decoder.frames
         self.expected_frames = decoder.expected_frames
         self.peak = 0.0
-        self._notes = notes
         duration = None if self.expected_frames is None else self.expected_frames / self.rate
         self.info = AudioInfo(
             path, decoder.format, decoder.encoding, self.rate, self.channels, self.frames, duration
@@ -102,8 +98,11 @@ class AudioReader:
     def notes(self) -> tuple[str, ...]:
         """Short remarks on what was read so far that a user should see, usually none."""
         if self.peak <= _LOUD:
-            return self._notes
-        return (*self._notes, f"its peak is {self.peak:.3g} times full scale, so it should be scaled down")
+            return self._decoder.notes
+        return (
+            *self._decoder.notes,
+            f"its peak is {self.peak:.3g} times full scale, so it should be scaled down",
+        )
 
     def blocks(self, frames: int = BLOCK_FRAMES) -> Iterator[np.ndarray]:
         """Reads on from where the last call stopped, to the end.
@@ -151,7 +150,7 @@ class AudioReader:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        self._stack.close()
 
 
 def open_audio(source: str | Path, *, file: BinaryIO | None = None) -> AudioReader:
@@ -177,52 +176,31 @@ def open_audio(source: str | Path, *, file: BinaryIO | None = None) -> AudioRead
             raise AudioError("is empty (0 bytes): not a recording", source)
         if not is_stdio(source) and Path(source).suffix.lower() == ".snac":
             raise AudioError("is a .snac file already", source, remedy=Remedy.ALREADY_CODED)
-        decoder, notes = _decoder(source, file, head, stack)
-        if not 1 <= decoder.channels <= MAX_CHANNELS:
-            raise AudioError(
-                f"has {decoder.channels} channels, at most {MAX_CHANNELS} can be read: split it first", source
-            )
-        if not 1 <= decoder.rate <= MAX_RATE:
-            raise AudioError(
-                f"has a sample rate of {decoder.rate} Hz, not 1 to {MAX_RATE}: resample it first", source
-            )
-        return AudioReader(decoder, str(source), notes, stack.pop_all())
-    raise AssertionError("not reached: an ExitStack without callbacks suppresses nothing")
-
-
-def _decoder(
-    source: str | Path, file: BinaryIO, head: bytes, stack: contextlib.ExitStack
-) -> tuple[_Decoder, tuple[str, ...]]:
-    """Returns what decodes the file, and remarks on it."""
-    decoder: _Decoder
-    try:
-        notes = _ogg_notes(file, source) if head.startswith(b"OggS") else ()
-        decoder = SndfileDecoder(file, source)
+        decoder: _Decoder
+        try:
+            decoder = SndfileDecoder(file, source)
+        except NotForLibsndfileError as reason:
+            if head.startswith(_PLAYLISTS):
+                raise AudioError(
+                    "is a playlist, not a recording: name the recordings themselves", source
+                ) from reason
+            program = find_program("ffmpeg")
+            if program is None:
+                raise AudioError(
+                    f"cannot be read as audio here ({reason}): install ffmpeg, which reads more, "
+                    "or convert it to WAV or FLAC",
+                    source,
+                ) from reason
+            decoder = FfmpegDecoder(program, _on_disk(source, file, stack), source)
         stack.callback(decoder.close)
-        return decoder, (*notes, *decoder.notes)
-    except NotForLibsndfileError as error:
-        reason = error
-    if head.startswith(_PLAYLISTS):
-        raise AudioError("is a playlist, not a recording: name the recordings themselves", source)
-    program = find_program("ffmpeg")
-    if program is None:
-        raise AudioError(
-            f"cannot be read as audio here ({reason}): install ffmpeg, which reads more, "
-            "or convert it to WAV or FLAC",
-            source,
-        ) from reason
-    decoder = FfmpegDecoder(program, _on_disk(source, file, stack), source)
-    stack.callback(decoder.close)
-    return decoder, ()
-
-
-def _ogg_notes(file: BinaryIO, source: str | Path) -> tuple[str, ...]:
-    scan = scan_ogg(file)
-    if scan.cut:
-        raise AudioError(f"is cut off{REMEDY}", source)
-    if scan.joined:
-        raise NotForLibsndfileError("several recordings joined in one Ogg file")
-    return () if scan.ended else ("the file has no end mark, it may be cut off",)
+        for value, most, said in (
+            (decoder.channels, MAX_CHANNELS, "has {} channels, at most {} can be read: split it first"),
+            (decoder.rate, MAX_RATE, "has a sample rate of {} Hz, not 1 to {}: resample it first"),
+        ):
+            if not 1 <= value <= most:
+                raise AudioError(said.format(value, most), source)
+        return AudioReader(decoder, str(source), stack.pop_all())
+    raise AssertionError("not reached: an ExitStack without callbacks suppresses nothing")
 
 
 def _on_disk(source: str | Path, file: BinaryIO, stack: contextlib.ExitStack) -> str:

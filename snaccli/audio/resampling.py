@@ -9,7 +9,7 @@ from collections.abc import Generator, Iterable, Iterator
 import numpy as np
 import soxr
 
-__all__ = ["cut", "downmix", "filter_reach", "fit", "resample", "resample_start", "resampled_length"]
+__all__ = ["downmix", "fit", "resample", "resample_span", "resampled_length"]
 
 Blocks = Iterable[np.ndarray]
 
@@ -39,27 +39,16 @@ def resample(blocks: Blocks, in_rate: int, out_rate: int, channels: int) -> Iter
         float32 arrays (n, channels), n >= 1.
     """
     if in_rate == out_rate:
-        return (block for block in blocks if len(block))
-    rates = _stages(in_rate, out_rate)
-    for stage_in, stage_out in itertools.pairwise(rates):
-        blocks = _resampled(blocks, stage_in, stage_out, channels)
-    return iter(blocks)
-
-
-def _stages(in_rate: int, out_rate: int) -> list[int]:
-    """Rates from `in_rate` to `out_rate` by way of whole multiples of the lower one, no two far apart.
-
-    The lengths still come out as if there were one stage: rounding up after each division by a whole number
-    is rounding up once.
-    """
-    rates, highest = [min(in_rate, out_rate)], max(in_rate, out_rate)
-    while highest > 2 * _STAGE_RATIO * rates[-1]:
-        rates.append(rates[-1] * _STAGE_RATIO)
-    rates.append(highest)
-    return rates if in_rate < out_rate else rates[::-1]
-
-
-def _resampled(blocks: Blocks, in_rate: int, out_rate: int, channels: int) -> Iterator[np.ndarray]:
+        yield from (block for block in blocks if len(block))
+        return
+    lowest = min(in_rate, out_rate)
+    if max(in_rate, out_rate) > 2 * _STAGE_RATIO * lowest:
+        # By way of a whole multiple of the lower rate. The length still comes out as if there were one stage:
+        # rounding up after each division by a whole number is rounding up once.
+        between = _STAGE_RATIO * lowest
+        nearer = resample(blocks, in_rate, between, channels)
+        yield from resample(nearer, between, out_rate, channels)
+        return
     stream = soxr.ResampleStream(in_rate, out_rate, channels, dtype="float32", quality="HQ")
     step = max(1, min(_OUTPUT_FRAMES, _OUTPUT_FRAMES * in_rate // out_rate))
     taken = given = 0
@@ -79,7 +68,7 @@ def _resampled(blocks: Blocks, in_rate: int, out_rate: int, channels: int) -> It
     yield from fit(tail, resampled_length(taken, in_rate, out_rate) - given, channels)
 
 
-def fit(blocks: Blocks, frames: int, channels: int) -> Generator[np.ndarray, None, None]:
+def fit(blocks: Blocks, frames: int, channels: int, *, skip: int = 0) -> Generator[np.ndarray, None, None]:
     """Cuts a stream after `frames` frames, or goes on with zeros until it has so many.
 
     Takes from `blocks` no more than it needs.
@@ -88,6 +77,7 @@ def fit(blocks: Blocks, frames: int, channels: int) -> Generator[np.ndarray, Non
         blocks: float32 arrays (n, channels).
         frames: length wanted, 0 or more.
         channels: columns of the zeros.
+        skip: frames to drop at the beginning, 0 or more.
 
     Yields:
         float32 arrays (n, channels), n >= 1, of `frames` frames in total.
@@ -95,7 +85,8 @@ def fit(blocks: Blocks, frames: int, channels: int) -> Generator[np.ndarray, Non
     left = frames
     if left > 0:
         for block in blocks:
-            part = block[:left]
+            part = block[skip : skip + left]
+            skip = max(0, skip - len(block))
             left -= len(part)
             if len(part):
                 yield part
@@ -107,48 +98,33 @@ def fit(blocks: Blocks, frames: int, channels: int) -> Generator[np.ndarray, Non
         yield part
 
 
-def cut(blocks: Blocks, skip: int, frames: int, channels: int) -> Generator[np.ndarray, None, None]:
-    """Yields `frames` frames of a stream, after the first `skip`; zeros where it ends before.
+def resample_span(first: int, count: int, in_rate: int, out_rate: int) -> tuple[int, int, int]:
+    """Returns which input makes a part of a resampled stream, where only that is wanted.
 
-    Args and yields: as `fit`.
-    """
-
-    def rest() -> Iterator[np.ndarray]:
-        left = skip
-        for block in blocks:
-            yield block[left:]
-            left = max(0, left - len(block))
-
-    return fit(rest(), frames, channels)
-
-
-def filter_reach(rate: int, other_rate: int) -> int:
-    """Returns the frames at `rate` to either side that resampling to or from `other_rate` depends on."""
-    return _FILTER_PERIODS * max(1, -(-rate // other_rate))
-
-
-def resample_start(first: int, in_rate: int, out_rate: int) -> tuple[int, int]:
-    """Returns where to begin when only a later part of a resampled stream is wanted.
-
-    Resampling from input frame `start` on and dropping the first `skip` frames gives the frames from
-    `first` on of the whole resampled stream (but for what the filter leaves, below 1e-5 of full scale).
-    `start` lies on a frame where both rates' grids meet, and early enough for the filter's reach.
+    Resampling the input frames from `start` to `stop` and dropping the first `skip` frames gives the frames
+    from `first` on of the whole resampled stream (but for what the filter leaves, below 1e-5 of full scale).
+    `start` lies on a frame where both rates' grids meet, and both lie far enough out for the filter's reach.
 
     Args:
         first: first output frame wanted, 0 or more.
+        count: output frames wanted, 0 or more.
         in_rate: rate in Hz of what is fed.
         out_rate: rate in Hz of what comes out.
 
     Returns:
-        (start, skip): first input frame to feed, output frames to drop.
+        (start, stop, skip): first input frame to feed, the one after the last, output frames to drop.
     """
     if in_rate == out_rate:
-        return first, 0
+        return first, first + count, 0
     common = math.gcd(in_rate, out_rate)
     in_period, out_period = in_rate // common, out_rate // common
-    reach = filter_reach(out_rate, in_rate)
-    periods = max(0, first - reach) // out_period
-    return periods * in_period, first - periods * out_period
+    in_reach, out_reach = (
+        _FILTER_PERIODS * max(1, -(-rate // other))
+        for rate, other in ((in_rate, out_rate), (out_rate, in_rate))
+    )
+    periods = max(0, first - out_reach) // out_period
+    stop = (first + count) * in_rate // out_rate + 1 + in_reach
+    return periods * in_period, stop, first - periods * out_period
 
 
 def downmix(blocks: Blocks) -> Iterator[np.ndarray]:

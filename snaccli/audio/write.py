@@ -1,24 +1,123 @@
-"""Writing audio block by block, whole or not at all."""
+"""Writing audio block by block, whole or not at all; and the formats that audio files have."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import struct
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Protocol, cast
+from typing import BinaryIO, cast
 
 import numpy as np
 import soundfile
 
-from snaccli.audio.formats import output_format
-from snaccli.errors import OutputError
-from snaccli.io.files import OutputFile, open_output
+from snaccli.errors import OutputError, Remedy
+from snaccli.io.files import cause, is_stdio, open_output, shown
 
-__all__ = ["AudioWriter"]
+__all__ = ["AudioFormat", "AudioWriter", "is_audio_name", "output_format", "writable_formats"]
+
+# Formats
+
+_MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
+_OPUS_RATES = (8000, 12000, 16000, 24000, 48000)
+_4_GIB = (1 << 32) - (1 << 16)  # bytes of samples in formats that count them in 32 bits; room for the header
+
+_LIBSNDFILE = "wav wave flac ogg oga opus mp3 aif aiff aifc caf au snd w64 rf64 voc sph"
+_FFMPEG = "m4a m4b aac mp4 m4v mka mkv mov webm wma wmv avi amr 3gp ac3 eac3 dts wv ape mp2 spx gsm"
+_EXTENSIONS = frozenset(f".{extension}" for extension in f"{_LIBSNDFILE} {_FFMPEG}".split())
+
+
+def is_audio_name(name: str) -> bool:
+    """Returns whether a file of this name is worth opening as a recording: by its extension, in any case."""
+    return os.path.splitext(name)[1].lower() in _EXTENSIONS
+
+
+@dataclass(frozen=True)
+class AudioFormat:
+    """One kind of audio file; names are libsndfile's."""
+
+    extension: str
+    container: str
+    encoding: str
+    channels: int = 16  # most
+    rates: tuple[int, ...] = ()  # the only ones in Hz; empty: any up to `highest`
+    highest: int = 768_000
+    most_bytes: int | None = None  # of samples
+    may_be_empty: bool = True  # whether libsndfile writes a file of no samples that can be read again
+
+
+_FORMATS = {
+    kind.extension: kind
+    for kind in (
+        AudioFormat("wav", "WAV", "PCM_16", most_bytes=_4_GIB),
+        AudioFormat("flac", "FLAC", "PCM_16", channels=8, highest=655_350, may_be_empty=False),
+        AudioFormat("ogg", "OGG", "VORBIS", highest=200_000),  # beyond, libsndfile 1.2.2 crashes
+        AudioFormat("oga", "OGG", "VORBIS", highest=200_000),
+        AudioFormat("opus", "OGG", "OPUS", rates=_OPUS_RATES, may_be_empty=False),
+        AudioFormat("mp3", "MP3", "MPEG_LAYER_III", channels=2, rates=_MP3_RATES, may_be_empty=False),
+        AudioFormat("aiff", "AIFF", "PCM_16", most_bytes=_4_GIB),
+        AudioFormat("aif", "AIFF", "PCM_16", most_bytes=_4_GIB),
+        AudioFormat("caf", "CAF", "PCM_16"),
+        AudioFormat("au", "AU", "PCM_16", most_bytes=_4_GIB),
+        AudioFormat("w64", "W64", "PCM_16"),
+        AudioFormat("rf64", "RF64", "PCM_16"),
+    )
+}
+
+
+def writable_formats() -> tuple[str, ...]:
+    """Returns the extensions of what can be written here (no MP3 with libsndfile before 1.1), dotless."""
+    there = soundfile.available_formats()
+    return tuple(
+        extension
+        for extension, kind in _FORMATS.items()
+        if kind.container in there and kind.encoding in soundfile.available_subtypes(kind.container)
+    )
+
+
+def output_format(
+    output: str | Path, rate: int | None = None, channels: int = 1, audio_format: str | None = None
+) -> AudioFormat:
+    """Returns the format to write `output` in: by `audio_format`, else by the output's extension, else WAV.
+
+    Args:
+        output: path, or ``-``.
+        rate: in Hz; None where it is not known yet.
+        channels: 1 or more.
+        audio_format: an extension such as ``flac``, or None.
+
+    Raises:
+        OutputError: no such format can be written here, or it cannot hold this rate or number of channels.
+    """
+    wanted = audio_format or ("" if is_stdio(output) else Path(output).suffix)
+    extension = wanted.lower().removeprefix(".") or "wav"
+    names = writable_formats()
+    if extension not in names:
+        raise OutputError(f"cannot write audio as {shown(extension)}: choose one of {', '.join(names)}")
+    kind = _FORMATS[extension]
+    if channels > kind.channels:
+        raise OutputError(
+            f"{extension} holds at most {kind.channels} channels, not {channels}: choose another such as wav"
+        )
+    if rate is None:
+        return kind
+    if kind.rates and rate not in kind.rates:
+        raise OutputError(
+            f"{extension} cannot hold {rate} Hz, only {', '.join(map(str, kind.rates))}",
+            remedy=Remedy.OTHER_FORMAT_OR_RATE,
+        )
+    # FLAC's frame header counts rates above 65535 Hz in tens.
+    if rate > kind.highest or (kind.container == "FLAC" and rate > 65_535 and rate % 10):
+        raise OutputError(f"{extension} cannot hold {rate} Hz", remedy=Remedy.OTHER_FORMAT_OR_RATE)
+    return kind
+
+
+# Writing
 
 _PIECE = 16_384  # frames handed to libsndfile at a time: its Vorbis encoder keeps all of a call on the stack
 _WIDTH = 2  # bytes of a sample of those formats that are not lossy
@@ -68,34 +167,36 @@ class AudioWriter:
         self._kind = output_format(output, rate, channels, audio_format)
         self.encoding = self._kind.encoding
         self._limit = self._kind.most_bytes
-        self._stack = contextlib.ExitStack()
-        self._sink: _Sink | None = None
+        self._frame_bytes = channels * (_WIDTH if self.encoding == "PCM_16" else 0)
+        self._announced: int | None = None  # frames that a header says already
+        self._spool: BinaryIO | None = None
+        self._sound: soundfile.SoundFile | None = None
 
     def __enter__(self) -> AudioWriter:
+        container = self._kind.container
         with contextlib.ExitStack() as stack:
-            out = stack.enter_context(
+            self._out = out = stack.enter_context(
                 open_output(self._output, source=self._source, overwrite=self._overwrite)
             )
-            self._sink = self._open_sink(out, stack)
+            self._bridge = _Bridge(out.file, out.path, seekable=out.seekable)
+            if container == "WAV" and not out.seekable:  # the header by ourselves, and samples alone after it
+                container, self._limit, self._announced = "RAW", None, self.frames
+                out.write(_wav_header(self.rate, self.channels, self.frames))
+            elif not out.seekable:
+                spool = stack.enter_context(tempfile.TemporaryFile(prefix="snac-"))
+                self._spool = cast(BinaryIO, spool)
+                self._bridge = _Bridge(self._spool, f"a temporary file in {tempfile.gettempdir()}")
+            elif container == "WAV" and self._beyond(self.frames or 0):
+                container, self._limit = "RF64", None
+            with self._bridge.checked():
+                how = (self.rate, self.channels, self.encoding, "FILE" if container != "RAW" else "LITTLE")
+                self._sound = soundfile.SoundFile(self._bridge, "w", *how, format=container)
             self._stack = stack.pop_all()
         return self
 
-    def _open_sink(self, out: OutputFile, stack: contextlib.ExitStack) -> _Sink:
-        kind, expected = self._kind, None if self.frames is None else self._size(self.frames)
-        if not out.seekable and kind.container == "WAV":
-            self._limit = None
-            return _WavStream(out, self, expected)
-        container = kind.container
-        if container == "WAV" and expected is not None and self._limit is not None and expected > self._limit:
-            container, self._limit = "RF64", None
-        if out.seekable:
-            return _SndfileSink(out, self, container)
-        spool = cast(BinaryIO, tempfile.TemporaryFile(prefix="snac-"))  # noqa: SIM115 (on the stack)
-        stack.callback(spool.close)
-        return _SpooledSink(out, spool, self, container)
-
-    def _size(self, frames: int) -> int:
-        return frames * self.channels * (_WIDTH if self.encoding == "PCM_16" else 0)
+    def _beyond(self, frames: int) -> bool:
+        """Returns whether so many frames are more than the format can count."""
+        return self._limit is not None and frames * self._frame_bytes > self._limit
 
     def write(self, block: np.ndarray) -> None:
         """Appends a block.
@@ -107,36 +208,45 @@ class AudioWriter:
             OutputError: the system refuses to write; a sample is NaN or infinite; more than 4 GiB in a
                 format that cannot count so far.
         """
-        if self._sink is None:
+        if self._sound is None:
             raise ValueError("AudioWriter is used in a with statement")
         block = np.asarray(block, dtype=np.float32).reshape(-1, self.channels)
         if not np.isfinite(block).all():
             raise OutputError("cannot be written: a sample is not a finite number", self._output)
         self.written += len(block)
-        if self._limit is not None and self._size(self.written) > self._limit:
+        if self._beyond(self.written):
             raise OutputError(
                 f"cannot be written: {self._kind.extension} ends at 4 GiB, choose w64, caf or flac",
                 self._output,
             )
         for start in range(0, len(block), _PIECE):
-            self._sink.write(_quantised(block[start : start + _PIECE], self.encoding))
+            with self._bridge.checked():
+                self._sound.write(_quantised(block[start : start + _PIECE], self.encoding))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        sink, self._sink = self._sink, None
-        if sink is not None and error is None:
-            with self._stack:
-                sink.finish()
-                if self.written == 0 and not self._kind.may_be_empty:
-                    extension = self._kind.extension
-                    raise OutputError(
-                        f"cannot be written: no samples, which {extension} cannot hold, choose wav",
-                        self._output,
-                    )
-        elif sink is not None:
-            sink.abandon()
+        sound, self._sound = self._sound, None
+        if sound is None:
+            return
+        if error is not None:
+            with contextlib.suppress(OutputError), self._bridge.checked():
+                sound.close()
             self._stack.__exit__(kind, error, trace)
+            return
+        with self._stack:
+            with self._bridge.checked():
+                sound.close()
+            if self._announced not in (None, self.written):
+                raise ValueError(f"{self.written} frames written, {self._announced} announced in the header")
+            if self.written == 0 and not self._kind.may_be_empty:
+                extension = self._kind.extension
+                raise OutputError(
+                    f"cannot be written: no samples, which {extension} cannot hold, choose wav", self._output
+                )
+            if self._spool is not None:
+                self._spool.seek(0)
+                shutil.copyfileobj(self._spool, self._out)
 
 
 def _quantised(block: np.ndarray, encoding: str) -> np.ndarray:
@@ -148,121 +258,67 @@ def _quantised(block: np.ndarray, encoding: str) -> np.ndarray:
     return clipped
 
 
-class _Sink(Protocol):
-    """Where quantised samples go."""
-
-    def write(self, samples: np.ndarray) -> None: ...
-
-    def finish(self) -> None: ...
-
-    def abandon(self) -> None: ...
-
-
-class _WavStream:
-    """A WAV file written in order, for outputs that cannot seek back to complete a header."""
-
-    def __init__(self, out: OutputFile, writer: AudioWriter, size: int | None) -> None:
-        self._out = out
-        self._expected = size
-        self._count = 0
-        known = size is not None and size + size % 2 + 36 < _UNKNOWN
-        riff, data = (36 + size + size % 2, size) if known and size is not None else (_UNKNOWN, _UNKNOWN)
-        frame = _WIDTH * writer.channels
-        layout = (1, writer.channels, writer.rate, writer.rate * frame, frame, 8 * _WIDTH)
-        if layout[3] > _UNKNOWN:
-            raise OutputError(f"cannot be written: too many channels at {writer.rate} Hz for WAV", out.path)
-        out.write(
-            struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", riff, b"WAVE", b"fmt ", 16, *layout, b"data", data)
-        )
-
-    def write(self, samples: np.ndarray) -> None:
-        data = samples.astype("<i2", copy=False).tobytes()
-        self._count += len(data)
-        self._out.write(data)
-
-    def finish(self) -> None:
-        if self._expected is not None and self._count != self._expected:
-            raise ValueError(
-                f"{self._count} bytes of samples written, {self._expected} announced in the header"
-            )
-        if self._count % 2:
-            self._out.write(b"\0")
-
-    def abandon(self) -> None:
-        """Has nothing to let go of."""
+def _wav_header(rate: int, channels: int, frames: int | None) -> bytes:
+    """Returns what stands before the samples of a WAV stream: for outputs that cannot seek back to it."""
+    frame = _WIDTH * channels
+    size = _UNKNOWN if frames is None else frames * frame
+    riff = size + 36
+    if riff >= _UNKNOWN:
+        riff = size = _UNKNOWN
+    layout = (1, channels, rate, rate * frame, frame, 8 * _WIDTH)
+    return struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", riff, b"WAVE", b"fmt ", 16, *layout, b"data", size)
 
 
 class _Bridge:
-    """An output as soundfile wants it; keeps write errors, which libsndfile cannot pass on."""
+    """An output as soundfile wants it; keeps errors of the system, which libsndfile cannot pass on.
 
-    def __init__(self, out: OutputFile) -> None:
-        self._out = out
-        self.error: OutputError | None = None
+    Args:
+        file: takes the bytes.
+        path: of it, for messages.
+        seekable: whether it can go back; libsndfile writes bytes in order to what cannot.
+    """
+
+    def __init__(self, file: BinaryIO, path: str | Path, *, seekable: bool = True) -> None:
+        self._file, self._path, self._seekable = file, path, seekable
+        self._count = 0
+        self._error: OSError | None = None
 
     def write(self, data: bytes) -> int:
-        return self._tried(lambda: self._out.write(data), 0)
+        if self._error is not None:
+            return 0
+        try:
+            self._file.write(data)
+        except OSError as error:
+            self._error = error
+            return 0
+        self._count += len(data)
+        return len(data)
 
-    def seek(self, offset: int, whence: int = 0) -> int:
-        return self._tried(lambda: self._out.seek(offset, whence), -1)
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        if self._error is not None:
+            return -1
+        if not self._seekable:
+            return self._count
+        try:
+            return self._file.seek(offset, whence)
+        except OSError as error:
+            self._error = error
+            return -1
 
     def tell(self) -> int:
-        return self._tried(self._out.tell, -1)
-
-    def _tried(self, action: Callable[[], int], otherwise: int) -> int:
-        if self.error is None:
-            try:
-                return action()
-            except OutputError as error:
-                self.error = error
-        return otherwise
-
-
-class _SndfileSink:
-    """Writes through libsndfile, to an output that can seek."""
-
-    def __init__(self, out: OutputFile, writer: AudioWriter, container: str) -> None:
-        self._path = out.path
-        self._bridge = _Bridge(out)
-        with self._checked():
-            self._sound = soundfile.SoundFile(
-                self._bridge, "w", writer.rate, writer.channels, writer.encoding, format=container
-            )
-
-    def write(self, samples: np.ndarray) -> None:
-        with self._checked():
-            self._sound.write(samples)
-
-    def finish(self) -> None:
-        with self._checked():
-            self._sound.close()
-
-    def abandon(self) -> None:
-        with contextlib.suppress(OutputError):
-            self.finish()
+        if self._error is not None:
+            return -1
+        return self._file.tell() if self._seekable else self._count
 
     @contextlib.contextmanager
-    def _checked(self) -> Iterator[None]:
+    def checked(self) -> Iterator[None]:
         """Turns what soundfile raises into what the system said, where it said something."""
+        problem = None
         try:
             yield
         except (soundfile.LibsndfileError, RuntimeError, AssertionError) as error:
-            reason = self._bridge.error or OutputError(
-                f"cannot be written: libsndfile gave up ({error})", self._path
-            )
-            raise reason from error
-        if self._bridge.error is not None:
-            raise self._bridge.error
-
-
-class _SpooledSink(_SndfileSink):
-    """As `_SndfileSink`, through a temporary file, for outputs that cannot seek."""
-
-    def __init__(self, out: OutputFile, spool: BinaryIO, writer: AudioWriter, container: str) -> None:
-        folder = tempfile.gettempdir()
-        super().__init__(OutputFile(spool, f"a temporary file in {folder}", seekable=True), writer, container)
-        self._final, self._spool = out, spool
-
-    def finish(self) -> None:
-        super().finish()
-        self._spool.seek(0)
-        shutil.copyfileobj(self._spool, self._final)
+            problem = error
+        if self._error is not None:
+            raise OutputError(f"cannot be written: {cause(self._error)}", self._path) from self._error
+        if problem is not None:
+            raise OutputError(f"cannot be written: libsndfile gave up ({problem})", self._path) from problem

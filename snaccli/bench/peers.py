@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from snaccli.audio.ffmpeg import find_program
+from snaccli.audio.decoders import find_program
 from snaccli.bench.tracks import Samples
 from snaccli.errors import SnacError, UsageError
 from snaccli.io.files import shown

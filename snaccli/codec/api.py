@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from snac.hub.registry import DEFAULT_MODEL
 from snac.noise import Noise
-from snaccli.audio import MAX_CHANNELS, MAX_RATE, AudioWriter, downmix, open_audio
+from snaccli.audio import MAX_CHANNELS, MAX_RATE, AudioWriter, downmix, open_audio, resampled_length
 from snaccli.codec.codec import Codec
 from snaccli.codec.pool import ModelPool
 from snaccli.codec.prior import WantedPrior
@@ -116,9 +116,7 @@ def encode_file(
         output: ``-`` for standard output; by default beside the source with the extension ``.snac``.
         model: see `Model`.
         channels: ``mono`` mixes down, ``keep`` codes each channel by itself.
-        device: where a model that is loaded here computes, see `Codec.load`.
-        threads: of it, likewise.
-        prior: of it, likewise.
+        device, threads, prior: of a model that is loaded here, see `Codec.load`.
         overwrite: whether an existing output may be replaced.
         progress: see `snaccli.progress`.
 
@@ -200,9 +198,7 @@ def decode_file(
         noise: False leaves the noise out.
         any_weights: decode although the weights differ from those the file was made with.
         audio_format: an extension such as ``flac`` that overrides the output's own.
-        device: where a model that is loaded here computes, see `Codec.load`.
-        threads: of it, likewise.
-        prior: of it, likewise.
+        device, threads, prior: of a model that is loaded here, see `Codec.load`.
         overwrite: whether an existing output may be replaced.
         progress: see `snaccli.progress`.
 
@@ -214,10 +210,11 @@ def decode_file(
         output = _beside(source, "." + (audio_format or "wav").lstrip("."))
     span, told = Span(start, duration), rising(progress)
     check_output(output, source=source, overwrite=overwrite)
-    coded = _read_coded(source, salvage=salvage)
+    with open_input(source, error=ContainerError) as file:
+        coded = loads(file, salvage=salvage, path=source)
     header, used = coded.header, coded.levels(levels)
     out_rate = header.model_rate if rate == "model" else header.sample_rate
-    _, samples = span.within(coded.length(out_rate), out_rate)
+    _, samples = span.within(resampled_length(header.samples, header.sample_rate, out_rate), out_rate)
     told.started(samples / out_rate)
     writer = AudioWriter(  # refuses what its format cannot hold, before a model is loaded
         output,
@@ -269,7 +266,8 @@ def read(path: str | Path, *, model: Model | None = None) -> tuple[npt.NDArray[n
     Raises:
         SnacError: a named subclass: the file or the model cannot be used.
     """
-    coded = _read_coded(path)
+    with open_input(path, error=ContainerError) as file:
+        coded = loads(file, path=path)
     header = coded.header
     codec = _pool(model).for_file(header.model, header.fingerprint.hex())
     recording = coded.decode(codec)
@@ -342,11 +340,6 @@ def _pool(
     if isinstance(model, ModelPool):
         return model
     return ModelPool(model, device=device, threads=threads, prior=prior)
-
-
-def _read_coded(source: str | Path, *, salvage: bool = False) -> CodedRecording:
-    with open_input(source, error=ContainerError) as file:
-        return loads(file, salvage=salvage, path=source)
 
 
 def _note(coded: CodedRecording, codec: Codec) -> str:

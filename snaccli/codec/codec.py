@@ -13,7 +13,7 @@ from snac.engine import Engine, build_engine
 from snac.hub.checkpoint import load_checkpoint
 from snac.hub.registry import DEFAULT_MODEL
 from snac.noise import Noise
-from snaccli.audio import cut, filter_reach, resample, resample_start, resampled_length
+from snaccli.audio import fit, resample, resample_span, resampled_length
 from snaccli.codec.device import Device
 from snaccli.codec.prior import WantedPrior, find_prior
 from snaccli.codec.recording import WHOLE, Recording, Span
@@ -21,7 +21,7 @@ from snaccli.codes import Codes
 from snaccli.entropy import Prior
 from snaccli.errors import AudioError, ModelMismatchError, Remedy
 from snaccli.processors import share
-from snaccli.progress import SILENT, Progress, over_blocks
+from snaccli.progress import SILENT, Progress
 from snaccli.workers import read_ahead
 
 __all__ = ["Codec"]
@@ -135,9 +135,11 @@ class Codec:
 
         def counted() -> Iterator[np.ndarray]:
             nonlocal count
-            for block in over_blocks(blocks, expected, progress):
-                count += len(block)
+            for block in blocks:
                 yield _checked_block(block, channels)
+                count += len(block)
+                if expected:
+                    progress(min(count / expected, 1.0))
 
         resampled = resample(counted(), rate, self.rate, channels)
         # Buffers that grow: small arrays kept between those of the engine would fragment the heap.
@@ -231,24 +233,26 @@ class Codec:
                 f"model {self.name} ({list(self.strides)}, {self.codebook_size})",
                 remedy=Remedy.OTHER_MODEL,
             )
-        first, count = span.within(recording.length(rate), rate)
+        first, count = span.within(resampled_length(recording.samples, recording.rate, rate), rate)
         return self._decoded(codes, rate, first, count, noise, progress)
 
     def _decoded(
         self, codes: Codes, rate: int, first: int, count: int, noise: Noise, progress: Progress
     ) -> Generator[np.ndarray, None, None]:
         """Yields `count` samples from `first` on, at any rate."""
-        begin, skip = resample_start(first, self.rate, rate)
-        end = resampled_length(first + count, rate, self.rate) + filter_reach(self.rate, rate)
-        start = begin // self.hop_length
-        stop = min(codes.frames, -(-end // self.hop_length))
-        skipped = begin - start * self.hop_length
-        length = min(end, codes.frames * self.hop_length) - begin
+        begin, end, skip = resample_span(first, count, self.rate, rate)
+        hop, channels = self.hop_length, codes.channels
+        start, stop = begin // hop, min(codes.frames, -(-end // hop))
+        length = min(end, codes.frames * hop) - begin
         decoded = (block.T for block in self.engine.decode(codes.levels, start=start, stop=stop, noise=noise))
         with closing(read_ahead(decoded)) as ahead:
-            at_model_rate = cut(ahead, skipped, length, codes.channels)
-            at_rate = resample(at_model_rate, self.rate, rate, codes.channels)
-            yield from over_blocks(cut(at_rate, skip, count, codes.channels), count, progress)
+            at_model_rate = fit(ahead, length, channels, skip=begin - start * hop)
+            at_rate = resample(at_model_rate, self.rate, rate, channels)
+            done = 0
+            for block in fit(at_rate, count, channels, skip=skip):
+                yield block
+                done += len(block)
+                progress(done / count)
 
 
 def _checked_block(block: np.ndarray, channels: int) -> np.ndarray:

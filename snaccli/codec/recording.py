@@ -111,10 +111,6 @@ class Recording:
         """Seconds."""
         return self.samples / self.rate
 
-    def length(self, rate: int) -> int:
-        """Returns the samples a channel at a rate in Hz."""
-        return resampled_length(self.samples, self.rate, rate)
-
     def coarsest(self, levels: int | None, where: str = "the recording") -> Recording:
         """Returns the same recording with so many of its coarsest levels; None for all.
 
@@ -125,16 +121,12 @@ class Recording:
         Raises:
             LevelsError: there are not as many.
         """
-        used = _checked_levels(levels, len(self.codes.levels), where)
-        return replace(self, codes=self.codes.coarsest(used))
-
-
-def _checked_levels(wanted: int | None, available: int, where: str) -> int:
-    if wanted is None:
-        return available
-    if not 1 <= wanted <= available:
-        raise LevelsError(wanted, available, where)
-    return wanted
+        available = len(self.codes.levels)
+        if levels is None:
+            return self
+        if not 1 <= levels <= available:
+            raise LevelsError(levels, available, where)
+        return replace(self, codes=self.codes.coarsest(levels))
 
 
 def dumps(
@@ -219,19 +211,18 @@ class CodedRecording:
         """Seconds."""
         return self.header.samples / self.header.sample_rate
 
-    def length(self, rate: int) -> int:
-        """Returns the samples a channel at a rate in Hz."""
-        return resampled_length(self.header.samples, self.header.sample_rate, rate)
-
     def levels(self, wanted: int | None = None) -> int:
         """Returns how many of the coarsest levels to use: `wanted`, or those that are intact if fewer.
 
         Raises:
             LevelsError: the file never had so many.
         """
-        return min(
-            _checked_levels(wanted, self.header.levels, "the file"), len(self.streams) // self.header.channels
-        )
+        available, intact = self.header.levels, len(self.streams) // self.header.channels
+        if wanted is None:
+            return intact
+        if not 1 <= wanted <= available:
+            raise LevelsError(wanted, available, "the file")
+        return min(wanted, intact)
 
     def decode(
         self,
@@ -305,7 +296,8 @@ class CodedRecording:
                 remedy=Remedy.OTHER_MODEL,
             )
         # A claimed length must be that of the codes: it decides how much is written.
-        if header.model_rate != codec.rate or config.frames_for(self.length(codec.rate)) != header.frames:
+        length = resampled_length(header.samples, header.sample_rate, codec.rate)
+        if header.model_rate != codec.rate or config.frames_for(length) != header.frames:
             raise ContainerError(
                 f"the file claims {header.samples} samples at {header.sample_rate} Hz in {header.frames} "
                 f"frames, which do not belong together with the model {codec.name!r}; get the file again"

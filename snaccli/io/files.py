@@ -115,12 +115,13 @@ class OutputFile:
     """A binary output whose every failure is an `OutputError` that names it.
 
     Attributes:
+        file: takes the bytes; its failures do not name it.
         path: as the user named it, ``-`` for standard output.
         seekable: whether `seek` works; standard output, devices and pipes only take bytes in order.
     """
 
     def __init__(self, file: BinaryIO, path: str | Path, *, seekable: bool) -> None:
-        self._file = file
+        self.file = self._file = file
         self.path = path
         self.seekable = seekable
 

@@ -165,6 +165,6 @@ class _Decoding:
 
 
 def _check_format(output: str, audio_format: str | None) -> None:
-    from snaccli.audio import named_format
+    from snaccli.audio import output_format
 
-    named_format(output, audio_format)
+    output_format(output, audio_format=audio_format)
