@@ -28,7 +28,7 @@ PARTS = {
     "command line": ("snaccli.__main__", "snaccli.cli"),
     "files, workers, progress": ("snaccli.io", "snaccli.workers", "snaccli.progress", "snac.files"),
     "audio": ("snaccli.audio",),
-    "codec": ("snaccli.codec", "snaccli.codes", "snaccli.errors", "snaccli.processors"),
+    "codec": ("snaccli.codec", "snaccli.codes", "snaccli.errors"),
     "model's files": ("snac.hub", "snac.config"),
     "engine": ("snac.engine", "snac.spectrum", "snac.jit", "snac.noise", "snac.nn", "snac.errors"),
     "entropy coding": ("snaccli.entropy",),
@@ -43,7 +43,7 @@ PHASES = {
     "the command: words, plan, bars, summary": ("snaccli.cli.app.run",),
 }
 ONCE = {
-    "input opened": "snaccli.io.files._opened",
+    "input opened": "snaccli.io.files.open_input",
     "header of a `.snac` file parsed": "snaccli.container.read_header",
     "model looked for": "snac.hub.locate.locate",
     "weights hashed": "snac.hub.fingerprint.fingerprint",

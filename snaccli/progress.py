@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 __all__ = ["SILENT", "Listener", "Progress", "part", "rising"]
@@ -32,42 +33,44 @@ SILENT: Progress = _Silent()
 """Tells nobody."""
 
 
+@dataclass
 class _Rising:
     """Passes on what is more than was told before."""
 
-    def __init__(self, tell: Progress | Callable[[float], None]) -> None:
-        self._tell = tell
-        self._last = 0.0
+    tell: Progress | Callable[[float], None]
+    last: float = 0.0
 
     def started(self, seconds: float | None) -> None:
-        started = getattr(self._tell, "started", None)
+        started = getattr(self.tell, "started", None)
         if started is not None:
             started(seconds)
 
     def __call__(self, fraction: float) -> None:
         fraction = min(fraction, 1.0)
-        if fraction > self._last:
-            self._last = fraction
-            self._tell(fraction)
+        if fraction > self.last:
+            self.last = fraction
+            self.tell(fraction)
 
 
+@dataclass
 class _Part:
     """The progress of a part as that of the whole; the length of the recording is the whole's to tell."""
 
-    def __init__(self, whole: Progress, low: float, high: float) -> None:
-        self._whole, self._low, self._width = whole, low, high - low
+    whole: Progress
+    low: float
+    high: float
 
     def started(self, seconds: float | None) -> None: ...
 
     def __call__(self, fraction: float) -> None:
-        self._whole(self._low + self._width * min(1.0, max(0.0, fraction)))
+        self.whole(self.low + (self.high - self.low) * min(1.0, max(0.0, fraction)))
 
 
 def rising(listener: Listener) -> Progress:
     """Returns a `Progress` that tells `listener`, and never tells it less than before."""
-    return SILENT if listener is None else _Rising(listener)
+    return SILENT if listener is None or listener is SILENT else _Rising(listener)
 
 
 def part(whole: Progress, low: float, high: float) -> Progress:
     """Returns a progress whose 0 to 1 is `low` to `high` of the whole."""
-    return _Part(whole, low, high)
+    return SILENT if whole is SILENT else _Part(whole, low, high)

@@ -1,4 +1,4 @@
-"""Work in threads beside the one that asks for it: many jobs, results in order, and reading ahead.
+"""Work in threads beside the one that asks for it: many jobs, results in order, reading ahead, how many.
 
 Every wait here has a limit and is begun again, since a wait without one cannot be interrupted from the
 keyboard on Windows. When a generator of this module ends, also early, its threads have ended.
@@ -7,6 +7,7 @@ keyboard on Windows. When a generator of this module ends, also early, its threa
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
 import threading
 from collections import deque
@@ -14,15 +15,31 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYet
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from pathlib import Path
+from typing import Generic, NamedTuple, TypeVar
 
 from snaccli.progress import SILENT, Progress
 
-__all__ = ["Cancelled", "Job", "Outcome", "Work", "ordered_map", "read_ahead", "run_jobs"]
+__all__ = [
+    "Cancelled",
+    "Job",
+    "Outcome",
+    "Share",
+    "Work",
+    "available",
+    "ordered_map",
+    "read_ahead",
+    "run_jobs",
+    "share",
+]
 
 T = TypeVar("T")
 R = TypeVar("R")
 
+MOST = 8
+"""Files at once, and threads for each, that nobody asked for: each thread takes some 70 MB."""
+
+_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # microseconds of all processors together, in so many; or "max"
 _WAIT_SECONDS = 0.2
 
 
@@ -31,6 +48,45 @@ class Cancelled(BaseException):
 
     Derives from BaseException so that no handler of the work's own errors takes it for one of them.
     """
+
+
+# Processors
+
+
+class Share(NamedTuple):
+    """Files at once, and threads for each of them."""
+
+    jobs: int
+    threads: int
+
+
+def available() -> int:
+    """Returns how many processors this process may use: affinity, quota of a container, OMP_NUM_THREADS."""
+    counts = [len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1]
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    if wanted.isdecimal():
+        counts.append(int(wanted))
+    try:
+        quota, period = _QUOTA.read_text().split()
+        counts.append(-(-int(quota) // int(period)))
+    except (OSError, ValueError):
+        pass  # another system, or no quota
+    return max(1, min(counts))
+
+
+def share(processors: int, files: int, jobs: int | None = None, threads: int | None = None) -> Share:
+    """Shares processors out among files.
+
+    Args:
+        processors: how many there are, 1 or more: see `available`.
+        files: to be worked on, 1 or more.
+        jobs: files at once; by default as many as the threads leave processors for, at most ``MOST``.
+        threads: for each file; by default what the files at once leave to each, at most ``MOST``.
+    """
+    if jobs is None:
+        jobs = min(processors // (threads or 1), MOST)
+    jobs = max(1, min(jobs, files))
+    return Share(jobs, threads or max(1, min(processors // jobs, MOST)))
 
 
 # Many jobs
@@ -66,7 +122,7 @@ Watch = Callable[[Job], Progress]
 
 
 def run_jobs(
-    jobs: Sequence[Job], work: Work[R], *, workers: int = 1, watch: Watch = lambda job: SILENT
+    jobs: Sequence[Job], work: Work[R], workers: int = 1, watch: Watch = lambda job: SILENT
 ) -> Generator[Outcome[R], None, None]:
     """Yields the outcome of every job as it ends; one bad job does not stop the rest.
 
@@ -84,16 +140,13 @@ def run_jobs(
         raise ValueError(f"workers must be at least 1, not {workers}")
     if min(workers, len(jobs)) <= 1:
         for job in jobs:
-            yield _attempt(job, work, watch)
+            try:
+                outcome = Outcome(job, result=work(job, watch(job)))
+            except Exception as error:
+                outcome = Outcome(job, error=error)
+            yield outcome
     else:
         yield from _run_threads(jobs, work, min(workers, len(jobs)), watch)
-
-
-def _attempt(job: Job, work: Work[R], watch: Watch) -> Outcome[R]:
-    try:
-        return Outcome(job, result=work(job, watch(job)))
-    except Exception as error:
-        return Outcome(job, error=error)
 
 
 class _Stoppable:
@@ -126,7 +179,10 @@ def _run_threads(
         try:
             while not stop.is_set():
                 job = waiting.get_nowait()
-                ended.put(_attempt(job, work, lambda job: _Stoppable(watch(job), stop)))
+                try:
+                    ended.put(Outcome(job, result=work(job, _Stoppable(watch(job), stop))))
+                except Exception as error:
+                    ended.put(Outcome(job, error=error))
         except (queue.Empty, Cancelled):
             pass
         except BaseException as error:
@@ -136,10 +192,15 @@ def _run_threads(
     for thread in threads:
         thread.start()
     try:
-        for _ in jobs:
-            outcome = _taken(ended)
+        left = len(jobs)
+        while left:
+            try:
+                outcome = ended.get(timeout=_WAIT_SECONDS)
+            except queue.Empty:
+                continue
             if isinstance(outcome, BaseException):
                 raise outcome
+            left -= 1
             yield outcome
     finally:
         stop.set()
@@ -213,7 +274,13 @@ def read_ahead(items: Iterable[T], count: int = 2) -> Generator[T, None, None]:
     thread = threading.Thread(target=_fill, args=(items, ready, stop), name="snac-ahead", daemon=True)
     thread.start()
     try:
-        while not isinstance(item := _taken(ready), _End):
+        while True:
+            try:
+                item = ready.get(timeout=_WAIT_SECONDS)
+            except queue.Empty:
+                continue
+            if isinstance(item, _End):
+                break
             yield item
         if item.error is not None:
             raise item.error
@@ -242,11 +309,3 @@ def _fill(items: Iterable[T], ready: queue.Queue[T | _End], stop: threading.Even
     if close is not None:
         close()
     offer(end)
-
-
-def _taken(ready: queue.Queue[T] | queue.SimpleQueue[T]) -> T:
-    while True:
-        try:
-            return ready.get(timeout=_WAIT_SECONDS)
-        except queue.Empty:
-            continue

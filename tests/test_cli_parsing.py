@@ -11,7 +11,7 @@ import typer
 import typer.main
 
 from snaccli.cli.options import seconds
-from snaccli.cli.parsing import convert_plainly
+from snaccli.cli.parsing import PlainValues
 
 
 class Colour(str, Enum):
@@ -32,9 +32,8 @@ def every_kind(
     return dict(locals())
 
 
-class Plain(typer.core.TyperCommand):
-    def get_params(self, ctx: Any) -> list[Any]:
-        return convert_plainly(super().get_params(ctx))
+class Plain(PlainValues, typer.core.TyperCommand):
+    """A command with values converted here."""
 
 
 def parse(words: str, cls: type[typer.core.TyperCommand]) -> dict[str, Any]:
@@ -89,6 +88,14 @@ def test_a_parameter_of_another_kind_is_left_to_typer() -> None:
         type_descriptor=SimpleNamespace(annotation=complex, parameter_info=information), _runtime_param=None
     )
     older = SimpleNamespace(type=str)
-    assert convert_plainly([unknown, older]) == [unknown, older]
+
+    class Both:
+        def get_params(self, ctx: Any) -> list[Any]:
+            return [unknown, older]
+
+    class Command(PlainValues, Both):
+        """A command of Typer's with these two parameters."""
+
+    assert Command().get_params(None) == [unknown, older]
     assert unknown._runtime_param is None
     assert not hasattr(older, "_runtime_param")

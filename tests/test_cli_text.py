@@ -58,8 +58,6 @@ def test_names_are_shown_on_one_line_without_control_codes(name, shown):
 
 
 def test_streams_are_called_by_what_they_are():
-    assert text.arrow("-", "-") == "standard input -> standard output"
-    assert text.arrow("./-", "a.snac") == "./- -> a.snac"
     assert text.explain(AudioError("not audio"), "-") == "standard input: not audio"
     assert text.explain(AudioError("is empty", "-"), "-") == "standard input is empty"
     assert text.explain(OutputError("is a terminal", "-"), "a.wav") == "a.wav: standard output is a terminal"
@@ -174,11 +172,10 @@ def test_without_json_nothing_is_emitted():
 
 
 def test_debug_shows_where_an_error_came_from():
-    def fail():
-        raise AudioError("bad")
-
     console = streams(debug=True)
-    assert console.attempt(fail) == ExitStatus.FAILED
+    with pytest.raises(AudioError) as raised:
+        raise AudioError("bad")
+    assert console.ended_by(raised.value) == ExitStatus.FAILED
     out, err = written(console)
     assert out == ""
     assert err.startswith("Traceback")
@@ -197,11 +194,8 @@ def test_debug_shows_where_an_error_came_from():
     ],
 )
 def test_whatever_ends_a_run_becomes_one_line_and_a_status(error, status, line):
-    def fail():
-        raise error
-
     console = streams()
-    assert console.attempt(fail) == status
+    assert console.ended_by(error) == status
     out, err = written(console)
     assert out == ""
     assert err.startswith(line)

@@ -26,7 +26,6 @@ STAGES: dict[str, int] = {
     "snaccli.workers": 1,
     "snaccli.io": 1,
     "snaccli.codes": 1,
-    "snaccli.processors": 1,
     "snaccli.measures": 1,
     "snaccli.audio": 2,
     "snaccli.entropy": 2,
@@ -40,7 +39,7 @@ STAGES: dict[str, int] = {
     "snaccli.__main__": 8,
 }
 TORCH_FREE = (
-    *("errors", "io", "progress", "workers", "codes", "processors", "audio", "entropy", "container"),
+    *("errors", "io", "progress", "workers", "codes", "audio", "entropy", "container"),
     *(
         f"training.data.{name}"
         for name in ("convert", "examine", "manifest", "prepare", "summary", "walking")

@@ -16,7 +16,7 @@ import typer.core
 import typer.main
 
 from snaccli.cli import options
-from snaccli.cli.parsing import convert_plainly
+from snaccli.cli.parsing import PlainValues
 from snaccli.cli.ui import text
 from snaccli.cli.ui.console import Console
 from snaccli.errors import ExitStatus
@@ -43,11 +43,18 @@ class Entry(NamedTuple):
 
 
 class Group(NamedTuple):
-    """A command that has commands of its own."""
+    """A command that has commands of its own.
+
+    Attributes:
+        summary: its line in the list of commands.
+        commands: by name, in the order of the help.
+    """
 
     summary: str
-    commands: Mapping[str, Entry]
+    commands: Mapping[str, Entry | Group]
 
+
+SUMMARY = "Turn audio into files of one to three kilobits per second, and back."
 
 COMMANDS: Mapping[str, Entry | Group] = {
     "encode": Entry("Turn audio into .snac files.", "encode", "encode"),
@@ -120,71 +127,58 @@ def run(arguments: Sequence[str], console: Console | None = None) -> int:
         console: the streams to write to; those of the process by default.
     """
     console = console or Console()
-    return console.attempt(lambda: _parse_and_run(arguments, console))
-
-
-def snac_command() -> typer.core.TyperGroup:
-    """Returns ``snac`` itself as click knows it: for a run, for the documentation and for tests."""
-    group: typer.core.TyperGroup = _group(
-        _start, COMMANDS, "Turn audio into files of one to three kilobits per second, and back."
-    )
-    return group
-
-
-def _parse_and_run(arguments: Sequence[str], console: Console) -> int:
-    command = snac_command()
     try:
-        with console.as_standard_streams():
-            if "_SNAC_COMPLETE" in console.environ:  # a shell asks what may follow
-                command(list(arguments), prog_name="snac")
-            with command.make_context("snac", list(arguments), obj=console) as context:
-                return int(command.invoke(context) or 0)
-    except typer.Exit as end:
-        return end.exit_code
-    except typer.Abort as abort:
-        raise KeyboardInterrupt from abort
-    except Exception as error:
-        if not _is_usage_error(error):
-            raise
+        command = snac_command()
+        try:
+            with console.as_standard_streams():
+                if "_SNAC_COMPLETE" in console.environ:  # a shell asks what may follow
+                    command(list(arguments), prog_name="snac")
+                with command.make_context("snac", list(arguments), obj=console) as context:
+                    status = int(command.invoke(context) or 0)
+        except typer.Exit as end:
+            status = end.exit_code
+        console.stdout.flush()
+        return status
+    except typer.Abort:
+        return console.ended_by(KeyboardInterrupt())
+    except (Exception, KeyboardInterrupt) as error:
+        # Typer carries its own copy of click since 0.16 and builds on click's before: the class of what is
+        # wrong with the words has two homes.
+        if not hasattr(error, "format_message") or getattr(error, "exit_code", None) != ExitStatus.USAGE:
+            return console.ended_by(error)
         place = getattr(error, "ctx", None)
         path = place.command_path if place else "snac"
-        console.complain(f"{text.usage(error.format_message())}; see '{path} --help'")  # type: ignore[attr-defined]
+        console.complain(f"{text.usage(error.format_message())}; see '{path} --help'")
         return ExitStatus.USAGE
 
 
-def _is_usage_error(error: Exception) -> bool:
-    # Typer carries its own copy of click since 0.16 and builds on click's before: the class has two homes.
-    return hasattr(error, "format_message") and getattr(error, "exit_code", None) == ExitStatus.USAGE
+def snac_command(name: str = "snac", group: Group | None = None) -> typer.core.TyperGroup:
+    """Returns a group of commands as click knows it, none of which is imported yet.
 
-
-def _group(start: Callable[..., None], commands: Mapping[str, Entry | Group], summary: str) -> Any:
-    """Returns a click group with these commands, none of which is imported yet."""
+    Args:
+        name: its name on the command line.
+        group: what it holds; all of ``snac`` by default: for a run, for the documentation and for tests.
+    """
 
     class Lazy(_LazyGroup):
-        entries = commands
+        entries = COMMANDS if group is None else group.commands
 
     whole = typer.Typer(
         cls=Lazy,
-        help=summary,
+        help=group.summary if group else SUMMARY,
         invoke_without_command=True,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
-        add_completion=commands is COMMANDS,
+        add_completion=group is None,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    whole.callback()(start)
-    return typer.main.get_command(whole)
+    whole.callback()(_start if group is None else _help_without_command)
+    command: typer.core.TyperGroup = typer.main.get_command(whole)  # type: ignore[assignment]
+    command.name = name
+    return command
 
 
-class _Plain:
-    """A command whose values are converted without pydantic."""
-
-    def get_params(self, ctx: Any) -> list[Any]:
-        """Returns the options and arguments."""
-        return convert_plainly(super().get_params(ctx))  # type: ignore[misc]
-
-
-class _LazyGroup(_Plain, typer.core.TyperGroup):
+class _LazyGroup(PlainValues, typer.core.TyperGroup):
     """A group that imports a command when it is called or described."""
 
     entries: ClassVar[Mapping[str, Entry | Group]] = {}
@@ -194,15 +188,37 @@ class _LazyGroup(_Plain, typer.core.TyperGroup):
         return list(self.entries)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """Returns a command as click knows it, None if there is none of that name."""
+        """Returns a command as click knows it, None if there is none of that name.
+
+        A command's module is imported here, and the options that all commands have join its own.
+        """
         entry = self.entries.get(cmd_name)
-        if cmd_name not in self.commands and entry is not None:
-            if isinstance(entry, Group):
-                self.commands[cmd_name] = _group(_help_without_command, entry.commands, entry.summary)
-                self.commands[cmd_name].name = cmd_name
-            else:
-                self.commands[cmd_name] = _command(cmd_name, entry)
-        return self.commands.get(cmd_name)
+        if cmd_name in self.commands or entry is None:
+            return self.commands.get(cmd_name)
+        if isinstance(entry, Group):
+            self.commands[cmd_name] = snac_command(cmd_name, entry)
+            return self.commands[cmd_name]
+        module = importlib.import_module(f"snaccli.cli.commands.{entry.module}")
+        function: Command = getattr(module, entry.function)
+
+        @functools.wraps(function)
+        def whole(context: typer.Context, **values: Any) -> ExitStatus:
+            for option in _SHARED:
+                setattr(context.obj, option.name, values.pop(option.name))
+            return function(context, **values)
+
+        own = inspect.signature(function, eval_str=True)
+        parameters = [*own.parameters.values(), *_SHARED]
+        whole.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+        alone = typer.Typer(rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False)
+        alone.command(
+            cmd_name,
+            cls=_PlainCommand,
+            epilog=f"Examples:\n\n\b\n{getattr(module, entry.examples).strip()}",
+            context_settings={"help_option_names": ["-h", "--help"]},
+        )(whole)
+        self.commands[cmd_name] = typer.main.get_command(alone)
+        return self.commands[cmd_name]
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Writes the list of commands for the help."""
@@ -210,7 +226,7 @@ class _LazyGroup(_Plain, typer.core.TyperGroup):
             formatter.write_dl([(name, entry.summary) for name, entry in self.entries.items()])
 
 
-class _PlainCommand(_Plain, typer.core.TyperCommand):
+class _PlainCommand(PlainValues, typer.core.TyperCommand):
     """A command that is no group."""
 
 
@@ -224,30 +240,6 @@ _SHARED = [
     )
 ]
 """The options that each command has beside its own, by the attributes of the console that they set."""
-
-
-def _command(name: str, entry: Entry) -> Any:
-    """Imports a command and returns it as click knows it, with the options that all commands have."""
-    module = importlib.import_module(f"snaccli.cli.commands.{entry.module}")
-    function: Command = getattr(module, entry.function)
-
-    @functools.wraps(function)
-    def whole(context: typer.Context, **values: Any) -> ExitStatus:
-        for option in _SHARED:
-            setattr(context.obj, option.name, values.pop(option.name))
-        return function(context, **values)
-
-    own = inspect.signature(function, eval_str=True)
-    parameters = [*own.parameters.values(), *_SHARED]
-    whole.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
-    alone = typer.Typer(rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False)
-    alone.command(
-        name,
-        cls=_PlainCommand,
-        epilog=f"Examples:\n\n\b\n{getattr(module, entry.examples).strip()}",
-        context_settings={"help_option_names": ["-h", "--help"]},
-    )(whole)
-    return typer.main.get_command(alone)
 
 
 def _start(

@@ -14,20 +14,24 @@ from typing import Any, get_args, get_origin
 
 import typer
 
-__all__ = ["convert_plainly"]
+__all__ = ["PlainValues"]
 
 
-def convert_plainly(parameters: list[Any]) -> list[Any]:
-    """Makes click's `parameters`, as Typer builds them, convert their values by this module; returns them."""
-    for parameter in parameters:
-        descriptor = getattr(parameter, "type_descriptor", None)
-        if descriptor is not None and getattr(parameter, "_runtime_param", descriptor) is None:
-            kind, told = descriptor.annotation, descriptor.parameter_info
-            kind = get_args(kind)[0] if get_origin(kind) is list else kind
-            known = kind in (str, bool, int, float) or (isinstance(kind, type) and issubclass(kind, Enum))
-            if known or told.parser is not None:
-                parameter._runtime_param = _PlainValue(told.parser or kind, told.min, told.max)
-    return parameters
+class PlainValues:
+    """Stands before a class of Typer's commands: their values are converted by this module."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Returns the options and arguments."""
+        parameters: list[Any] = super().get_params(ctx)  # type: ignore[misc]
+        for parameter in parameters:
+            descriptor = getattr(parameter, "type_descriptor", None)
+            if descriptor is not None and getattr(parameter, "_runtime_param", descriptor) is None:
+                kind, told = descriptor.annotation, descriptor.parameter_info
+                kind = get_args(kind)[0] if get_origin(kind) is list else kind
+                known = kind in (str, bool, int, float) or (isinstance(kind, type) and issubclass(kind, Enum))
+                if known or told.parser is not None:
+                    parameter._runtime_param = _PlainValue(told.parser or kind, told.min, told.max)
+        return parameters
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from snaccli.errors import SnacError, UsageError
@@ -84,12 +84,28 @@ def find_sources(inputs: Iterable[str], *, wanted: Callable[[str], bool], kind: 
         kind: what `wanted` looks for, for messages.
     """
     names = [remote.localised(name) for name in expand(inputs)]
-    sources = Sources(batch=len(names) > 1 or any(_is_folder(name) for name in names))
-    if STDIO in names and len(names) > 1:
+    sources = Sources(batch=len(names) > 1)
+    if STDIO in names and sources.batch:
         raise UsageError("standard input cannot be one of several inputs; give it a run of its own")
     for name in names:
+        is_url = remote.is_url(name)
         try:
-            sources.files += _files(name, wanted, kind, sources)
+            if name == STDIO:
+                sources.files.append((name, name))
+            elif os.path.isdir(name) or (is_url and (name.endswith("/") or remote.is_folder(name))):
+                sources.batch = True
+                found = remote.walk(name, wanted) if is_url else walk(name, wanted, skipped=sources.skipped)
+                below = list(found)
+                if not below:
+                    raise NothingFoundError(
+                        f"no {kind} in this folder or below it; name another folder or the files"
+                    )
+                sources.files += below
+            elif is_url:
+                sources.files.append((name, name.rpartition("/")[2]))
+            else:
+                os.stat(name)  # raises the error that says why it cannot be read
+                sources.files.append((name, os.path.basename(name)))
         except (SnacError, OSError) as error:
             sources.problems.append((name, error))
     return sources
@@ -109,15 +125,37 @@ def make_plan(sources: Sources, output: str | None, *, extension: str, replaces:
         UsageError: the inputs and the output do not fit together.
         OutputClashError: two jobs have one output, or an output is an input.
     """
-    output = None if output is None else remote.localised(output)
-    if output is None and any(source == STDIO for source, _ in sources.files):
+    if output is not None:
+        output = remote.localised(output)
+    elif any(source == STDIO for source, _ in sources.files):
         output = STDIO
-    folder = _output_folder(output, sources.batch)
-    jobs = [
-        Job(source, _target(source, below, output, folder, extension, replaces))
-        for source, below in sources.files
-    ]
-    return Plan(_without_clashes(jobs), sources.batch, sources.problems, sources.remarks)
+    is_folder = False
+    if output == "":
+        raise UsageError("the output has an empty name; give -o a file or a folder")
+    if output is not None and sources.batch:
+        if output == STDIO:
+            raise UsageError("several files cannot go to standard output; give -o a folder")
+        if os.path.lexists(output) and not os.path.isdir(output):
+            raise UsageError(f"{shown(output)} is a file; for several inputs -o names a folder")
+        is_folder = True
+    elif output is not None:
+        is_folder = os.path.isdir(output) or output.endswith(("/", os.sep))
+        is_folder = is_folder or (remote.is_url(output) and remote.is_folder(output))
+
+    inputs = {remote.identity(source): source for source, _ in sources.files if source != STDIO}
+    jobs: dict[str, Job] = {}
+    for source, below in sources.files:
+        job = Job(source, _target(source, below, output, is_folder, extension, replaces))
+        place = STDIO if job.output == STDIO else remote.identity(job.output)
+        if place in inputs:
+            raise OutputClashError(_input_clash(job, inputs[place]))
+        other = jobs.setdefault(place, job).source
+        if other != source and remote.identity(other) != remote.identity(source):
+            raise OutputClashError(
+                f"{shown(other)} and {shown(source)} would both become {shown(job.output)}; "
+                "nothing was written; rename one, or run the command once for each with its own -o"
+            )
+    return Plan(list(jobs.values()), sources.batch, sources.problems, sources.remarks)
 
 
 def is_snac(name: str) -> bool:
@@ -125,80 +163,20 @@ def is_snac(name: str) -> bool:
     return name.lower().endswith(".snac")
 
 
-def _output_folder(output: str | None, batch: bool) -> str | None:
-    """Returns the folder that outputs go to, or None when `output` is a file, a stream or not given."""
-    if output is None:
-        return None
-    if not output:
-        raise UsageError("the output has an empty name; give -o a file or a folder")
-    if batch:
-        if output == STDIO:
-            raise UsageError("several files cannot go to standard output; give -o a folder")
-        if os.path.lexists(output) and not os.path.isdir(output):
-            raise UsageError(f"{shown(output)} is a file; for several inputs -o names a folder")
-        return output
-    return output if _is_folder(output) or output.endswith(("/", os.sep)) else None
-
-
-def _is_folder(name: str) -> bool:
-    return os.path.isdir(name) or (remote.is_url(name) and (name.endswith("/") or remote.is_folder(name)))
-
-
-def _files(
-    name: str, wanted: Callable[[str], bool], kind: str, sources: Sources
-) -> Iterator[tuple[str, str]]:
-    """Yields each file that `name` stands for, with its path below the folder that was named."""
-    if name == STDIO:
-        yield name, name
-    elif _is_folder(name):
-        url = remote.is_url(name)
-        found = list(remote.walk(name, wanted) if url else walk(name, wanted, skipped=sources.skipped))
-        if not found:
-            raise NothingFoundError(f"no {kind} in this folder or below it; name another folder or the files")
-        yield from found
-    elif remote.is_url(name):
-        yield name, name.rpartition("/")[2]
-    else:
-        os.stat(name)  # raises the error that says why it cannot be read
-        yield name, os.path.basename(name)
-
-
 def _target(
-    source: str, below: str, output: str | None, folder: str | None, extension: str, replaces: str | None
+    source: str, below: str, output: str | None, is_folder: bool, extension: str, replaces: str | None
 ) -> str:
-    if folder is not None:
-        name = _with_extension("stdin" if source == STDIO else below, extension, replaces)
-        return remote.join(folder, name) if remote.is_url(folder) else os.path.join(folder, name)
-    if output is not None:
+    """Returns the output of one file: `output`, or its own name with another extension."""
+    if output is not None and not is_folder:
         return output
-    if os.path.dirname(source) in _SHELL_PIPES:
+    if output is None and os.path.dirname(source) in _SHELL_PIPES:
         raise UsageError(f"{shown(source)} is a pipe, beside which nothing can stand; give -o a file")
-    return _with_extension(source, extension, replaces)
-
-
-def _with_extension(name: str, extension: str, replaces: str | None) -> str:
+    name = source if output is None else "stdin" if source == STDIO else below
     stem, old = os.path.splitext(name)
-    return (stem if replaces is None or old.lower() == replaces else name) + extension
-
-
-def _without_clashes(jobs: Sequence[Job]) -> list[Job]:
-    """Returns `jobs` without exact repeats; raise if one would write over another's input or output."""
-    sources = {_identity(job.source): job.source for job in jobs if job.source != STDIO}
-    outputs: dict[str, Job] = {}
-    for job in jobs:
-        if job.output == STDIO:
-            outputs[STDIO] = job
-            continue
-        place = _identity(job.output)
-        if place in sources:
-            raise OutputClashError(_input_clash(job, sources[place]))
-        other = outputs.setdefault(place, job)
-        if _identity(other.source) != _identity(job.source):
-            raise OutputClashError(
-                f"{shown(other.source)} and {shown(job.source)} would both become {shown(job.output)}; "
-                "nothing was written; rename one, or run the command once for each with its own -o"
-            )
-    return list(outputs.values())
+    name = (stem if replaces is None or old.lower() == replaces else name) + extension
+    if output is None:
+        return name
+    return remote.join(output, name) if remote.is_url(output) else os.path.join(output, name)
 
 
 def _input_clash(job: Job, source: str) -> str:
@@ -208,9 +186,3 @@ def _input_clash(job: Job, source: str) -> str:
         f"{shown(job.source)} would be written over {shown(source)}, which is an input too; "
         "give another output with -o"
     )
-
-
-def _identity(path: str) -> str:
-    if remote.is_url(path):
-        return path
-    return os.path.normcase(os.path.realpath(path))

@@ -20,9 +20,8 @@ from snaccli.codec.recording import WHOLE, Recording, Span
 from snaccli.codes import Codes
 from snaccli.entropy import Prior
 from snaccli.errors import AudioError, ModelMismatchError, Remedy
-from snaccli.processors import share
 from snaccli.progress import SILENT, Progress
-from snaccli.workers import read_ahead
+from snaccli.workers import available, read_ahead, share
 
 __all__ = ["Codec"]
 
@@ -107,7 +106,7 @@ class Codec:
         """
         place = Device.parse(device)
         checkpoint = load_checkpoint(model)
-        engine = build_engine(checkpoint, device=str(place), threads=threads or share(1).threads)
+        engine = build_engine(checkpoint, device=str(place), threads=threads or share(available(), 1).threads)
         return cls(engine, checkpoint.name, place, source=model, prior=prior)
 
     def encode(

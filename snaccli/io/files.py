@@ -121,7 +121,7 @@ class OutputFile:
     """
 
     def __init__(self, file: BinaryIO, path: str | Path, *, seekable: bool) -> None:
-        self.file = self._file = file
+        self.file = file
         self.path = path
         self.seekable = seekable
 
@@ -132,34 +132,37 @@ class OutputFile:
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
         """Writes all of `data`; returns its number of bytes."""
-        with self._named():
-            self._file.write(data)
+        try:
+            self.file.write(data)
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
         return len(data)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Moves to `offset`, as `io.IOBase.seek`."""
-        with self._named():
-            return self._file.seek(offset, whence)
+        try:
+            return self.file.seek(offset, whence)
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
 
     def tell(self) -> int:
         """Returns the position in bytes."""
-        with self._named():
-            return self._file.tell()
+        try:
+            return self.file.tell()
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
 
     def flush(self) -> None:
         """Hands everything written so far to the system."""
-        with self._named():
-            self._file.flush()
+        try:
+            self.file.flush()
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
 
     def close(self) -> None:
         """Flushes and closes, so that a full disk shows here at the latest."""
-        with self._named():
-            self._file.close()
-
-    @contextlib.contextmanager
-    def _named(self) -> Iterator[None]:
         try:
-            yield
+            self.file.close()
         except OSError as error:
             raise _unwritable(self.path, error) from error
 
@@ -243,8 +246,7 @@ def _standard_output() -> Iterator[OutputFile]:
     out.flush()
 
 
-@contextlib.contextmanager
-def open_input(source: str | Path, *, error: type[FileError] = FileError) -> Iterator[BinaryIO]:
+def open_input(source: str | Path, *, error: type[FileError] = FileError) -> BinaryIO:
     """Opens `source` for binary reading, seekable whatever it is; once, so that it may be a pipe.
 
     Standard input (``-``) and pipes (``/dev/fd/63`` of a shell, or what mkfifo makes) are read to their end
@@ -257,38 +259,37 @@ def open_input(source: str | Path, *, error: type[FileError] = FileError) -> Ite
     Raises:
         error: no such file, a folder, a device, a terminal, or not readable.
     """
-    with contextlib.ExitStack() as stack:
-        try:
-            file = _opened(source, error, stack)
-        except (OSError, ValueError) as failure:
-            raise error(f"cannot be read: {cause(failure)}", source) from failure
-        yield file
+    try:
+        if is_stdio(source):
+            stream = getattr(sys.stdin, "buffer", None)
+            if stream is None or stream.isatty():
+                raise error("is a terminal: pipe a file in, or name one", source)
+            return _spooled(cast(BinaryIO, stream))
+        if isinstance(source, Part):
+            whole = open_input(source.archive, error=error)
+            return io.BufferedReader(Window(whole, source.offset, source.size))
+        if remote.is_url(source):
+            return remote.open_url(str(source), error=error)
+        mode = os.stat(source).st_mode
+        if stat.S_ISDIR(mode):
+            raise error("is a folder: name a file in it", source)
+        if stat.S_ISREG(mode):
+            return cast(BinaryIO, open(source, "rb"))
+        if not stat.S_ISFIFO(mode):
+            raise error("is a device: name a file", source)
+        with open(source, "rb") as pipe:
+            return _spooled(cast(BinaryIO, pipe))
+    except (OSError, ValueError) as failure:
+        raise error(f"cannot be read: {cause(failure)}", source) from failure
 
 
-def _opened(source: str | Path, error: type[FileError], stack: contextlib.ExitStack) -> BinaryIO:
-    if is_stdio(source):
-        stream = getattr(sys.stdin, "buffer", None)
-        if stream is None or stream.isatty():
-            raise error("is a terminal: pipe a file in, or name one", source)
-        return _spooled(cast(BinaryIO, stream), stack)
-    if isinstance(source, Part):
-        whole = stack.enter_context(open_input(source.archive, error=error))
-        return io.BufferedReader(Window(whole, source.offset, source.size))
-    if remote.is_url(source):
-        return stack.enter_context(remote.open_url(str(source), error=error))
-    mode = os.stat(source).st_mode
-    if stat.S_ISDIR(mode):
-        raise error("is a folder: name a file in it", source)
-    if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):
-        raise error("is a device: name a file", source)
-    file = cast(BinaryIO, stack.enter_context(open(source, "rb")))  # noqa: SIM115 (on the stack)
-    return _spooled(file, stack) if stat.S_ISFIFO(mode) else file
-
-
-def _spooled(stream: BinaryIO, stack: contextlib.ExitStack) -> BinaryIO:
+def _spooled(stream: BinaryIO) -> BinaryIO:
     """Returns all that is left in `stream`, in a file that can seek."""
-    spool = tempfile.SpooledTemporaryFile(max_size=_SPOOL_MEMORY, prefix="snac-")  # noqa: SIM115 (on the stack)
-    file = stack.enter_context(spool)
-    shutil.copyfileobj(stream, file, _COPY_BYTES)
-    file.seek(0)
-    return cast(BinaryIO, file)
+    spool = tempfile.SpooledTemporaryFile(max_size=_SPOOL_MEMORY, prefix="snac-")  # noqa: SIM115 (the caller's)
+    try:
+        shutil.copyfileobj(stream, spool, _COPY_BYTES)
+        spool.seek(0)
+    except BaseException:
+        spool.close()
+        raise
+    return cast(BinaryIO, spool)

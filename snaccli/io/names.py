@@ -52,7 +52,10 @@ def shown(path: str | os.PathLike[str], *, stdio: str = "standard input") -> str
     >>> shown("two\nlines")
     'two\\nlines'
     """
-    return stdio if is_stdio(path) else printable(os.fspath(path))
+    name = os.fspath(path)
+    if name == STDIO:
+        return stdio
+    return name if name.isprintable() else printable(name)
 
 
 def printable(text: str) -> str:
@@ -70,7 +73,7 @@ def _escape(character: str) -> str:
 
 def same_file(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool:
     """Returns whether two paths lead to one existing file, also through symbolic or hard links."""
-    if is_stdio(one) or is_stdio(other):
+    if STDIO in (str(one), str(other)):
         return False
     try:
         return os.path.samefile(one, other)

@@ -113,7 +113,7 @@ def key(name: str) -> str:
 
 
 class Window(io.RawIOBase):
-    """The bytes ``offset`` to ``offset + size`` of a file, as a file."""
+    """The bytes ``offset`` to ``offset + size`` of a file, as a file that closes the other with itself."""
 
     def __init__(self, file: BinaryIO, offset: int, size: int) -> None:
         self._file, self._offset, self._size, self._at = file, offset, size, 0
@@ -144,3 +144,8 @@ class Window(io.RawIOBase):
         view[: len(data)] = data
         self._at += len(data)
         return len(data)
+
+    def close(self) -> None:
+        """Closes both."""
+        self._file.close()
+        super().close()

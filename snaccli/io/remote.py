@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import posixpath
 import re
 import tempfile
@@ -22,6 +23,7 @@ from snaccli.errors import FileError, OutputError
 
 __all__ = [
     "exists",
+    "identity",
     "is_folder",
     "is_url",
     "join",
@@ -53,6 +55,11 @@ def localised(path: str) -> str:
         if parts.netloc in ("", "localhost"):
             return unquote(parts.path)
     return rest
+
+
+def identity(path: str) -> str:
+    """Returns one name for all spellings of a path, also through symbolic links; a URL as it is."""
+    return path if _URL.match(path) else os.path.normcase(os.path.realpath(path))
 
 
 def join(folder: str, below: str) -> str:

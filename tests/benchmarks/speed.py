@@ -28,7 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from snac.nn.model import SNAC
 from snaccli.codec import Codec, decode_file, encode_file
-from snaccli.processors import available
+from snaccli.workers import available
 from tests.published import FULL, VERSION, install, load, test_signal
 
 Work = Callable[[], object]

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+import functools
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from snaccli.cli import options
-from snaccli.cli.jobs import Batch, Choices
+from snaccli.cli.batch import Batch, Choices, FileWork
 from snaccli.cli.plan import find_sources, is_snac, make_plan
 from snaccli.cli.ui import text
 from snaccli.cli.ui.console import Console
 from snaccli.errors import ExitStatus
-from snaccli.progress import Progress
-from snaccli.workers import Job
 
 if TYPE_CHECKING:
-    from snaccli.codec import DecodeResult, ModelPool
+    from snaccli.codec import DecodeResult
 
 EXAMPLES = """
 snac decode song.snac                   writes song.wav beside it
@@ -105,66 +104,48 @@ def decode(
     sources = find_sources(inputs, wanted=is_snac, kind=".snac file")
     plan = make_plan(sources, output, extension=extension, replaces=".snac")
     if plan.jobs:
-        _check_format(plan.jobs[0].output, audio_format)  # a batch has one format
-    how = {
-        "rate": rate.value,
-        "levels": levels,
-        "salvage": salvage,
-        "start": start or 0.0,
-        "duration": duration,
-        "seed": seed,
-        "noise": not no_noise,
-        "any_weights": any_weights,
-        "audio_format": audio_format,
-        "overwrite": force,
-    }
+        from snaccli.audio import output_format
+
+        output_format(plan.jobs[0].output, audio_format=audio_format)  # checks it; a batch has one format
     batch = Batch(console, plan, Choices(force, skip_existing, jobs, threads))
-    return batch.run(_Decoding(batch.models(model, device.value, True if prior is None else prior), how))
+
+    from snaccli.codec import ModelPool, decode_file
+
+    learned = True if prior is None else prior
+    models = ModelPool(model, device=device.value, threads=batch.threads, prior=learned)
+    convert = functools.partial(
+        decode_file,
+        model=models,
+        rate=rate.value,
+        levels=levels,
+        salvage=salvage,
+        start=start or 0.0,
+        duration=duration,
+        seed=seed,
+        noise=not no_noise,
+        any_weights=any_weights,
+        audio_format=audio_format,
+        overwrite=force,
+    )
+    prepare = None if model is None else functools.partial(models.get, model)
+    return batch.run(FileWork("decoded", convert, _facts, _total, prepare), models)
 
 
-class _Decoding:
-    """Decodes files, each with the model that the user or the file names."""
-
-    verb = "decoded"
-
-    def __init__(self, models: ModelPool, options: Mapping[str, Any]) -> None:
-        self._models = models
-        self._options = options
-
-    def prepare(self) -> None:
-        """Loads the model that the user named; which others are needed the files tell."""
-        if self._models.choice is not None:
-            self._models.get(self._models.choice)
-
-    def __call__(self, job: Job, progress: Progress) -> DecodeResult:
-        """Decodes one file."""
-        from snaccli.codec import decode_file
-
-        return decode_file(job.source, job.output, model=self._models, progress=progress, **self._options)
-
-    def line(self, result: DecodeResult) -> str:
-        """Words what became of one file."""
-        return text.joined(
-            text.arrow(result.source, result.output),
-            text.clock(result.duration_s),
-            f"{result.sample_rate} Hz",
-            "mono" if result.channels == 1 else f"{result.channels} channels",
-            f"({result.note})" if result.note else "",
-            text.speed(result.duration_s, result.seconds),
-        )
-
-    def total(self, results: Sequence[DecodeResult], wall_seconds: float) -> str:
-        """Words the sum of several results."""
-        audio_seconds = sum(result.duration_s for result in results)
-        noted = sum(bool(result.note) for result in results)
-        return text.joined(
-            f"{text.clock(audio_seconds)} of audio",
-            f"({text.count(noted, 'file')} with a remark)" if noted else "",
-            text.speed(audio_seconds, wall_seconds),
-        )
+def _facts(result: DecodeResult) -> Sequence[str]:
+    return (
+        text.clock(result.duration_s),
+        f"{result.sample_rate} Hz",
+        "mono" if result.channels == 1 else f"{result.channels} channels",
+        f"({result.note})" if result.note else "",
+        text.speed(result.duration_s, result.seconds),
+    )
 
 
-def _check_format(output: str, audio_format: str | None) -> None:
-    from snaccli.audio import output_format
-
-    output_format(output, audio_format=audio_format)
+def _total(results: Sequence[DecodeResult], wall_seconds: float) -> str:
+    audio_seconds = sum(result.duration_s for result in results)
+    noted = sum(bool(result.note) for result in results)
+    return text.joined(
+        f"{text.clock(audio_seconds)} of audio",
+        f"({text.count(noted, 'file')} with a remark)" if noted else "",
+        text.speed(audio_seconds, wall_seconds),
+    )

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+import functools
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from snaccli.cli import cluster_runs, options
-from snaccli.cli.jobs import Batch, Choices
+from snaccli.cli.batch import Batch, Choices, FileWork
 from snaccli.cli.plan import find_sources, make_plan
 from snaccli.cli.ui import text
 from snaccli.cli.ui.console import Console
 from snaccli.cluster import Place
 from snaccli.errors import ExitStatus, UsageError
 from snaccli.io.names import STDIO
-from snaccli.progress import Progress
-from snaccli.workers import Job
 
 if TYPE_CHECKING:
-    from snaccli.codec import EncodeResult, ModelPool
+    from snaccli.codec import EncodeResult
 
 EXAMPLES = """
 snac encode song.wav                        writes song.snac beside it
@@ -87,53 +86,36 @@ def encode(
             console.note(remark)
         units = encode_units(files)
         return cluster_runs.run(console, batch.told, work, units, len(files), place, verb="encoded")
-    models = batch.models(model, device.value, not no_prior if prior is None else prior)
-    return batch.run(_Encoding(models, {"channels": channels.value, "overwrite": force}))
+    from snaccli.codec import ModelPool, encode_file
+
+    learned = not no_prior if prior is None else prior
+    models = ModelPool(model, device=device.value, threads=batch.threads, prior=learned)
+    convert = functools.partial(encode_file, model=models, channels=channels.value, overwrite=force)
+    return batch.run(FileWork("encoded", convert, _facts, _total, models.for_audio), models)
 
 
-class _Encoding:
-    """Encodes files with one model."""
+def _facts(result: EncodeResult) -> Sequence[str]:
+    return (
+        text.clock(result.duration_s),
+        text.bitrate(result.bitrate_bps),
+        text.size(result.bytes),
+        f"({result.note})" if result.note else "",
+        text.speed(result.duration_s, result.seconds),
+    )
 
-    verb = "encoded"
 
-    def __init__(self, models: ModelPool, options: Mapping[str, Any]) -> None:
-        self._models = models
-        self._options = options
-
-    def prepare(self) -> None:
-        """Loads the model."""
-        self._models.for_audio()
-
-    def __call__(self, job: Job, progress: Progress) -> EncodeResult:
-        """Encodes one file."""
-        from snaccli.codec import encode_file
-
-        return encode_file(job.source, job.output, model=self._models, progress=progress, **self._options)
-
-    def line(self, result: EncodeResult) -> str:
-        """Words what became of one file."""
-        return text.joined(
-            text.arrow(result.source, result.output),
-            text.clock(result.duration_s),
-            text.bitrate(result.bitrate_bps),
-            text.size(result.bytes),
-            f"({result.note})" if result.note else "",
-            text.speed(result.duration_s, result.seconds),
-        )
-
-    def total(self, results: Sequence[EncodeResult], wall_seconds: float) -> str:
-        """Words the sum of several results."""
-        audio_seconds = sum(result.duration_s for result in results)
-        size = sum(result.bytes for result in results)
-        notes = {result.note for result in results if result.note}
-        noted = sum(bool(result.note) for result in results)
-        return text.joined(
-            f"{text.clock(audio_seconds)} of audio",
-            text.bitrate(8 * size / audio_seconds) if audio_seconds else "",
-            text.size(size),
-            f"({notes.pop()}: {text.count(noted, 'file')})" if len(notes) == 1 else "",
-            text.speed(audio_seconds, wall_seconds),
-        )
+def _total(results: Sequence[EncodeResult], wall_seconds: float) -> str:
+    audio_seconds = sum(result.duration_s for result in results)
+    size = sum(result.bytes for result in results)
+    notes = {result.note for result in results if result.note}
+    noted = sum(bool(result.note) for result in results)
+    return text.joined(
+        f"{text.clock(audio_seconds)} of audio",
+        text.bitrate(8 * size / audio_seconds) if audio_seconds else "",
+        text.size(size),
+        f"({notes.pop()}: {text.count(noted, 'file')})" if len(notes) == 1 else "",
+        text.speed(audio_seconds, wall_seconds),
+    )
 
 
 def _is_audio(name: str) -> bool:

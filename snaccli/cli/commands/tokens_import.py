@@ -8,17 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from snaccli.cli import options
+from snaccli.cli.batch import Batch, Choices, FileWork
 from snaccli.cli.commands import tokens
-from snaccli.cli.jobs import Batch, Choices
 from snaccli.cli.plan import Sources, find_sources, make_plan
 from snaccli.cli.ui.console import Console
 from snaccli.errors import ExitStatus, SnacError, UsageError
 from snaccli.progress import Progress
-from snaccli.workers import Job
 
 if TYPE_CHECKING:
     from snaccli.tokens.files import Line
-    from snaccli.tokens.transfer import Importer, ImportResult
+    from snaccli.tokens.transfer import ImportResult
 
 EXAMPLES = """
 snac tokens import talk.json                   writes talk.snac
@@ -78,29 +77,16 @@ def import_tokens(
     from snaccli.tokens.transfer import Importer
 
     models = ModelPool(model, device=device.value, threads=batch.threads)
-    return batch.run(_Importing(Importer(models, Form(True, offsets, start_id), audio_format, force), lines))
+    importer = Importer(models, Form(True, offsets, start_id), audio_format, force)
 
+    def convert(source: str, output: str, progress: Progress) -> ImportResult:
+        """Imports a file, or one of the lines that stand for the recordings of a file."""
+        if source in lines:
+            path, line = lines[source]
+            return importer.from_line(path, line, output, progress=progress)
+        return importer.from_file(source, output, progress=progress)
 
-class _Importing:
-    """Imports a file, or one of the lines that stand for the recordings of a file."""
-
-    verb = "imported"
-    line = staticmethod(tokens.line)
-    total = staticmethod(tokens.total)
-
-    def __init__(self, importer: Importer, lines: dict[str, tuple[str, Line]]) -> None:
-        self._importer = importer
-        self._lines = lines
-
-    def prepare(self) -> None:
-        """Which models are needed only the files tell."""
-
-    def __call__(self, job: Job, progress: Progress) -> ImportResult:
-        """Imports one recording."""
-        if job.source in self._lines:
-            path, line = self._lines[job.source]
-            return self._importer.from_line(path, line, job.output, progress=progress)
-        return self._importer.from_file(job.source, job.output, progress=progress)
+    return batch.run(FileWork("imported", convert, tokens.facts, tokens.total))
 
 
 def _is_tokens(name: str) -> bool:
@@ -108,7 +94,7 @@ def _is_tokens(name: str) -> bool:
 
 
 def _lines(sources: Sources) -> dict[str, tuple[str, Line]]:
-    """Put the recordings of JSONL files in the place of these, each by the name ``FILE:LINE``."""
+    """Puts the recordings of JSONL files in the place of these, each by the name ``FILE:LINE``."""
     from snaccli.tokens.files import safe_path
     from snaccli.tokens.formats import format_of
 

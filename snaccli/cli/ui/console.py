@@ -12,7 +12,7 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -137,20 +137,14 @@ class Console:
         with contextlib.redirect_stdout(self.stdout), contextlib.redirect_stderr(self.stderr):
             yield
 
-    def attempt(self, work: Callable[[], int]) -> int:
-        """Returns the exit status of `work`; whatever ends it early is told of on one line."""
-        try:
-            status = work()
-            self.stdout.flush()
-            return status
-        except KeyboardInterrupt as interrupt:
-            self.complain(str(interrupt) or "interrupted")
-            return getattr(interrupt, "status", ExitStatus.INTERRUPTED)
-        except BrokenPipeError:  # the reader has gone away, as head does: its choice, not an error
-            return ExitStatus.FAILED
-        except Exception as error:
+    def ended_by(self, error: BaseException) -> int:
+        """Tells on one line of what ended a run early, and returns the exit status."""
+        if isinstance(error, KeyboardInterrupt):
+            self.complain(str(error) or "interrupted")
+            return getattr(error, "status", ExitStatus.INTERRUPTED)
+        if not isinstance(error, BrokenPipeError):  # whose reader has gone away, as head does: its choice
             self.error(error)
-            return ExitStatus.USAGE if isinstance(error, UsageError) else ExitStatus.FAILED
+        return ExitStatus.USAGE if isinstance(error, UsageError) else ExitStatus.FAILED
 
 
 def _columns(environ: Mapping[str, str]) -> int:

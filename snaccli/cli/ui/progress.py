@@ -32,21 +32,29 @@ class _Bars:
     A thread of rich's own would redraw them too, but can come between a message and the bars below it.
     """
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, jobs: Sequence[Job] = ()) -> None:
+        self._console = console
+        self._jobs = jobs
         self._stack = contextlib.ExitStack()
         self._lock = threading.RLock()
         self._drawn = 0.0
         self._rich: RichProgress | None = None
+
+    def __enter__(self) -> Self:
+        console = self._console
         if console.interactive and not console.quiet:
             rich = console.rich(console.stderr, terminal=True)
             self._rich = self._stack.enter_context(_progress(rich))
             self._stack.enter_context(console.live(rich, self._lock))
-
-    def __enter__(self) -> Self:
+            self._begin(self._rich)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
+
+    def _begin(self, rich: RichProgress) -> None:
+        """Adds the first bar."""
+        rich.add_task("", total=1.0, rate="")
 
     def _redraw(self) -> None:
         if self._rich is not None and time.monotonic() - self._drawn >= _REDRAW_SECONDS:
@@ -60,17 +68,16 @@ class FileBars(_Bars):
     Every method may be called from several threads at once.
     """
 
-    def __init__(self, console: Console, jobs: Sequence[Job]) -> None:
-        super().__init__(console)
-        self._jobs = jobs
-        self._whole: TaskID | None = None
+    _whole: TaskID | None = None
+
+    def _begin(self, rich: RichProgress) -> None:
         self._under_way: dict[Job, _FileBar] = {}
         self._ended = 0
         self._ended_seconds = 0.0
         self._begun = time.monotonic()
-        if self._rich is not None and len(jobs) > 1:
-            self._lengths = Lengths(jobs)
-            self._whole = self._rich.add_task("", total=1.0, rate="")
+        if len(self._jobs) > 1:
+            self._lengths = Lengths(self._jobs)
+            self._whole = rich.add_task("", total=1.0, rate="")
             self._show_whole()
 
     def begin(self, job: Job) -> Progress:
@@ -240,11 +247,6 @@ class Lengths:
 
 class CaptionBar(_Bars):
     """One bar for work that names what it is at, as the bench does."""
-
-    def __init__(self, console: Console) -> None:
-        super().__init__(console)
-        if self._rich is not None:
-            self._rich.add_task("", total=1.0, rate="")
 
     def advance(self, fraction: float, caption: str) -> None:
         """Moves the bar to `fraction`, 0 to 1, and shows the caption beside it."""

@@ -9,12 +9,7 @@ from snac.errors import BrokenDownloadError, ChangedModelError, UnreachableModel
 from snaccli.errors import FileError, LevelsError, Remedy, SnacError, UnknownModelError
 from snaccli.io.names import cause, printable, shown
 
-__all__ = ["arrow", "bitrate", "clock", "count", "explain", "joined", "size", "speed", "usage"]
-
-
-def arrow(source: str, output: str) -> str:
-    """Returns ``song.wav -> song.snac``."""
-    return f"{shown(source)} -> {shown(output, stdio='standard output')}"
+__all__ = ["bitrate", "clock", "count", "explain", "joined", "size", "speed", "usage"]
 
 
 def joined(*parts: str) -> str:

@@ -16,9 +16,11 @@ from pathlib import Path
 import pytest
 
 from snaccli.cli.app import run
+from snaccli.cli.batch import Batch, Choices, FileWork
+from snaccli.cli.plan import Plan
 from snaccli.cli.ui.console import Console
 from snaccli.errors import AudioError, ModelNotFoundError
-from snaccli.processors import available
+from snaccli.workers import Job, available
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,20 @@ def test_one_file_is_one_line(codec):
     assert (source, output, rest) == ("song.wav", "song.snac", [])
     assert options.pop("model").choice == "mini"
     assert options == {"channels": "mono", "overwrite": False}
+
+
+@pytest.mark.parametrize(
+    ("job", "line"),
+    [(Job("-", "-"), "standard input -> standard output"), (Job("./-", "a.snac"), "./- -> a.snac")],
+)
+def test_streams_are_called_by_what_they_are(job, line):
+    console = Console(io.StringIO(), io.StringIO(), {})
+    work = FileWork(
+        "done", lambda source, output, progress: Result(source, output, ""), lambda result: ["", "all"], str
+    )
+    batch = Batch(console, Plan([job], False, [], []), Choices(False, False, None, None))
+    assert batch.run(work) == 0
+    assert console.stderr.getvalue() == f"{line}  all\n"
 
 
 def test_quiet_and_verbose(codec):
@@ -410,7 +426,7 @@ def test_a_reader_that_has_gone_away_is_no_error(codec, monkeypatch):
 
 
 def test_files_at_once_and_threads_share_the_processors(codec, monkeypatch):
-    monkeypatch.setattr("snaccli.processors.available", lambda: 4)
+    monkeypatch.setattr("snaccli.workers.available", lambda: 4)
     write(*(f"in/{n}.wav" for n in range(3)))
 
     def told(*options):

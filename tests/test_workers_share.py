@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from snaccli import processors
-from snaccli.processors import available, share
+from snaccli import workers
+from snaccli.workers import available, share
 
 
 @pytest.mark.parametrize(
@@ -31,16 +31,15 @@ from snaccli.processors import available, share
         (2, 50, 3, 5, (3, 5)),
     ],
 )
-def test_sharing(monkeypatch, cores, files, jobs, threads, shared) -> None:
-    monkeypatch.setattr(processors, "available", lambda: cores)
-    assert share(files, jobs, threads) == shared
+def test_sharing(cores, files, jobs, threads, shared) -> None:
+    assert share(cores, files, jobs, threads) == shared
 
 
 @pytest.fixture
 def bare(monkeypatch, tmp_path: Path) -> Path:
     """Sixteen processors, no quota, no wish; the path of the quota."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(16)), raising=False)
-    monkeypatch.setattr(processors, "_QUOTA", tmp_path / "cpu.max")
+    monkeypatch.setattr(workers, "_QUOTA", tmp_path / "cpu.max")
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     return tmp_path / "cpu.max"
 

@@ -1,0 +1,199 @@
+"""``snac tokens export`` of many recordings: shards, and going on with those that are there."""
+
+from __future__ import annotations
+
+import functools
+import os
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from snaccli.cli import cluster_runs
+from snaccli.cli.batch import Batch, Choices
+from snaccli.cli.commands import tokens
+from snaccli.cli.plan import OutputClashError, Plan, Sources, is_snac
+from snaccli.cli.ui import text
+from snaccli.cli.ui.console import Console
+from snaccli.cluster import Place
+from snaccli.errors import ExitStatus, OutputError, SnacError, UsageError
+from snaccli.io import remote
+from snaccli.io.files import open_input
+from snaccli.io.names import STDIO, shown
+from snaccli.progress import Progress
+from snaccli.workers import Job, Outcome
+
+if TYPE_CHECKING:
+    from snaccli.tokens.transfer import Exporter, ExportResult
+
+__all__ = ["export_shards"]
+
+
+def export_shards(
+    console: Console,
+    sources: Sources,
+    folder: str | None,
+    form: str,
+    shard_size: int,
+    how: tokens.Export,
+    choices: Choices,
+    place: Place | None,
+) -> ExitStatus:
+    """Exports to shards in `folder`; recordings that are in its shards already are passed over."""
+    from snaccli.tokens.files import draft
+    from snaccli.tokens.formats import FORMATS
+    from snaccli.tokens.shards import ShardWriter
+    from snaccli.tokens.transfer import companions
+
+    if folder is None or folder == STDIO or os.path.splitext(folder)[1].lower() == f".{form}":
+        raise UsageError("several recordings are written in shards; give -o a folder for them")
+    if os.path.lexists(folder) and not os.path.isdir(folder):
+        raise UsageError(f"{shown(folder)} is a file; for several inputs -o names a folder")
+    paths = _distinct_paths(sources)
+    done = _done(folder, form, how, sources, choices)
+    todo = [source for source, path in paths.items() if path not in done]
+    if len(todo) < len(paths):
+        console.note(f"{len(paths) - len(todo)} of {text.count(len(paths), 'recording')} are there already")
+    plan = Plan(
+        [Job(source, os.path.join(folder, "")) for source in todo], True, sources.problems, sources.remarks
+    )
+    batch = Batch(console, plan, choices)
+    if place is not None:
+        recordings = [(source, paths[source]) for source in todo]
+        return _export_on_cluster(console, plan, recordings, folder, form, shard_size, how, choices, place)
+    turns = {source: turn for turn, source in enumerate(todo)}
+    kind = FORMATS[form]
+    with ShardWriter(folder, kind, shard_size, len(todo), fresh=choices.force) as shards:
+
+        def write(exporter: Exporter, source: str, output: str, progress: Progress) -> ExportResult:
+            started = time.perf_counter()
+            try:
+                recording = exporter.recording(source, paths[source], progress)
+                told = draft(recording, exporter.form)
+                beside = companions(source) if form == "tar" else ()
+            except Exception:
+                shards.put(turns[source], None)
+                raise
+            shard = shards.put(turns[source], told, beside)
+            return exporter.result(recording, source, shard, 0, started)
+
+        return batch.run(tokens.exporting(console, how, batch, write))
+
+
+def _export_on_cluster(
+    console: Console,
+    plan: Plan,
+    recordings: list[tuple[str, str]],
+    folder: str,
+    form: str,
+    shard_size: int,
+    how: tokens.Export,
+    choices: Choices,
+    place: Place,
+) -> ExitStatus:
+    """The same by the workers of a cluster, to the same shards."""
+    from snaccli.io.files import make_folder
+    from snaccli.tokens.cluster import ShardWork, shard_units
+    from snaccli.tokens.recording import Form
+    from snaccli.tokens.shards import existing, next_number, remove
+
+    if choices.force:
+        remove(existing(folder))
+    if not remote.is_url(folder):
+        make_folder(folder)
+    found = [(cluster_runs.anywhere(source), path) for source, path in recordings]
+    units = shard_units(found, cluster_runs.anywhere(folder), form, shard_size, next_number(folder))
+    work = ShardWork(
+        model=cluster_runs.model_anywhere(how.model),
+        device=how.device.value,
+        threads=place.cpus,
+        form=Form(how.interleaved, how.offsets, how.start_id),
+        levels=how.levels,
+        channels=how.channels.value,
+        extension=form,
+        audio=not all(is_snac(source) for source, _ in recordings),
+    )
+    told = [Outcome[object](Job(name, ""), error=problem) for name, problem in plan.problems]
+    for remark in plan.remarks:
+        console.note(remark)
+    return cluster_runs.run(console, told, work, units, len(recordings), place, verb="exported")
+
+
+def _distinct_paths(sources: Sources) -> dict[str, str]:
+    """The name of each recording within the shards."""
+    paths: dict[str, str] = {}
+    owners: dict[str, str] = {}
+    for source, below in sources.files:
+        path = tokens.portable(below)
+        if owners.setdefault(path, source) != source:
+            raise OutputClashError(
+                f"{shown(owners[path])} and {shown(source)} would both be called "
+                f"{shown(path)}; name the folder that holds both, or give each a folder of shards"
+            )
+        paths[source] = path
+    return paths
+
+
+def _done(folder: str, form: str, how: tokens.Export, sources: Sources, choices: Choices) -> set[str]:
+    """The paths of recordings that need not be exported again.
+
+    Raises:
+        OutputError: there are shards, and neither resuming nor overwriting was asked for.
+        TokenFileError: they hold tokens of another kind.
+    """
+    from snaccli.tokens.shards import existing, paths_done
+
+    if choices.force or not existing(folder):
+        return set()
+    if not choices.skip_existing:
+        raise OutputError(
+            f"{shown(folder)} holds shards already: --skip-existing goes on with them, -f replaces them"
+        )
+    return paths_done(folder, form, _Expected(how, sources).of)
+
+
+class _Expected:
+    """What the records of a run say beside their tokens, by path: what resuming compares."""
+
+    def __init__(self, how: tokens.Export, sources: Sources) -> None:
+        self._common: dict[str, Any] = {"layout": "interleaved" if how.interleaved else "nested"}
+        if how.interleaved:
+            self._common |= {"offsets": how.offsets, "start_id": how.start_id}
+        self._levels = how.levels
+        self._coded = {tokens.portable(below): source for source, below in sources.files if is_snac(source)}
+        self._audio: dict[str, Any] | None = None
+        if how.model is not None or len(self._coded) < len(sources.files):
+            from snac.hub.checkpoint import load_checkpoint
+            from snac.hub.registry import DEFAULT_MODEL
+
+            model = load_checkpoint(how.model or DEFAULT_MODEL)
+            config = model.config
+            self._audio = self._facts(model.fingerprint, config.vq_strides, config.codebook_size)
+            # A recording that has one channel has one either way; one mixed down says so.
+            self._audio |= {"mixed_from": None} if how.channels == "keep" else {"channels": 1}
+
+    def of(self, path: str) -> list[dict[str, Any]]:
+        """What the record of that path says; for a path that the run has not, what any of its records may."""
+        if path in self._coded:
+            return [self._of_file(self._coded[path])]
+        if self._audio is not None:
+            return [self._audio]
+        return [self._of_file(source) for source in self._coded.values()]
+
+    @functools.cache  # noqa: B019 (it lives as long as the run)
+    def _of_file(self, source: str) -> dict[str, Any]:
+        from snaccli.container import read_header
+
+        try:
+            with open_input(source) as file:
+                header = read_header(file).header
+        except (SnacError, OSError):  # told when it is exported, or not needed
+            return {}
+        facts = self._facts(header.fingerprint.hex(), header.strides, header.codebook_size)
+        return facts | {"channels": header.channels}
+
+    def _facts(self, fingerprint: str, strides: Sequence[int], codebook_size: int) -> dict[str, Any]:
+        return self._common | {
+            "fingerprint": fingerprint,
+            "strides": list(strides[: self._levels]),
+            "codebook_size": codebook_size,
+        }
