@@ -13,9 +13,8 @@ import soundfile
 
 from snaccli import bench
 from snaccli.bench import Peer, PeerError, parse_peers, perceptual
-from snaccli.bench.figures import interval
 from snaccli.bench.peers import KINDS, delay
-from snaccli.bench.results import FileResult, ranking
+from snaccli.bench.results import FileResult, interval, ranking
 from snaccli.errors import UsageError
 from tests.pcm_codec import install, write
 

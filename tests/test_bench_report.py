@@ -17,7 +17,7 @@ import pytest
 import soundfile
 
 from snaccli import bench
-from snaccli.bench import BenchResult, FileResult, Gallery, gallery, pictures
+from snaccli.bench import BenchResult, FileResult, Gallery, gallery
 from snaccli.bench.gallery import choose
 from snaccli.bench.html.markup import Markup, element
 from tests.pcm_codec import RATE, install, tone, write
@@ -160,8 +160,8 @@ def test_a_spectrogram_shows_a_tone_at_its_height(rate: int) -> None:
     low, high = (np.sin(2 * np.pi * f * np.arange(rate) / rate).astype(np.float32) for f in (200, 3000))
     rows = []
     for samples in (low, high):
-        mel = pictures.log_mel(samples, rate)
-        shades = decode_png(pictures.spectrogram_png(mel, float(mel.max())))
+        mel = gallery.log_mel(samples, rate)
+        shades = decode_png(gallery.spectrogram_png(mel, float(mel.max())))
         assert shades.shape == mel.shape
         assert shades.shape[1] <= 400
         rows.append(int(shades[:, shades.shape[1] // 2].argmax()))
@@ -169,9 +169,9 @@ def test_a_spectrogram_shows_a_tone_at_its_height(rate: int) -> None:
 
 
 def test_equal_sounds_differ_nowhere() -> None:
-    mel = pictures.log_mel(tone(0.5)[:, 0].astype(np.float32), RATE)
-    same = decode_png(pictures.difference_png(mel, mel, float(mel.max())))
-    louder = decode_png(pictures.difference_png(mel + 10, mel, float(mel.max())))
+    mel = gallery.log_mel(tone(0.5)[:, 0].astype(np.float32), RATE)
+    same = decode_png(gallery.difference_png(mel, mel, float(mel.max())))
+    louder = decode_png(gallery.difference_png(mel + 10, mel, float(mel.max())))
     assert set(np.unique(same)) <= {23, 24}  # the middle of the colours
     assert louder.max() > 30
 

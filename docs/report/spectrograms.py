@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from snaccli.bench import parse_peers
-from snaccli.bench.pictures import Decibels, spectrogram_png
-from snaccli.bench.subjects import ModelSubject, PeerSubject, Subject
-from snaccli.bench.tracks import Samples, open_original
+from snaccli.bench.gallery import Decibels, spectrogram_png
+from snaccli.bench.peers import Samples
+from snaccli.bench.subjects import ModelSubject, PeerSubject, Subject, open_original
 from snaccli.codec import Codec
 from snaccli.measures import FLOOR_DB
 from snaccli.progress import SILENT

@@ -13,15 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from snaccli.audio.decoders import find_program
-from snaccli.bench.tracks import Samples
 from snaccli.errors import SnacError, UsageError
 from snaccli.io.files import shown
 
-__all__ = ["KINDS", "MOST_DELAY_S", "Peer", "PeerError", "delay", "parse_peers"]
+__all__ = ["KINDS", "MOST_DELAY_S", "Peer", "PeerError", "Samples", "delay", "parse_peers"]
 
 Command = list[str]
+Samples = npt.NDArray[np.float32]
 
 MOST_DELAY_S = 0.15
 """Delays beyond this, to either side, are not looked for."""

@@ -14,8 +14,7 @@ from snaccli.bench.gallery import Gallery
 from snaccli.bench.peers import Peer
 from snaccli.bench.perceptual import Perceptual
 from snaccli.bench.results import BenchResult, FileResult, ratio
-from snaccli.bench.subjects import ModelSubject, PeerSubject, Subject
-from snaccli.bench.tracks import Track, open_original
+from snaccli.bench.subjects import ModelSubject, PeerSubject, Subject, Track, open_original
 from snaccli.errors import AudioError, FileError, SnacError, UsageError
 from snaccli.io import files
 from snaccli.io.walk import walk

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from snaccli.bench.figures import FIGURES, Figure
-from snaccli.bench.results import BenchResult, flat, ranking, short_names
+from snaccli.bench.results import FIGURES, WORST, BenchResult, Figure, flat, ranking, short_names
 from snaccli.io import files
 
 if TYPE_CHECKING:
@@ -27,7 +26,6 @@ _HEADINGS = {  # where they differ from the names
 _DISPENSABLE = ("raw_bitrate_kbps", "duration_s", "lsd_db", "snr_db", "encode_x_realtime", "pesq")
 """What to leave out first where the names have no room."""
 _NAME_WIDTH = 20
-_WORST = 3
 
 
 def table(results: Sequence[BenchResult]) -> RenderableType:
@@ -159,10 +157,10 @@ def _model_parts(result: BenchResult) -> list[RenderableType]:
     if result.summary["files"] > 1:
         grid.averages += _averages(result, figures)
     worst = [f"{names[number]} {result.files[number].mel_distance:.1f}" for number in ranking(result.files)]
-    if len(worst) > _WORST:
+    if len(worst) > WORST:
         from rich.text import Text
 
-        return [grid, Text(f"worst by mel distance: {', '.join(worst[:_WORST])}")]
+        return [grid, Text(f"worst by mel distance: {', '.join(worst[:WORST])}")]
     return [grid]
 
 

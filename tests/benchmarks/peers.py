@@ -15,7 +15,7 @@ from pathlib import Path
 
 from snaccli import audio
 from snaccli.bench import BenchResult, find_recordings, parse_peers, run
-from snaccli.bench.figures import FIGURES
+from snaccli.bench.results import FIGURES
 
 RATE = 24_000
 COLUMNS = ("bitrate_kbps", "mel_distance", "lsd_db", "si_sdr_db", "stoi", "pesq")

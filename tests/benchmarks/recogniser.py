@@ -32,10 +32,9 @@ import soxr
 from pocketsphinx import Decoder
 
 from snaccli.bench import parse_peers
-from snaccli.bench.figures import interval
-from snaccli.bench.peers import Peer
-from snaccli.bench.subjects import ModelSubject, PeerSubject, Subject
-from snaccli.bench.tracks import Samples, Track, open_original
+from snaccli.bench.peers import Peer, Samples
+from snaccli.bench.results import interval
+from snaccli.bench.subjects import ModelSubject, PeerSubject, Subject, Track, open_original
 from snaccli.progress import SILENT
 
 RATE = 16_000

@@ -6,9 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from snaccli.bench.figures import MEASURES, Figure, Interval
 from snaccli.bench.html.markup import Markup, element, join
-from snaccli.bench.results import BenchResult, flat
+from snaccli.bench.results import MEASURES, BenchResult, Figure, Interval, flat
 
 __all__ = ["rate_quality"]
 
