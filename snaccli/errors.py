@@ -29,7 +29,9 @@ __all__ = [
     "NotSnacFileError",
     "OutputError",
     "OutputExistsError",
+    "ParameterError",
     "PriorError",
+    "RemediedError",
     "Remedy",
     "SnacError",
     "StreamDamagedError",
@@ -75,6 +77,11 @@ class Remedy(Enum):
     ALREADY_CODED = ": decode_file turns it into audio"
     NAME_PRIOR = "; give its file as prior=, or put it beside the weights as prior.safetensors"
     OTHER_PRIOR = "; give the right one as prior=, or prior=False to code without"
+    SMALLER_IDS = "; choose a smaller start_id"
+    SAME_FORMAT = "; choose another folder, or the same format"
+    TOKEN_FILE = "; give what export_file writes, or a JSON list of ids"
+    RESUME = "; resume() goes on from there"
+    PREPARE = ": snaccli.training.data.prepare makes a folder for training"
 
 
 class FileError(SnacError):
@@ -123,11 +130,38 @@ def about(path: Path | None) -> Iterator[None]:
         raise
 
 
-class UsageError(SnacError):
+class RemediedError(SnacError):
+    """An error whose remedy a library's caller and a shell may spell differently.
+
+    Attributes:
+        problem: what is wrong.
+        remedy: what ends the message; None where `problem` has all there is to say.
+    """
+
+    def __init__(self, problem: str, *, remedy: Remedy | None = None) -> None:
+        super().__init__(problem if remedy is None else problem + remedy.value)
+        self.problem, self.remedy = problem, remedy
+
+
+class UsageError(RemediedError):
     """The call cannot work, whatever the files hold (exit status 2)."""
 
 
-class LevelsError(UsageError):
+class ParameterError(UsageError):
+    """A parameter has a value that cannot be.
+
+    Attributes:
+        parameter: its name in Python, such as ``changes``.
+        value: what was given for it, as a message may show it.
+        problem: what is wrong with it, and what to do.
+    """
+
+    def __init__(self, parameter: str, value: str, problem: str) -> None:
+        super().__init__(f"{parameter}={value}: {problem}")
+        self.parameter, self.value, self.problem = parameter, value, problem
+
+
+class LevelsError(ParameterError):
     """More levels were asked for than there are, or fewer than one.
 
     Attributes:
@@ -137,7 +171,7 @@ class LevelsError(UsageError):
     """
 
     def __init__(self, wanted: int, available: int, where: str = "the file") -> None:
-        super().__init__(f"levels={wanted}: {where} has {available} levels; choose 1 to {available}")
+        super().__init__("levels", str(wanted), f"{where} has {available} levels; choose 1 to {available}")
         self.wanted, self.available, self.where = wanted, available, where
 
 

@@ -428,7 +428,7 @@ def test_table_fits_the_terminal(width: int, left_out: str, shown_names: list[st
         assert row.split()[-1] == "110.0"
     (row,) = [line for line in lines if line.startswith("broken.wav")]
     assert row.split()[1:] == ["failed"]
-    told = f"no room for {left_out}: a wider terminal, --csv and --json have them"
+    told = f"no room for {left_out}: a wider terminal, CSV and JSON have them"
     assert (told in " ".join(text.split())) == bool(left_out)
     assert ("no room" in text) == bool(left_out)
 

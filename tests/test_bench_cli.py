@@ -42,7 +42,7 @@ def test_a_report_that_exists_is_kept_unless_forced() -> None:
     Path("r.html").write_text("mine")
     status, out, err = call("bench", "in", "--html", "r.html")
     assert (status, out, err.count("\n")) == (1, "", 1)
-    assert "give -f to overwrite it" in err
+    assert err == "snac: r.html exists already: give -f to overwrite it\n"
     assert Path("r.html").read_text() == "mine"
     assert call("bench", "in/0.wav", "--html", "r.html", "-f", "-q")[0] == 0
     assert Path("r.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")

@@ -15,7 +15,8 @@ from snaccli import bench
 from snaccli.bench import Peer, PeerError, parse_peers, perceptual
 from snaccli.bench.peers import KINDS, delay
 from snaccli.bench.results import FileResult, interval, ranking
-from snaccli.errors import UsageError
+from snaccli.cli.ui.text import explain
+from snaccli.errors import ParameterError
 from tests.pcm_codec import install, write
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -61,9 +62,10 @@ def test_names_of_peers() -> None:
     ],
 )
 def test_wrong_names_are_refused(given: str, told: str) -> None:
-    with pytest.raises(UsageError, match=r"^--against ") as caught:
+    with pytest.raises(ParameterError, match=r"^against=") as caught:
         parse_peers([given])
     assert told in str(caught.value)
+    assert explain(caught.value).startswith("--against ")
     assert str(caught.value).isprintable()
 
 

@@ -22,6 +22,7 @@ from snaccli.errors import (
     NotSnacFileError,
     OutputError,
     OutputExistsError,
+    ParameterError,
     Remedy,
     TruncatedError,
     UnknownModelError,
@@ -100,7 +101,9 @@ def test_a_file_keeps_its_name_whatever_it_is_called(name):
 def test_remedies_are_the_options_of_the_command_line():
     assert set(text.REMEDIES) == set(Remedy)
     for error, line in (
-        (OutputExistsError("a.snac"), "a.snac exists already: give -f to overwrite it, or --skip-existing"),
+        (OutputExistsError("a.snac"), "a.snac exists already: give -f to overwrite it"),
+        (ParameterError("changes", "batch", "write key=value"), "--set batch: write key=value"),
+        (UsageError("too large", remedy=Remedy.SMALLER_IDS), "too large; choose a smaller --start-id"),
         (LevelsError(5, 4), "--levels 5: the file has 4 levels; choose 1 to 4"),
         (
             UnknownModelError("x/y"),
@@ -114,6 +117,8 @@ def test_remedies_are_the_options_of_the_command_line():
     ):
         assert text.explain(error) == line
         assert " -" not in str(error), "a Python caller is not told of options"
+    exists = text.explain(OutputExistsError("a.snac"), None, text.RESUMABLE)
+    assert exists == "a.snac exists already: give -f to overwrite it, or --skip-existing"
 
 
 def streams(**kwargs):

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from snaccli.audio.decoders import find_program
-from snaccli.errors import SnacError, UsageError
+from snaccli.errors import ParameterError, SnacError
 from snaccli.io.files import shown
 
 __all__ = ["KINDS", "MOST_DELAY_S", "Peer", "PeerError", "Samples", "delay", "parse_peers"]
@@ -193,10 +193,13 @@ class Peer:
 
 
 def parse_peers(given: Sequence[str]) -> list[Peer]:
-    """Returns what ``--against`` names: ``opus:6,12``, ``codec2:3200``, ``mp3:32``; repeats are dropped.
+    """Returns the codecs beside which models are measured; repeats are dropped.
+
+    Args:
+        given: names and settings: ``opus:6,12``, ``codec2:3200``, ``mp3:32``.
 
     Raises:
-        UsageError: an unknown codec, or a setting that it does not have.
+        ParameterError: an unknown codec, or a setting that it does not have.
     """
     found: dict[Peer, None] = {}
     for text in given:
@@ -204,13 +207,11 @@ def parse_peers(given: Sequence[str]) -> list[Peer]:
         kind = KINDS.get(codec)
         if kind is None:
             known = ", ".join(f"{name}:RATE" for name in KINDS)
-            raise UsageError(f"--against {shown(text)}: there are {known}")
+            raise ParameterError("against", shown(text), f"there are {known}")
         for setting in settings.split(","):
             if not kind.valid(setting):
-                raise UsageError(
-                    f"--against {shown(text)}: {shown(setting) or 'nothing'} is no setting of {codec}; "
-                    f"give {kind.settings}"
-                )
+                problem = f"{shown(setting) or 'nothing'} is no setting of {codec}; give {kind.settings}"
+                raise ParameterError("against", shown(text), problem)
             found[Peer(codec, setting)] = None
     return list(found)
 

@@ -82,7 +82,7 @@ class _Grid:
         yield self._table(kept, max(1, options.max_width - sum(widths.values())))
         if left_out:
             names = ", ".join(figure.name for figure in left_out)
-            yield Text(f"no room for {names}: a wider terminal, --csv and --json have them", style="dim")
+            yield Text(f"no room for {names}: a wider terminal, CSV and JSON have them", style="dim")
 
     def _width(self, figure: Figure) -> int:
         """Columns that the figure takes, with the space before it."""

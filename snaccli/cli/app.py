@@ -205,6 +205,7 @@ class _LazyGroup(PlainValues, typer.core.TyperGroup):
         def whole(context: typer.Context, **values: Any) -> ExitStatus:
             for option in _SHARED:
                 setattr(context.obj, option.name, values.pop(option.name))
+            context.obj.skips_existing = "skip_existing" in values
             return function(context, **values)
 
         own = inspect.signature(function, eval_str=True)

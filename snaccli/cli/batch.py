@@ -174,7 +174,7 @@ class Batch:
         failed = [outcome for outcome in self._outcomes if outcome.error is not None]
         if self._expected > 1:
             self._sum_up(work, failed)
-        values = [_as_json(outcome) for outcome in self._outcomes] if self._console.json else []
+        values = [self._as_json(outcome) for outcome in self._outcomes] if self._console.json else []
         self._console.emit(values if self._plan.batch else next(iter(values), None))
         if not failed:
             return ExitStatus.OK
@@ -199,7 +199,15 @@ class Batch:
             console.note("failed:")
         for outcome in failed:
             assert outcome.error is not None
-            console.note(f"  {text.explain(outcome.error, outcome.job.source)}")
+            console.note(f"  {console.explain(outcome.error, outcome.job.source)}")
+
+    def _as_json(self, outcome: Outcome[Any]) -> dict[str, Any]:
+        paths = {"source": outcome.job.source, "output": outcome.job.output or None}
+        if outcome.error is not None:
+            return {**paths, "error": self._console.explain(outcome.error)}
+        if outcome.result is None:
+            return {**paths, "skipped": True}
+        return {**dataclasses.asdict(outcome.result), **paths}
 
 
 class _Folders:
@@ -244,12 +252,3 @@ def _reader_has_gone(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
-
-
-def _as_json(outcome: Outcome[Any]) -> dict[str, Any]:
-    paths = {"source": outcome.job.source, "output": outcome.job.output or None}
-    if outcome.error is not None:
-        return {**paths, "error": text.explain(outcome.error)}
-    if outcome.result is None:
-        return {**paths, "skipped": True}
-    return {**dataclasses.asdict(outcome.result), **paths}

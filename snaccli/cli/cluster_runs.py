@@ -88,7 +88,7 @@ def run(
     sums = _Sums(console, verb, count + len(failures), len(units))
     for outcome in failures:
         assert outcome.error is not None
-        sums.failed(outcome.job.source, text.explain(outcome.error, outcome.job.source))
+        sums.failed(outcome.job.source, console.explain(outcome.error, outcome.job.source))
     if units:
         try:
             with closing(run_units(work, units, place)) as ended:

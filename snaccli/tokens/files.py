@@ -17,6 +17,7 @@ from typing import IO, Any, BinaryIO
 
 import numpy as np
 
+from snaccli.errors import Remedy
 from snaccli.io.files import open_input
 from snaccli.tokens.interleave import TokenFileError, TokenRangeError
 from snaccli.tokens.recording import (
@@ -56,7 +57,6 @@ MAX_ARRAY_BYTES = 8 * MAX_TOKENS
 _MAX_MARKS = 10_000  # brackets, braces and quotation marks: they bound what is made besides numbers
 _MAX_DIGITS = re.compile(rb"[0-9]{400}")  # reading longer numbers takes time that grows with their square
 _ZIP = b"PK\x03\x04"
-_WHAT = "give what 'snac tokens export' writes, or a JSON list of ids"
 
 
 def read(source: str | Path) -> Draft:
@@ -125,7 +125,7 @@ def _path(start: bytes, number: int) -> str:
     except (ValueError, RecursionError):
         path = None
     if not isinstance(path, str):
-        raise TokenFileError(f"line {number}: its path is not a text; {_WHAT}")
+        raise TokenFileError(f"line {number}: its path is not a text", remedy=Remedy.TOKEN_FILE)
     return path
 
 
@@ -149,15 +149,17 @@ def parse(text: bytes) -> Draft:
     if len(text) > MAX_JSON_BYTES:
         raise TokenFileError(f"more than {MAX_JSON_BYTES >> 20} MiB of JSON; take .npz for such recordings")
     if sum(text.count(mark) for mark in (b"[", b"{", b'"')) > _MAX_MARKS or _MAX_DIGITS.search(text):
-        raise TokenFileError(f"is not a recording's tokens: too many lists or too long numbers; {_WHAT}")
+        raise TokenFileError(
+            "is not a recording's tokens: too many lists or too long numbers", remedy=Remedy.TOKEN_FILE
+        )
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise TokenFileError(f"is not JSON; {_WHAT}") from error
+        raise TokenFileError("is not JSON", remedy=Remedy.TOKEN_FILE) from error
     if isinstance(value, list):
         value = {"codes": value}
     if not isinstance(value, dict) or not isinstance(value.get("codes"), list):
-        raise TokenFileError(f"has no list of 'codes'; {_WHAT}")
+        raise TokenFileError("has no list of 'codes'", remedy=Remedy.TOKEN_FILE)
     facts = checked_facts(value)
     codes = value["codes"]
     channels = value.get("channels", 1)
@@ -183,7 +185,7 @@ def parse(text: bytes) -> Draft:
 def _array(values: Any, where: str) -> Ids:
     """A list of whole numbers as an array; a bad one is named with its position."""
     if not isinstance(values, list):
-        raise TokenFileError(f"{where}is not a list of whole numbers; {_WHAT}")
+        raise TokenFileError(f"{where}is not a list of whole numbers", remedy=Remedy.TOKEN_FILE)
     if set(map(type, values)) <= {int}:
         try:
             return np.array(values, dtype=np.int64)
@@ -225,9 +227,11 @@ def _from_npz(file: BinaryIO) -> Draft:
         OSError,
         ValueError,
     ) as bad:
-        raise TokenFileError(f"is not an .npz of tokens: {' '.join(str(bad).split())}; {_WHAT}") from bad
+        raise TokenFileError(
+            f"is not an .npz of tokens: {' '.join(str(bad).split())}", remedy=Remedy.TOKEN_FILE
+        ) from bad
     except RuntimeError as error:  # encrypted
-        raise TokenFileError(f"is an encrypted archive; {_WHAT}") from error
+        raise TokenFileError("is an encrypted archive", remedy=Remedy.TOKEN_FILE) from error
     told = {
         name: array.tolist() for name, array in arrays.items() if name in _FACTS and array.size <= MAX_LEVELS
     }
@@ -236,7 +240,9 @@ def _from_npz(file: BinaryIO) -> Draft:
         return Draft([table_of(arrays["ids"], "ids")], True, facts)
     levels = [arrays[f"level_{n}"] for n in range(MAX_LEVELS) if f"level_{n}" in arrays]
     if not levels or f"level_{len(levels) - 1}" not in arrays:
-        raise TokenFileError(f"is not an .npz of tokens: it has neither 'ids' nor 'level_0' and on; {_WHAT}")
+        raise TokenFileError(
+            "is not an .npz of tokens: it has neither 'ids' nor 'level_0' and on", remedy=Remedy.TOKEN_FILE
+        )
     tables = [table_of(array, f"level_{number}") for number, array in enumerate(levels)]
     if len({len(table) for table in tables}) > 1:
         raise TokenFileError(
@@ -290,7 +296,7 @@ def table_of(array: Any, name: str) -> Ids:
         TokenFileError: they are no such array.
     """
     if array.dtype.kind not in "iu" or array.ndim not in (1, 2):
-        raise TokenFileError(f"{name!r} is not of integers (channels, tokens); {_WHAT}")
+        raise TokenFileError(f"{name!r} is not of integers (channels, tokens)", remedy=Remedy.TOKEN_FILE)
     if array.dtype == np.uint64 and array.size and int(array.max()) >= 1 << 63:
         raise TokenFileError(f"{name!r} has numbers beyond 63 bits, which are no tokens")
     table: Ids = (array if array.ndim == 2 else array[None]).astype(np.int64)

@@ -86,7 +86,7 @@ class Form:
         try:
             return Interleaving(tuple(strides), codebook_size, self.offsets, self.start_id)
         except ValueError as problem:
-            raise UsageError(f"{problem}; choose a smaller --start-id") from problem
+            raise UsageError(str(problem), remedy=Remedy.SMALLER_IDS) from problem
 
     def sequences(self, codes: Codes) -> list[Ids]:
         """The arrays to be written: (channels, tokens), one a level, or one in all.

@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from types import TracebackType
 
-from snaccli.errors import OutputError
+from snaccli.errors import OutputError, Remedy
 from snaccli.io import remote
 from snaccli.io.files import cause, open_output, shown
 from snaccli.tokens.formats import FORMATS, Companions, Facts, RowWriter, ShardFormat, format_of
@@ -92,8 +92,8 @@ def paths_done(folder: str, extension: str, expected: Callable[[str], Sequence[F
         kind = format_of(shard)
         if kind is None or kind.extension != extension:
             raise TokenFileError(
-                f"{shown(shard)} is there, and shards of another format beside it would be a mixture; choose "
-                "another folder, or the same --format"
+                f"{shown(shard)} is there, and shards of another format beside it would be a mixture",
+                remedy=Remedy.SAME_FORMAT,
             )
         for found in kind.heads(shard):
             path = found.get("path", "")

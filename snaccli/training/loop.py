@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from snaccli.errors import Remedy
 from snaccli.io.files import make_folder
 from snaccli.training.codec import TrainedCodec
 from snaccli.training.config import TrainConfig
@@ -43,10 +44,19 @@ _REVIVE, _FIT = 1, 2  # places of their own in the run's randomness
 
 
 class Interrupted(KeyboardInterrupt):
-    """The run was asked to stop, and has written its checkpoint."""
+    """The run was asked to stop, and has written its checkpoint.
 
-    def __init__(self, message: str, number: int) -> None:
-        super().__init__(message)
+    Attributes:
+        problem: after which step of how many.
+        remedy: ``Remedy.RESUME``.
+        status: what the process returns to its caller, by the number of the signal.
+    """
+
+    remedy = Remedy.RESUME
+
+    def __init__(self, problem: str, number: int) -> None:
+        super().__init__(problem + self.remedy.value)
+        self.problem = problem
         self.status = 128 + number
 
 
@@ -163,7 +173,7 @@ class Trainer:
             loader.close()
 
     def _where(self) -> str:
-        return f"stopped after step {self.step} of {self.schedule.steps}; --resume goes on from there"
+        return f"stopped after step {self.step} of {self.schedule.steps}"
 
     def _heading(self) -> Row:
         rate = self.config.learning_rate * self.schedule.rate_factor(self.step - 1)

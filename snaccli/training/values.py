@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from snaccli.errors import UsageError
+from snaccli.errors import ParameterError, UsageError
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -79,12 +79,12 @@ def set_value(values: dict[str, Any], change: str) -> None:
     """Sets one value of a nested table by ``key=value``, the key with dots, list items by their number.
 
     Raises:
-        UsageError: the change has no key, or the key leads into a value that is no table.
+        ParameterError: the change has no key, or the key leads into a value that is no table.
     """
     path, equals, text = change.partition("=")
     keys = path.strip().split(".")
     if not equals or not all(re.fullmatch(r"[\w-]+", key) for key in keys):
-        raise UsageError(f"--set {change}: write key=value, such as stages.0.batch=4")
+        raise ParameterError("changes", change, "write key=value, such as stages.0.batch=4")
     place: Any = values
     for depth, key in enumerate(keys):
         last = depth == len(keys) - 1
@@ -95,7 +95,7 @@ def set_value(values: dict[str, Any], change: str) -> None:
             if not last:
                 place.setdefault(key, {})
         else:
-            raise UsageError(f"--set {change}: there is no {'.'.join(keys[: depth + 1])}")
+            raise ParameterError("changes", change, f"there is no {'.'.join(keys[: depth + 1])}")
         if last:
             place[index] = _parsed(text.strip())
         else:

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, TextIO
 
-from snaccli.cli.ui.text import explain
+from snaccli.cli.ui.text import REMEDIES, RESUMABLE, explain
 from snaccli.errors import ExitStatus, UsageError
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ class Console:
         stderr: takes everything else.
         environ: the environment variables.
         quiet, verbose, json, debug: the options of these names.
+        skips_existing: whether the command at hand has the option ``--skip-existing``.
         owns_process: whether the command line is the whole process, and not called by another program.
     """
 
@@ -50,6 +51,7 @@ class Console:
         self.verbose = False
         self.json = False
         self.debug = False
+        self.skips_existing = False
         self.owns_process = False
         self._live: tuple[RichConsole, AbstractContextManager[object]] | None = None
 
@@ -72,7 +74,11 @@ class Console:
         """Tells of an error on one line; with ``--debug`` after its traceback."""
         if self.debug:
             self._write_error("".join(traceback.format_exception(error)).rstrip())
-        self.complain(explain(error, subject))
+        self.complain(self.explain(error, subject))
+
+    def explain(self, error: BaseException, subject: str | None = None) -> str:
+        """Returns the line that tells of an error in the options of the command at hand."""
+        return explain(error, subject, RESUMABLE if self.skips_existing else REMEDIES)
 
     def complain(self, text: str) -> None:
         """Tells of an error on one line, quiet or not."""
@@ -140,7 +146,9 @@ class Console:
     def ended_by(self, error: BaseException) -> int:
         """Tells on one line of what ended a run early, and returns the exit status."""
         if isinstance(error, KeyboardInterrupt):
-            self.complain(str(error) or "interrupted")
+            remedy = getattr(error, "remedy", None)  # of training, which kept what it had done
+            told = str(error) if remedy is None else f"{getattr(error, 'problem', '')}{REMEDIES[remedy]}"
+            self.complain(told or "interrupted")
             return getattr(error, "status", ExitStatus.INTERRUPTED)
         if not isinstance(error, BrokenPipeError):  # whose reader has gone away, as head does: its choice
             self.error(error)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 
 from snac.errors import BrokenDownloadError, ChangedModelError, UnreachableModelError
-from snaccli.errors import FileError, LevelsError, Remedy, SnacError, UnknownModelError
+from snaccli.errors import FileError, ParameterError, RemediedError, Remedy, SnacError, UnknownModelError
 from snaccli.io.names import cause, printable, shown
 
 __all__ = ["bitrate", "clock", "count", "explain", "joined", "size", "speed", "usage"]
@@ -18,7 +18,7 @@ def joined(*parts: str) -> str:
 
 
 REMEDIES: Mapping[Remedy, str] = {
-    Remedy.OVERWRITE: ": give -f to overwrite it, or --skip-existing",
+    Remedy.OVERWRITE: ": give -f to overwrite it",
     Remedy.OTHER_OUTPUT: ": choose another output with -o",
     Remedy.FILE_IN_FOLDER: ": name a file in it with -o",
     Remedy.OTHER_FOLDER: ": create it, or choose another with -o",
@@ -32,29 +32,47 @@ REMEDIES: Mapping[Remedy, str] = {
     Remedy.ALREADY_CODED: ": `snac decode` turns it into audio",
     Remedy.NAME_PRIOR: "; name its file with --prior, or put it beside the weights as prior.safetensors",
     Remedy.OTHER_PRIOR: "; name the right one with --prior, or code without one: --no-prior",
+    Remedy.SMALLER_IDS: "; choose a smaller --start-id",
+    Remedy.SAME_FORMAT: "; choose another folder, or the same --format",
+    Remedy.TOKEN_FILE: "; give what 'snac tokens export' writes, or a JSON list of ids",
+    Remedy.RESUME: "; --resume goes on from there",
+    Remedy.PREPARE: ": `snac prepare` makes a folder for training",
 }
 """The remedies as the options of the command line."""
 
+RESUMABLE: Mapping[Remedy, str] = {
+    **REMEDIES,
+    Remedy.OVERWRITE: ": give -f to overwrite it, or --skip-existing",
+}
+"""The same for commands that have ``--skip-existing``."""
 
-def explain(error: BaseException, subject: str | None = None) -> str:
+OPTIONS = {"levels": "--levels", "changes": "--set", "against": "--against"}
+"""The parameters of the library that errors name, as the options of the command line."""
+
+
+def explain(
+    error: BaseException, subject: str | None = None, remedies: Mapping[Remedy, str] = REMEDIES
+) -> str:
     """Returns the one line that tells the user of `error`.
 
-    It is led by `subject`, the name of the file at fault, unless the error begins with it.
+    Args:
+        error: what went wrong.
+        subject: the name of the file at fault, which leads the line unless the error begins with it.
+        remedies: `REMEDIES` or `RESUMABLE`, as the command at hand has options.
     """
-    text = printable(" ".join(_words(error, subject).split()))
+    text = printable(" ".join(_words(error, subject, remedies).split()))
     if subject is None or (isinstance(error, FileError) and error.path == subject):
         return text
     return f"{shown(subject)}: {text}"
 
 
-def _words(error: BaseException, subject: str | None) -> str:
+def _words(error: BaseException, subject: str | None, remedies: Mapping[Remedy, str]) -> str:
     if isinstance(error, FileError):
-        return error.line(REMEDIES)
-    if isinstance(error, LevelsError):
-        there = error.available
-        return f"--levels {error.wanted}: {error.where} has {there} levels; choose 1 to {there}"
-    if isinstance(error, UnknownModelError):
-        return error.problem + REMEDIES[error.remedy]
+        return error.line(remedies)
+    if isinstance(error, ParameterError):
+        return f"{OPTIONS[error.parameter]} {error.value}: {error.problem}"
+    if isinstance(error, (RemediedError, UnknownModelError)) and error.remedy is not None:
+        return error.problem + remedies[error.remedy]
     if isinstance(error, (UnreachableModelError, BrokenDownloadError, ChangedModelError)):
         return _fetch(error)
     if isinstance(error, SnacError):

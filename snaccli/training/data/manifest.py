@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
-from snaccli.errors import OutputError, SnacError
+from snaccli.errors import OutputError, RemediedError
 from snaccli.io.files import cause, open_output, shown
 
 __all__ = ["MANIFEST", "SPLITS", "DatasetError", "Manifest", "Row", "identity", "parse_row", "read_rows"]
@@ -25,7 +25,7 @@ SPLITS = ("train", "val")
 _LONGEST_LINE = 1 << 16  # bytes; two paths and a dozen numbers stay far below
 
 
-class DatasetError(SnacError):
+class DatasetError(RemediedError):
     """A data set is damaged, empty, or not one."""
 
 

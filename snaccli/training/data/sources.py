@@ -18,7 +18,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from snaccli.errors import AudioError
+from snaccli.errors import AudioError, Remedy
 from snaccli.io.files import cause, shown
 from snaccli.training.data import MANIFEST, read_rows
 from snaccli.training.data.manifest import DatasetError, parse_row
@@ -150,9 +150,7 @@ class FolderAudio:
         self._paths: list[str] | None = None
         self._places, frames, self._bandwidth = self._indexed()
         if not len(frames):
-            raise DatasetError(
-                f"{shown(self.folder / split)} holds no recording: `snac prepare` makes a folder for training"
-            )
+            raise DatasetError(f"{shown(self.folder / split)} holds no recording", remedy=Remedy.PREPARE)
         self._draw = _Shares(_band_shares(frames, self._bandwidth, rate))
         self.samples = int(frames.sum())
 
