@@ -25,7 +25,7 @@ from tests.format_reference import (
     power,
     reference_points,
 )
-from tests.token_grids import always_adaptive, assert_equal, codebook, decoded, rows_of, walk
+from tests.token_grids import always_adaptive, assert_equal, codebook, decoded, intervals_of, rows_of, walk
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "entropy.json").read_text("utf-8"))
 
@@ -65,7 +65,7 @@ def test_extreme_maps_stay_exact():
     coder.state.maps[:] = np.array([(-1) ** d << 40 for d in range(16)])
     twin.maps = coder.state.maps.tolist()
     row = twin.frequencies(0, coder.state.features.tolist())
-    ((below, own),) = coder.intervals(np.array([5], np.uint16)).tolist()
+    ((below, own),) = intervals_of(coder, np.array([5], np.uint16)).tolist()
     assert (below, own) == (sum(row[:5]), row[5])
     every = [*coder.state.row.tolist()]
     extra = int(coder.state.sums[4])

@@ -9,7 +9,7 @@ import numpy as np
 from snaccli import entropy
 from snaccli.codes import CodedStream, Codes
 from snaccli.entropy import adaptive
-from snaccli.entropy.adaptive import Context, Parent
+from snaccli.entropy.adaptive import Context, Parent, StreamCoder
 from snaccli.entropy.kernel import TOTAL
 from snaccli.entropy.points import points_of
 from snaccli.entropy.rangecoder import Encoder
@@ -75,11 +75,18 @@ def streams_of(codes: Codes) -> list[np.ndarray]:
     return [tokens for level in codes.levels for tokens in level]
 
 
+def intervals_of(coder: StreamCoder, tokens: np.ndarray, width: int = 2) -> np.ndarray:
+    """What lies below each of a stream's next tokens and its frequency (n, 2), with a prior (n, 4)."""
+    found = np.zeros((tokens.size, width), dtype=np.int64)
+    assert coder.code(tokens, found) == tokens.size
+    return found
+
+
 def always_adaptive(codes: Codes, books: Sequence[np.ndarray]) -> list[CodedStream]:
     """Every stream adaptive, even where raw is smaller."""
     return [
-        CodedStream(1, adaptive.encode(tokens, c.points, c.stride, c.parent, lambda count: None)[0])
-        for tokens, c in zip(streams_of(codes), contexts(codes, books), strict=True)
+        CodedStream(1, StreamCoder(context).encode(tokens)[0])
+        for tokens, context in zip(streams_of(codes), contexts(codes, books), strict=True)
     ]
 
 

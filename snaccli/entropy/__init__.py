@@ -10,14 +10,15 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from snaccli.codes import FINGERPRINT_BYTES, CodedStream, Coder, Codes, Tokens
-from snaccli.entropy import adaptive, raw
-from snaccli.entropy.adaptive import Parent
+from snaccli.codes import FINGERPRINT_BYTES, CodedStream, Coder, Codes, Tokens, packed_size
+from snaccli.entropy import raw
+from snaccli.entropy.adaptive import Context, Parent, StreamCoder
 from snaccli.entropy.points import Codebook, Points, points_of
 from snaccli.entropy.prior import Prior
 from snaccli.errors import ModelMismatchError, Remedy, StreamInvalidError
+from snaccli.progress import part, rising
 
-__all__ = ["Codebook", "Prior", "decode", "encode"]
+__all__ = ["Codebook", "Prior", "context_of", "decode", "encode", "space_of"]
 
 
 def encode(
@@ -42,31 +43,32 @@ def encode(
     Raises:
         ModelMismatchError: the codebooks or the prior are not those of the tokens.
     """
-    space = None if codebooks is None else _space(codebooks, codes.codebook_size, len(codes.levels))
+    size = codes.codebook_size
+    space = None if codebooks is None else space_of(codebooks, size, len(codes.levels))
     if prior is not None:
-        prior.check_grid(codes.strides, codes.codebook_size)
-    steps = Steps(codes.tokens, progress)
-    alone: list[CodedStream] = []
+        prior.check_grid(codes.strides, size)
+    told, done = rising(progress), 0
+    alone: list[CodedStream] = []  # without the prior
     streams: list[CodedStream] = []
     for level, tokens in enumerate(codes.levels):
-        for channel in range(codes.channels):
-            learned = None
-            best = CodedStream(Coder.RAW, raw.pack(tokens[channel], codes.codebook_size))
-            if space is not None and tokens.size:
-                parent = _parent(codes.levels, codes.strides, space, level, channel)
-                if prior is not None:
-                    learned = prior.stream(level, _of(codes.levels[:level], channel))
-                coded = adaptive.encode(
-                    tokens[channel], space[level], codes.strides[level], parent, steps.count, learned
-                )
-                best = _smaller(best, CodedStream(Coder.ADAPTIVE, coded[0]))
-            alone.append(best)
-            if learned is not None:
-                best = _smaller(best, CodedStream(Coder.PRIOR, coded[1]))
-            streams.append(best)
-    steps.end()
+        for channel, row in enumerate(tokens):
+            forms: list[CodedStream] = []
+            if space is not None and row.size:
+                coarser = [each[channel] for each in codes.levels[:level]]
+                learned = None if prior is None else prior.stream(level, coarser)
+                coder = StreamCoder(context_of(space, codes.strides, coarser), prior=learned)
+                share = part(told, done / codes.tokens, (done + row.size) / codes.tokens)
+                numbers = (Coder.ADAPTIVE, Coder.PRIOR)
+                forms = [CodedStream(*form) for form in zip(numbers, coder.encode(row, share), strict=False)]
+            done += row.size
+            if not forms or max(map(_size, forms)) >= packed_size(row.size, size):
+                forms.insert(0, CodedStream(Coder.RAW, raw.pack(row, size)))
+            alone.append(min((form for form in forms if form.coder != Coder.PRIOR), key=_size))
+            streams.append(min(forms, key=_size))
+    told(1.0)
     # A file names the prior that it needs, and must not become larger by that.
-    return streams if _size(streams) + FINGERPRINT_BYTES < _size(alone) else alone
+    saved = sum(map(_size, alone)) - sum(map(_size, streams))
+    return streams if saved > FINGERPRINT_BYTES else alone
 
 
 def decode(
@@ -96,62 +98,52 @@ def decode(
         StreamInvalidError: a stream does not decode to as many tokens, or needs what is not there.
         ModelMismatchError: the codebooks or the prior are not those of the tokens.
     """
-    used = len(streams) // channels
-    space = None if codebooks is None else _space(codebooks, codebook_size, used)
+    strides = tuple(strides[: len(streams) // channels])
+    space = None if codebooks is None else space_of(codebooks, codebook_size, len(strides))
     if prior is not None:
-        prior.check_grid(strides[:used], codebook_size)
-    steps = Steps(sum(channels * (frames // stride) for stride in strides[:used]), progress)
+        prior.check_grid(strides, codebook_size)
+    told, done = rising(progress), 0
+    whole = sum(channels * (frames // stride) for stride in strides)
     levels: list[Tokens] = []
-    for level, stride in enumerate(strides[:used]):
+    for level, stride in enumerate(strides):
+        count = frames // stride
         rows: list[Tokens] = []
         for channel, (number, payload) in enumerate(streams[level * channels : (level + 1) * channels]):
-            tokens = frames // stride
+            done += count
             if number == Coder.RAW:
-                rows.append(raw.unpack(payload, tokens, codebook_size))
+                rows.append(raw.unpack(payload, count, codebook_size))
                 continue
             if space is None:
                 raise StreamInvalidError("an adaptive stream needs the model's codebooks; name the model")
+            coarser = [each[channel] for each in levels]
             learned = None
             if number != Coder.ADAPTIVE:
                 if prior is None or number != Coder.PRIOR:
                     raise StreamInvalidError("a stream needs a learned prior that is not here")
-                learned = prior.stream(level, _of(levels, channel))
-            parent = _parent(levels, strides, space, level, channel)
-            rows.append(adaptive.decode(payload, tokens, space[level], stride, parent, steps.count, learned))
+                learned = prior.stream(level, coarser)
+            coder = StreamCoder(context_of(space, strides, coarser), payload, learned)
+            share = part(told, (done - count) / whole, done / whole) if whole else told
+            rows.append(coder.decode(count, share))
         levels.append(np.stack(rows))
-    steps.end()
-    return Codes(tuple(levels), tuple(strides[:used]), codebook_size)
+    told(1.0)
+    return Codes(tuple(levels), strides, codebook_size)
 
 
-def _smaller(first: CodedStream, second: CodedStream) -> CodedStream:
-    """Returns the stream of fewer bytes, the first if they have as many."""
-    return second if len(second.payload) < len(first.payload) else first
+def _size(stream: CodedStream) -> int:
+    return len(stream.payload)
 
 
-def _size(streams: Sequence[CodedStream]) -> int:
-    return sum(len(stream.payload) for stream in streams)
+def space_of(codebooks: Sequence[Codebook], size: int, levels: int) -> list[Points]:
+    """Returns the codewords of each level as points.
 
+    Args:
+        codebooks: float32 (size, dimension) a level; there may be more than are wanted.
+        size: codewords that each must have.
+        levels: that are wanted.
 
-class Steps:
-    """Turns counts of tokens into calls of ``progress`` with the fraction done."""
-
-    def __init__(self, whole: int, progress: Callable[[float], None] | None) -> None:
-        self.whole, self.progress, self.done = whole, progress, 0
-
-    def count(self, tokens: int) -> None:
-        """Takes so many tokens as done."""
-        self.done += tokens
-        if self.progress is not None and self.done < self.whole:
-            self.progress(self.done / self.whole)
-
-    def end(self) -> None:
-        """Takes all tokens as done."""
-        if self.progress is not None:
-            self.progress(1.0)
-
-
-def _space(codebooks: Sequence[Codebook], size: int, levels: int) -> list[Points]:
-    """Returns the codewords of each level as points."""
+    Raises:
+        ModelMismatchError: there are fewer codebooks, or others.
+    """
     if len(codebooks) < levels:
         raise ModelMismatchError(
             f"the tokens have {levels} levels, the model has {len(codebooks)} codebooks",
@@ -166,15 +158,8 @@ def _space(codebooks: Sequence[Codebook], size: int, levels: int) -> list[Points
     return [points_of(codebook) for codebook in codebooks[:levels]]
 
 
-def _of(levels: Sequence[Tokens], channel: int) -> list[Tokens]:
-    """Returns the tokens of one channel, level by level."""
-    return [level[channel] for level in levels]
-
-
-def _parent(
-    levels: Sequence[Tokens], strides: Sequence[int], space: Sequence[Points], level: int, channel: int
-) -> Parent | None:
-    """Returns the coarser level of the same channel, if there is one."""
-    if not level:
-        return None
-    return Parent(levels[level - 1][channel], space[level - 1], strides[level - 1])
+def context_of(space: Sequence[Points], strides: Sequence[int], coarser: Sequence[Tokens]) -> Context:
+    """Returns the context of the stream that follows on the coarser levels of its channel."""
+    level = len(coarser)
+    parent = Parent(coarser[-1], space[level - 1], strides[level - 1]) if coarser else None
+    return Context(space[level], strides[level], parent)

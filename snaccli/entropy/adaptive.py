@@ -16,9 +16,7 @@ as pseudo-code. This module prepares a stream's context and state; kernel.py doe
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from math import isqrt
 
 import numpy as np
@@ -30,16 +28,23 @@ from snaccli.entropy import arithmetic, kernel
 from snaccli.entropy.points import Points
 from snaccli.entropy.prior import PriorStream, nothing
 from snaccli.entropy.rangecoder import Encoder, undecodable
+from snaccli.progress import SILENT, Progress
 
-__all__ = ["Context", "Parent", "StreamCoder", "decode", "encode", "smallest_size"]
+__all__ = ["Context", "Parent", "StreamCoder", "smallest_size"]
 
 Integers = npt.NDArray[np.int64]
-Count = Callable[[int], None]
 
 MAX_PHASES = 16
 EARLIER = 2  # tokens of the same level that a context holds
 KERNELS = 1 << 23  # numbers of spread counts that are kept at hand
 NOTHING = nothing()
+LEARNING_RATES = np.array(
+    [kernel.STEP // isqrt((seen + kernel.STEP_START) << 12) for seen in range(kernel.STEP_CAP + 1)],
+    dtype=np.int64,
+)  # by the tokens seen
+LEARNING_RATES.flags.writeable = False
+READING = np.zeros((0, 2), dtype=np.int64)
+GIVEN = kernel.Choice(np.zeros((0, 0), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32))
 
 
 @dataclass(frozen=True)
@@ -55,18 +60,6 @@ class Parent:
     tokens: Tokens
     points: Points
     stride: int
-
-    def features(self, positions: Integers) -> Integers:
-        """Returns tokens' points, and the slopes across them by the root of a half (n, 2 * dim)."""
-        left = self._points(positions - 1)
-        right = self._points(positions + 1)
-        return np.concatenate([self._points(positions), (right - left) * 181 >> 8], axis=1)
-
-    def _points(self, positions: Integers) -> Points:
-        """Returns the points of tokens (n, dim), 0 before the first and after the last."""
-        inside = (positions >= 0) & (positions < self.tokens.size)
-        found: Points = self.points[self.tokens[np.where(inside, positions, 0)]]
-        return found * inside[:, None]
 
 
 @dataclass(frozen=True)
@@ -103,10 +96,18 @@ class Context:
         return self.own + (2 * self.parent.points.shape[1] if self.parent else 0) + 1
 
     def above(self, start: int, count: int) -> Integers:
-        """Returns the features from the coarser level of ``count`` tokens (count, 2 * its dim)."""
+        """Returns the features from the coarser level of ``count`` tokens (count, 2 * its dim).
+
+        They are the point of the token above, and the slope across it by the root of a half.
+        """
         if self.parent is None:
             return np.zeros((count, 0), dtype=np.int64)
-        return self.parent.features(np.arange(start, start + count) * self.stride // self.parent.stride)
+        tokens = self.parent.tokens
+        places = np.arange(start, start + count) * self.stride // self.parent.stride + [[-1], [0], [1]]
+        inside = (places >= 0) & (places < tokens.size)
+        points = self.parent.points[tokens[np.where(inside, places, 0)]] * inside[:, :, None]
+        left, here, right = points  # (count, dim) each
+        return np.concatenate([here, (right - left) * 181 >> 8], axis=1)
 
 
 class StreamCoder:
@@ -124,149 +125,113 @@ class StreamCoder:
     def __init__(self, context: Context, payload: bytes = b"", prior: PriorStream | None = None) -> None:
         self.context = context
         self._prior = prior
-        self.state = beginning(context)
-        self._code = kernel.code_narrow if self.state.points.dtype == np.float32 else kernel.code_wide
         self._payload = np.frombuffer(payload.ljust(8, b"\0"), dtype=np.uint8)
         offset = int.from_bytes(self._payload[:8].tobytes(), "big")
         self._reader = np.array([(1 << 64) - 1, offset, 8], dtype=np.uint64)
         self._done = 0
+        # The state of a stream's start: docs/format.md, section 6.4.
+        (size, dim), squares = context.points.shape, (context.points * context.points).sum(axis=1)
+        # Whether float32 holds all sums over the coordinates: scores, products and squared distances.
+        scores = int(np.abs(context.points).sum(axis=1).max()) * kernel.TILT_LIMIT
+        narrow = max(scores, 4 * int(squares.max())) < 1 << 24
+        self._code = kernel.code_narrow if narrow else kernel.code_wide
+        number = np.float32 if narrow else np.float64
+        padded = -(-dim // kernel.ABREAST) * kernel.ABREAST
+        points = np.zeros((padded, size), dtype=number)
+        points[:dim] = context.points.T
+        features = np.zeros(context.size, dtype=np.int64)
+        features[-1] = kernel.BIAS
+        start = (kernel.START << kernel.MASS_BITS) // size
+        kept = min(size, KERNELS // size)
+        weights = np.array([[arithmetic.WEIGHT // 2], [arithmetic.WEIGHT // 4]], dtype=np.int64)
+        self.state = kernel.State(
+            points=points,
+            squares=squares.astype(number),
+            features=features,
+            maps=np.zeros((context.phases, context.size, dim), dtype=np.int64),
+            rates=LEARNING_RATES,
+            steps=np.zeros(context.phases, dtype=np.int64),
+            weights=np.repeat(weights, context.phases, axis=1),
+            counts=np.full((kernel.HEAPS, size), start, dtype=np.int32),
+            wholes=np.full(kernel.HEAPS, start * size, dtype=np.int64),
+            seen=np.zeros(2, dtype=np.int64),
+            kept=np.empty((kept + 1, kernel.HEAPS, size), dtype=np.uint16),
+            kept_sums=np.zeros((kept + 1, kernel.HEAPS), dtype=np.int64),
+            slots=np.zeros(size, dtype=np.int32),
+            gains=np.zeros(size, dtype=number),
+            mixed=np.zeros((2, size)),
+            row=np.zeros(size, dtype=np.int32),
+            tilt=np.zeros(padded, dtype=number),
+            error=np.zeros(padded, dtype=np.int64),
+            sums=np.zeros(5, dtype=np.int64),
+        )
 
     @property
     def block(self) -> int:
         """Tokens between two looks at the progress."""
         return 1024 if jit.available() else 16
 
-    def intervals(self, tokens: Tokens) -> Integers:
-        """Returns what lies below each of the next tokens (n,) and its frequency, of 2^24 in all.
+    def code(self, tokens: Tokens, intervals: Integers = READING, choice: kernel.Choice = GIVEN) -> int:
+        """Codes the next tokens.
 
-        The result is (n, 2), with a prior (n, 4): for coder 1, then for coder 2.
+        Args:
+            tokens: uint16 (n,), written unless ``intervals`` alone are given.
+            intervals: int64 (n, 2), with a prior (n, 4), written: what lies below each token and its
+                frequency, of 2^24 in all, for coder 1, then for coder 2. ``READING`` to decode the payload.
+            choice: what each codeword costs beside its bits, to choose the tokens by; ``GIVEN`` for none.
+
+        Returns:
+            how many could be coded: fewer than n if no encoder wrote the payload.
         """
-        found = np.zeros((tokens.size, 2 if self._prior is None else 4), dtype=np.int64)
-        self._run(tokens.astype(np.uint16), found)
-        return found
+        start, self._done = self._done, self._done + tokens.size
+        above = self.context.above(start, tokens.size)
+        learned = NOTHING if self._prior is None else self._prior.block(start, tokens.size)
+        arguments = (self.state, learned, choice, start, above, tokens, intervals)
+        with np.errstate(over="ignore"):  # of the kernel as Python: its integers wrap around
+            return int(self._code(*arguments, self._payload, self._reader))
 
-    def tokens(self, count: int) -> Tokens:
-        """Decodes the next tokens, uint16 (count,).
+    def encode(self, tokens: Tokens, progress: Progress = SILENT) -> tuple[bytes, ...]:
+        """Codes all tokens of the stream; returns coder 1's bytes and, with a prior, coder 2's.
+
+        Args:
+            tokens: uint16 (n,), below the number of codewords.
+            progress: of the work.
+        """
+        encoders = [Encoder()] if self._prior is None else [Encoder(), Encoder()]
+        for start in range(0, tokens.size, self.block):
+            block = tokens[start : start + self.block].astype(np.uint16)
+            intervals = np.zeros((block.size, 2 * len(encoders)), dtype=np.int64)
+            self.code(block, intervals)
+            for number, encoder in enumerate(encoders):
+                encoder.encode_intervals(intervals[:, 2 * number : 2 * number + 2])
+            progress((start + block.size) / tokens.size)
+        smallest = smallest_size(tokens.size)
+        return tuple(encoder.payload().ljust(smallest, b"\0") for encoder in encoders)
+
+    def choose(self, costs: npt.NDArray[np.float32]) -> Tokens:
+        """Chooses the next tokens, uint16 (n,): of each the codeword of which costs and bits are least.
+
+        Args:
+            costs: float32 (n, codewords), overwritten: what is to be added to the bits that a codeword takes
+                under the frequencies of its token, with a prior those of coder 2.
+        """
+        chosen, logs = np.zeros(len(costs), dtype=np.uint16), np.zeros(costs.shape[1], dtype=np.float32)
+        self.code(chosen, choice=kernel.Choice(costs, logs, logs.view(np.int32)))
+        return chosen
+
+    def decode(self, count: int, progress: Progress = SILENT) -> Tokens:
+        """Decodes the stream's ``count`` tokens, uint16 (count,): coder 1's bytes, with a prior coder 2's.
 
         Raises:
             StreamInvalidError: no encoder wrote these bytes.
         """
-        found = np.zeros(count, dtype=np.uint16)
-        if self._run(found, np.zeros((0, 2), dtype=np.int64)) < count:
-            raise undecodable()
-        return found
-
-    def _run(self, tokens: Tokens, intervals: Integers) -> int:
-        """Codes the next tokens; returns how many could be."""
-        above = self.context.above(self._done, tokens.size)
-        start, self._done = self._done, self._done + tokens.size
-        learned = NOTHING if self._prior is None else self._prior.block(start, tokens.size)
-        arguments = (self.state, learned, start, above, tokens, intervals, self._payload, self._reader)
-        with np.errstate(over="ignore"):  # of the kernel as Python: its integers wrap around
-            return int(self._code(*arguments))
-
-
-def beginning(context: Context) -> kernel.State:
-    """Returns the state of a stream's start: docs/format.md, section 6.4."""
-    size, dim = context.points.shape
-    padded = -(-dim // kernel.ABREAST) * kernel.ABREAST
-    number = np.float32 if _narrow(context.points) else np.float64
-    points = np.zeros((padded, size), dtype=number)
-    points[:dim] = context.points.T
-    features = np.zeros(context.size, dtype=np.int64)
-    features[-1] = kernel.BIAS
-    start = (kernel.START << kernel.MASS_BITS) // size
-    kept = min(size, KERNELS // size)
-    weights = np.array([[arithmetic.WEIGHT // 2], [arithmetic.WEIGHT // 4]], dtype=np.int64)
-    return kernel.State(
-        points=points,
-        squares=(context.points * context.points).sum(axis=1).astype(number),
-        features=features,
-        maps=np.zeros((context.phases, context.size, dim), dtype=np.int64),
-        rates=learning_rates(),
-        steps=np.zeros(context.phases, dtype=np.int64),
-        weights=np.repeat(weights, context.phases, axis=1),
-        counts=np.full((kernel.HEAPS, size), start, dtype=np.int32),
-        wholes=np.full(kernel.HEAPS, start * size, dtype=np.int64),
-        seen=np.zeros(2, dtype=np.int64),
-        kept=np.empty((kept + 1, kernel.HEAPS, size), dtype=np.uint16),
-        kept_sums=np.zeros((kept + 1, kernel.HEAPS), dtype=np.int64),
-        slots=np.zeros(size, dtype=np.int32),
-        gains=np.zeros(size, dtype=number),
-        mixed=np.zeros((2, size)),
-        row=np.zeros(size, dtype=np.int32),
-        tilt=np.zeros(padded, dtype=number),
-        error=np.zeros(padded, dtype=np.int64),
-        sums=np.zeros(5, dtype=np.int64),
-    )
-
-
-def _narrow(points: Points) -> bool:
-    """Whether float32 holds all sums over the coordinates: scores, products and squared distances."""
-    scores = int(np.abs(points).sum(axis=1).max()) * kernel.TILT_LIMIT
-    return max(scores, 4 * int((points * points).sum(axis=1).max())) < 1 << 24
-
-
-@cache
-def learning_rates() -> Integers:
-    """Returns the rates of learning by the tokens seen, int64 (STEP_CAP + 1,)."""
-    seen = range(kernel.STEP_CAP + 1)
-    rates = np.array([kernel.STEP // isqrt((n + kernel.STEP_START) << 12) for n in seen], dtype=np.int64)
-    rates.flags.writeable = False
-    return rates
-
-
-def encode(
-    tokens: Tokens,
-    points: Points,
-    stride: int,
-    parent: Parent | None,
-    count: Count,
-    prior: PriorStream | None = None,
-) -> tuple[bytes, ...]:
-    """Codes the tokens of one level and channel; returns coder 1's bytes and, with a prior, coder 2's.
-
-    Args:
-        tokens: uint16 (n,), below the number of codewords.
-        points: the level's codewords (size, dim).
-        stride: latent frames per token.
-        parent: the coarser level, None at the coarsest.
-        count: called now and then with the number of tokens coded since the last call.
-        prior: what a learned prior says of the stream.
-    """
-    coder = StreamCoder(Context(points, stride, parent), prior=prior)
-    encoders = [Encoder()] if prior is None else [Encoder(), Encoder()]
-    for start in range(0, tokens.size, coder.block):
-        block = tokens[start : start + coder.block]
-        intervals = coder.intervals(block)
-        for number, encoder in enumerate(encoders):
-            encoder.encode_intervals(intervals[:, 2 * number : 2 * number + 2])
-        count(block.size)
-    smallest = smallest_size(tokens.size)
-    return tuple(encoder.payload().ljust(smallest, b"\0") for encoder in encoders)
-
-
-def decode(
-    payload: bytes,
-    tokens: int,
-    points: Points,
-    stride: int,
-    parent: Parent | None,
-    count: Count,
-    prior: PriorStream | None = None,
-) -> Tokens:
-    """Undoes :func:`encode`: coder 1's bytes, with a prior coder 2's; the result is uint16 (tokens,).
-
-    Raises:
-        StreamInvalidError: no encoder wrote these bytes.
-    """
-    coder = StreamCoder(Context(points, stride, parent), payload, prior)
-    values = np.empty(tokens, dtype=np.uint16)
-    for start in range(0, tokens, coder.block):
-        block = values[start : start + coder.block]
-        block[:] = coder.tokens(block.size)
-        count(block.size)
-    return values
+        values = np.zeros(count, dtype=np.uint16)
+        for start in range(0, count, self.block):
+            block = values[start : start + self.block]
+            if self.code(block) < block.size:
+                raise undecodable()
+            progress((start + block.size) / count)
+        return values
 
 
 def smallest_size(tokens: int) -> int:

@@ -27,7 +27,7 @@ from snac.jit import Record, compiled, part
 from snaccli.entropy.arithmetic import PEAK_BITS, WEIGHT, WEIGHT_BITS, power, share
 from snaccli.entropy.mixing import Learned, blend, recall, reweigh
 
-__all__ = ["State", "code_narrow", "code_wide"]
+__all__ = ["Choice", "State", "code_narrow", "code_wide"]
 
 PRECISION = 24  # bits of the sum of all frequencies
 TOTAL = 1 << PRECISION
@@ -64,6 +64,7 @@ WIDE_SHIFT, NARROW_SHIFT = KERNEL_SHIFTS
 WIDE_SPIKE, NARROW_SPIKE = SPIKES
 MASS = 1 << (MASS_BITS + PEAK_BITS)
 FAR = S(1 << 30)  # a squared distance at which every kernel is 0
+OCTAVES = S(0.5**23)  # from the bits of a float32 to its logarithm, 127 more and at most 0.09 less
 
 Array = npt.NDArray[Any]
 
@@ -93,6 +94,14 @@ class State(NamedTuple):
     tilt: Array  # float (D8,)
     error: Array  # int64 (D8,)
     sums: Array  # int64 (5,) of `mixed` and of the heaps weighted by the gains; the extra of `row`
+
+
+class Choice(NamedTuple):
+    """What to choose tokens by, and room for it; nothing where tokens are not chosen."""
+
+    costs: Array  # float32 (n, K) of each codeword beside its bits, in bits
+    logs: Array  # float32 (K,) frequencies
+    log_bits: Array  # int32 (K,) the same memory
 
 
 @part
@@ -356,6 +365,23 @@ def _read(row: Array, extra: int, payload: Array, reader: Array) -> Any:
 
 
 @part
+def _choose(choice: Choice, n: int, row: Array, extra: int) -> Any:
+    """Returns the codeword of least cost and bits for token ``n`` of the block, the first of several."""
+    costs, logs, bits, size = choice.costs[n], choice.logs, choice.log_bits, row.size
+    for c in range(size):
+        logs[c] = S(I(row[c] + I(extra)))
+    least = S(np.inf)
+    for c in range(size):
+        cost = costs[c] - S(bits[c]) * OCTAVES
+        costs[c] = cost
+        least = min(least, cost)
+    token = I(size)
+    for c in range(size):
+        token = min(token, I(c) if costs[c] == least else I(size))
+    return L(token)
+
+
+@part
 def _mingle(state: State, learned: Learned, n: int) -> None:
     """Sets the frequencies of the next token under the prior and coder 1: coder 2's."""
     recall(learned, n)
@@ -370,6 +396,7 @@ def _mingle(state: State, learned: Learned, n: int) -> None:
 def _code(
     state: State,
     learned: Learned,
+    choice: Choice,
     start: int,
     above: Array,
     tokens: Array,
@@ -382,11 +409,12 @@ def _code(
     Args:
         state: changes with every token.
         learned: the prior's part, its ``row`` empty for coder 1 alone.
+        choice: what to choose tokens by, its ``costs`` empty where they are given or decoded.
         start: tokens of the stream before these.
         above: int64 (n, width), features from the coarser level.
-        tokens: uint16 (n,), read, or written where ``intervals`` is empty.
+        tokens: uint16 (n,), read, or written where they are chosen or decoded.
         intervals: int64 (n, 2), written: the frequencies below a token's, and its own; with a prior (n, 4),
-            first coder 1's, then coder 2's; (0, 2) to decode.
+            first coder 1's, then coder 2's; (0, 2) to choose, or else to decode.
         payload: uint8, the stream's bytes, to decode.
         reader: uint64 (3,), the range, the offset, and the bytes read.
 
@@ -402,14 +430,17 @@ def _code(
         _predict(state, phase)
         if both:
             _mingle(state, learned, n)
+        row, extra = (learned.row, learned.sums[3]) if both else (state.row, state.sums[4])
         if intervals.size:
             token = L(tokens[n])
             _interval(state.row, token, state.sums[4], intervals[n])
             if both:
                 _interval(learned.row, token, learned.sums[3], intervals[n, 2:])
         else:
-            row, extra = (learned.row, learned.sums[3]) if both else (state.row, state.sums[4])
-            token = _read(row, extra, payload, reader)
+            if choice.costs.size:
+                token = _choose(choice, n, row, extra)
+            else:
+                token = _read(row, extra, payload, reader)
             if token < 0:
                 return n
             tokens[n] = token
@@ -424,7 +455,7 @@ def _kinds(point: str) -> tuple[Record | str, ...]:
     state = "P2 P1 i81 i83 i81 i81 i82 i42 i81 i81 u23 i82 i41 P1 f82 i41 P1 i81 i81".replace("P", point)
     learned = "f42 i81 f42 f42 f42 f41 i81 f42 f41 f41 f41 f41 i41 f41 i41 f82 i41 i81 i81"
     records = []
-    for kind, fields in ((State, state), (Learned, learned)):
+    for kind, fields in ((State, state), (Learned, learned), (Choice, "f42 f41 i41")):
         kinds = [f"{field[:2]}[{','.join(':' * int(field[2]))}]" for field in fields.split()]
         records.append(Record(kind, dict(zip(kind._fields, kinds, strict=True))))
     return *records, "i8", "i8[:,:]", "u2[:]", "i8[:,:]", "u1[:]", "u8[:]"
