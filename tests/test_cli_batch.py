@@ -133,7 +133,7 @@ def test_one_file_is_one_line(codec):
     (source, output, options), *rest = codec.calls
     assert (source, output, rest) == ("song.wav", "song.snac", [])
     assert options.pop("model").choice == "mini"
-    assert options == {"channels": "mono", "overwrite": False}
+    assert options == {"channels": "mono", "rate_distortion": 0.0, "overwrite": False}
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,7 @@ class Engine:
     Attributes:
         config: of the model.
         fingerprint: 16 hex digits of its weights.
+        quantiser: its codebooks, with their projections from latents and back.
         codebooks: float32 (codebook size, dimension) a level.
         threads: that compute side by side for each call.
     """
@@ -78,24 +79,28 @@ class Engine:
     def __init__(self, backend: Backend, fingerprint: str, threads: int) -> None:
         self._backend = backend
         self.config, self.fingerprint, self.threads = backend.config, fingerprint, threads
-        self.codebooks = backend.quantiser.codebooks
+        self.quantiser, self.codebooks = backend.quantiser, backend.quantiser.codebooks
 
-    def encode(self, blocks: Iterable[np.ndarray], channels: int) -> Iterator[tuple[np.ndarray, ...]]:
+    def encode(
+        self, blocks: Iterable[np.ndarray], channels: int, *, latents: bool = False
+    ) -> Iterator[tuple[np.ndarray, ...]]:
         """Encodes a signal that arrives in blocks; each channel is coded by itself.
 
         Args:
             blocks: float32 (channels, n) at the model's rate, nominally -1 to 1.
             channels: of every block.
+            latents: whether to give what the quantiser would take, not codes.
 
         Yields:
             uint16 (channels, tokens) a level, coarse to fine, as they become final; joined in time they are
-            the codes of the whole signal, padded at its end as the model pads. Nothing for no samples.
+            the codes of the whole signal, padded at its end as the model pads. Nothing for no samples. Or
+            one array alone, float32 (channels, frames, C), the latents, likewise.
 
         Raises:
             ValueError: a block is no such array.
         """
         least = round(_PUSH_SECONDS * self.config.sampling_rate)
-        with EncoderStream(self._backend, channels, self.threads) as stream:
+        with EncoderStream(self._backend, channels, self.threads, latents=latents) as stream:
             held: list[np.ndarray] = []
             for block in blocks:
                 stream.check(block)

@@ -100,7 +100,7 @@ class Chain:
     """
 
     def __init__(self, stages: Iterable[Stage], values: int) -> None:
-        self.stages = tuple(stages)
+        self.stages, self._values = tuple(stages), values
         self.pieces = [max(1, values // (stage.values * stage.step)) * stage.step for stage in self.stages]
 
     def reaching(self, low: int, high: int) -> tuple[int, int]:
@@ -108,6 +108,10 @@ class Chain:
         for stage in reversed(self.stages):
             low, high = stage.reaching(low, high)
         return low, high
+
+    def without_last(self) -> Chain:
+        """The chain of all stages but the last."""
+        return Chain(self.stages[:-1], self._values)
 
     @property
     def latency(self) -> int:

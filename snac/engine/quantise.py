@@ -13,8 +13,15 @@ from snac.engine.weights import Weights
 _SMALLEST_NORM = 1e-12  # of a vector that is normalised
 
 
-class _Level:
-    """A codebook with its projections."""
+class Level:
+    """A codebook with its projections.
+
+    Attributes:
+        stride: latent frames a token.
+        codebook: float32 (codebook size, dimension).
+        inner, inner_bias: from latents to the codebook's space (C, dimension), (dimension,).
+        outer, outer_bias: from there to latents (dimension, C), (C,).
+    """
 
     def __init__(self, weights: Weights, stride: int) -> None:
         self.stride = stride
@@ -26,11 +33,15 @@ class _Level:
         self.directions = np.ascontiguousarray(directions.T)
         self.squares = np.square(directions).sum(axis=1)[None]
 
-    def indices(self, latents: np.ndarray) -> np.ndarray:
-        """The codewords nearest in angle to latents (T, C): (T / stride,)."""
+    def project(self, latents: np.ndarray) -> np.ndarray:
+        """Latents (T, C) in the codebook's space, one point a token: (T / stride, dimension)."""
         if self.stride > 1:
             latents = latents.reshape(-1, self.stride, latents.shape[1]).mean(axis=1)
-        directions = _normalised(latents @ self.inner + self.inner_bias)
+        return np.asarray(latents @ self.inner + self.inner_bias)
+
+    def indices(self, latents: np.ndarray) -> np.ndarray:
+        """The codewords nearest in angle to latents (T, C): (T / stride,)."""
+        directions = _normalised(self.project(latents))
         # Kept in the published order of operations, so that near ties fall the same way.
         distances = 2 * directions @ self.directions
         np.subtract(np.square(directions).sum(axis=1, keepdims=True), distances, out=distances)
@@ -54,16 +65,17 @@ class Quantiser(Stage):
     """Latents (n, C) to codes: a row of all tokens in the span of one coarsest token, coarse to fine.
 
     Attributes:
+        parts: the codebooks with their projections, coarse to fine.
         codebooks: float32 (codebook size, dimension) a level.
     """
 
     def __init__(self, config: ModelConfig, weights: Weights) -> None:
         self.strides = config.vq_strides
-        self._levels = [
-            _Level(weights.within("quantizer", "quantizers", number), stride)
+        self.parts = tuple(
+            Level(weights.within("quantizer", "quantizers", number), stride)
             for number, stride in enumerate(self.strides)
-        ]
-        self.codebooks = tuple(level.codebook for level in self._levels)
+        )
+        self.codebooks = tuple(level.codebook for level in self.parts)
         self.window = self.step = self.strides[0]
         self.values = config.codebook_size // self.strides[-1] // 4
 
@@ -71,7 +83,7 @@ class Quantiser(Stage):
         """See ``Stage.run``: (steps, tokens of a row)."""
         residual = np.concatenate((held, x))[: steps * self.step]
         found = []
-        for level in self._levels:
+        for level in self.parts:
             indices = level.indices(residual)
             residual -= level.latents(indices, 0, len(residual))
             found.append(indices.reshape(steps, -1))
@@ -91,7 +103,7 @@ class Quantiser(Stage):
             last: frame to stop before.
         """
         total: np.ndarray | None = None
-        for level, code in zip(self._levels, codes, strict=False):
+        for level, code in zip(self.parts, codes, strict=False):
             low, high = first // level.stride, -(-last // level.stride)
             base = low * level.stride
             found = level.latents(code[low:high], first - base, last - base)

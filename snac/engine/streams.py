@@ -82,16 +82,19 @@ class _Stream:
 
 
 class EncoderStream(_Stream):
-    """Samples to codes as they come.
+    """Samples to codes as they come, or to the latents that codes would be made of.
 
     Attributes:
         latency: samples by which the codes returned so far end before the samples pushed so far do, at most.
     """
 
-    def __init__(self, backend: Backend, channels: int = 1, workers: int = 1) -> None:
-        super().__init__(backend, backend.encoder, channels, workers)
+    def __init__(
+        self, backend: Backend, channels: int = 1, workers: int = 1, *, latents: bool = False
+    ) -> None:
+        chain = backend.encoder.without_last() if latents else backend.encoder
+        super().__init__(backend, chain, channels, workers)
         config = backend.config
-        self._config, self._taken = config, 0
+        self._config, self._taken, self._latents = config, 0, latents
         self.latency = (backend.encoder.latency + 1) * config.vq_strides[0] * config.hop_length - 1
 
     def push(  # type: ignore[override]
@@ -107,7 +110,8 @@ class EncoderStream(_Stream):
                 that less is done for each sample.
 
         Returns:
-            uint16 (channels, tokens) a level, coarse to fine, the codes that became final; perhaps none.
+            uint16 (channels, tokens) a level, coarse to fine, the codes that became final; perhaps none. Or
+            latents alone, float32 (channels, frames, C).
 
         Raises:
             ValueError: the block is no such array.
@@ -119,6 +123,8 @@ class EncoderStream(_Stream):
             padding = np.zeros((self._channels, -self._taken % self._config.pad_multiple), dtype=np.float32)
             block = padding if block is None else np.concatenate((block, padding), axis=1)
         rows = super().push(None if block is None else block[:, :, None], ended=ended, flush=flush)
+        if self._latents:
+            return (np.empty((self._channels, 0, 0), np.float32) if rows is None else rows,)
         if rows is None:
             return tuple(np.empty((self._channels, 0), np.uint16) for _ in self._config.vq_strides)
         levels = [self._backend.quantiser.levels(channel) for channel in rows]

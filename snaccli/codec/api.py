@@ -21,6 +21,7 @@ from snaccli.audio import MAX_CHANNELS, MAX_RATE, AudioWriter, downmix, open_aud
 from snaccli.codec.codec import Codec
 from snaccli.codec.pool import ModelPool
 from snaccli.codec.prior import WantedPrior
+from snaccli.codec.rate_distortion import check_rate_distortion
 from snaccli.codec.recording import CodedRecording, Span, dumps, loads
 from snaccli.errors import AudioError, ContainerError
 from snaccli.io.files import check_output, is_stdio, open_input, open_output
@@ -106,6 +107,7 @@ def encode_file(
     device: str = "auto",
     threads: int | None = None,
     prior: WantedPrior = True,
+    rate_distortion: float = 0.0,
     overwrite: bool = False,
     progress: Listener = None,
 ) -> EncodeResult:
@@ -117,6 +119,7 @@ def encode_file(
         model: see `Model`.
         channels: ``mono`` mixes down, ``keep`` codes each channel by itself.
         device, threads, prior: of a model that is loaded here, see `Codec.load`.
+        rate_distortion: what a bit costs, for smaller files of a little less quality; see `Codec.encode`.
         overwrite: whether an existing output may be replaced.
         progress: see `snaccli.progress`.
 
@@ -124,6 +127,7 @@ def encode_file(
         SnacError: a named subclass for whatever the user can mend; no output is left behind.
     """
     began = time.perf_counter()
+    check_rate_distortion(rate_distortion)
     output = _beside(source, ".snac") if output is None else output
     check_output(output, source=source, overwrite=overwrite)
     told = rising(progress)
@@ -136,6 +140,7 @@ def encode_file(
             reader.rate,
             1 if mono else reader.channels,
             expected=reader.expected_frames,
+            rate_distortion=rate_distortion,
             progress=part(told, 0.0, 1 - _CODING_SHARE),
         )
     share = part(told, 1 - _CODING_SHARE, 1.0)

@@ -44,21 +44,26 @@ class EncodeWork:
         device: likewise.
         threads: likewise.
         channels: likewise.
+        prior: likewise; a file must have the same name for all workers.
+        rate_distortion: likewise.
     """
 
     model: str
     device: str
     threads: int
     channels: Literal["mono", "keep"]
+    prior: bool | str = True
+    rate_distortion: float = 0.0
 
     def start(self) -> None:
-        """Loads the model.
+        """Loads the model and its prior.
 
         Raises:
             ModelError: it cannot be had.
+            PriorError: likewise the prior.
         """
-        self._models = ModelPool(self.model, device=self.device, threads=self.threads)
-        self._models.for_audio()
+        self._models = ModelPool(self.model, device=self.device, threads=self.threads, prior=self.prior)
+        _ = self._models.for_audio().prior
 
     def __call__(self, unit: EncodeUnit) -> UnitResult:
         """Encodes the files of a unit; one that is there is replaced: the unit may have been begun before."""
@@ -67,7 +72,14 @@ class EncodeWork:
             try:
                 if not is_url(output):
                     make_folder(os.path.dirname(output))
-                made = encode_file(source, output, model=self._models, channels=self.channels, overwrite=True)
+                made = encode_file(
+                    source,
+                    output,
+                    model=self._models,
+                    channels=self.channels,
+                    rate_distortion=self.rate_distortion,
+                    overwrite=True,
+                )
                 done.append(Done(source, made.duration_s))
             except (SnacError, OSError) as error:
                 done.append(Done(source, error=str(error)))

@@ -16,16 +16,18 @@ from snac.noise import Noise
 from snaccli.audio import fit, resample, resample_span, resampled_length
 from snaccli.codec.device import Device
 from snaccli.codec.prior import WantedPrior, find_prior
+from snaccli.codec.rate_distortion import Views, check_rate_distortion, choose
 from snaccli.codec.recording import WHOLE, Recording, Span
-from snaccli.codes import Codes
+from snaccli.codes import Codes, Tokens
 from snaccli.entropy import Prior
 from snaccli.errors import AudioError, ModelMismatchError, Remedy
-from snaccli.progress import SILENT, Progress
+from snaccli.progress import SILENT, Progress, part
 from snaccli.workers import available, read_ahead, share
 
 __all__ = ["Codec"]
 
 _DEFAULT_NOISE = Noise.seeded(0)
+_CHOOSING_SHARE = 0.3  # of the progress, where tokens are chosen by their bits
 
 
 class Codec:
@@ -116,6 +118,7 @@ class Codec:
         channels: int,
         *,
         expected: int | None = None,
+        rate_distortion: float = 0.0,
         progress: Progress = SILENT,
     ) -> Recording:
         """Turns samples into tokens; each channel is coded by itself.
@@ -125,12 +128,17 @@ class Codec:
             rate: of the blocks, Hz.
             channels: of every block.
             expected: samples a channel that will come, where that is known, for `progress`.
+            rate_distortion: what a bit costs where codewords are chosen that take fewer bits, see
+                `snaccli.codec.rate_distortion`; 0 for the model's own choice.
             progress: of the work.
 
         Raises:
             AudioError: a block is no such array.
+            UsageError: the price of a bit is negative or not finite.
         """
-        count = 0
+        check_rate_distortion(rate_distortion)
+        count, cheaper = 0, rate_distortion > 0
+        told = part(progress, 0.0, 1 - _CHOOSING_SHARE) if cheaper else progress
 
         def counted() -> Iterator[np.ndarray]:
             nonlocal count
@@ -138,18 +146,43 @@ class Codec:
                 yield _checked_block(block, channels)
                 count += len(block)
                 if expected:
-                    progress(min(count / expected, 1.0))
+                    told(min(count / expected, 1.0))
 
-        resampled = resample(counted(), rate, self.rate, channels)
-        # Buffers that grow: small arrays kept between those of the engine would fragment the heap.
-        rows = [[bytearray() for _ in range(channels)] for _ in self.strides]
-        for codes in self.engine.encode((block.T for block in resampled), channels):
-            for level, tokens in zip(rows, codes, strict=True):
-                for row, own in zip(level, tokens, strict=True):
-                    row += own.tobytes()
-        levels = tuple(np.stack([np.frombuffer(row, np.uint16) for row in level]) for level in rows)
+        resampled = (block.T for block in resample(counted(), rate, self.rate, channels))
+        if cheaper:
+            share_of_choice = part(progress, 1 - _CHOOSING_SHARE, 1.0)
+            levels = self._cheaper(resampled, channels, rate_distortion, share_of_choice)
+        else:
+            # Buffers that grow: small arrays kept between those of the engine would fragment the heap.
+            rows = [[bytearray() for _ in range(channels)] for _ in self.strides]
+            for codes in self.engine.encode(resampled, channels):
+                for level, tokens in zip(rows, codes, strict=True):
+                    for row, own in zip(level, tokens, strict=True):
+                        row += own.tobytes()
+            levels = tuple(np.stack([np.frombuffer(row, np.uint16) for row in level]) for level in rows)
         codes_of_all = Codes(levels, self.strides, self.codebook_size)
         return Recording(codes_of_all, self.name, self.fingerprint, self.rate, rate, count)
+
+    def _cheaper(
+        self, blocks: Iterable[np.ndarray], channels: int, rate_distortion: float, progress: Progress
+    ) -> tuple[Tokens, ...]:
+        """Tokens (channels, n) a level that take fewer bits, of blocks (channels, n) at the model's rate."""
+        quantiser = self.engine.quantiser
+        views = [Views(quantiser) for _ in range(channels)]
+        for (latents,) in self.engine.encode(blocks, channels, latents=True):
+            for view, own in zip(views, latents, strict=True):
+                view.add(own)
+        chosen = [
+            choose(
+                view,
+                quantiser,
+                rate_distortion,
+                prior=self.prior,
+                progress=part(progress, channel / channels, (channel + 1) / channels),
+            )
+            for channel, view in enumerate(views)
+        ]
+        return tuple(np.stack(level) for level in zip(*chosen, strict=True))
 
     def encode_many(self, signals: Sequence[tuple[np.ndarray, int]]) -> list[Recording]:
         """Encodes short signals; those of equal padded length together, as channels of one call.

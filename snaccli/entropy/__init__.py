@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from snaccli.codes import FINGERPRINT_BYTES, CodedStream, Coder, Codes, Tokens, packed_size
+from snaccli.codes import FINGERPRINT_BYTES, CodedStream, Coder, Codes, Tokens, packed_size, token_bits
 from snaccli.entropy import raw
 from snaccli.entropy.adaptive import Context, Parent, StreamCoder
 from snaccli.entropy.points import Codebook, Points, points_of
@@ -61,7 +61,7 @@ def encode(
                 numbers = (Coder.ADAPTIVE, Coder.PRIOR)
                 forms = [CodedStream(*form) for form in zip(numbers, coder.encode(row, share), strict=False)]
             done += row.size
-            if not forms or max(map(_size, forms)) >= packed_size(row.size, size):
+            if not forms or max(map(_size, forms)) >= packed_size(row.size, token_bits(size)):
                 forms.insert(0, CodedStream(Coder.RAW, raw.pack(row, size)))
             alone.append(min((form for form in forms if form.coder != Coder.PRIOR), key=_size))
             streams.append(min(forms, key=_size))
