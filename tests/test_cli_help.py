@@ -222,7 +222,7 @@ def test_what_must_start_at_once_imports_no_large_package(arguments):
     [
         (["--help"], None),
         (["models"], None),
-        (["info", "missing.snac"], "info"),
+        (["info", "missing.snac"], "contents"),
         (["tokens", "export", "--help"], "tokens_export"),
     ],
     ids=str,

@@ -29,8 +29,8 @@ from snaccli.io.files import (
     open_output,
     same_file,
     shown,
+    walk,
 )
-from snaccli.io.walk import walk
 
 posix = pytest.mark.skipif(os.name != "posix", reason="POSIX only")
 

@@ -17,7 +17,7 @@ from snaccli.bench.results import BenchResult, FileResult, ratio
 from snaccli.bench.subjects import ModelSubject, PeerSubject, Subject, Track, open_original
 from snaccli.errors import AudioError, FileError, SnacError, UsageError
 from snaccli.io import files
-from snaccli.io.walk import walk
+from snaccli.io.files import walk
 from snaccli.measures import Comparison
 from snaccli.progress import Progress, part
 
@@ -244,7 +244,7 @@ def find_recordings(inputs: Sequence[str | Path]) -> list[Path]:
 
     Args:
         inputs: files, taken as named, and folders, walked for the extensions of audio files (see
-            :func:`snaccli.io.walk.walk` for what is left out); when empty, the recordings that a checkout
+            :func:`snaccli.io.files.walk` for what is left out); when empty, the recordings that a checkout
             ships in examples/audio are taken, else those in examples/audio of the current folder.
 
     Raises:

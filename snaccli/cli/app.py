@@ -62,8 +62,10 @@ COMMANDS: Mapping[str, Entry | Group] = {
     "stream": Entry(
         "Turn tokens into audio while they come, or with --encode audio into tokens.", "stream", "stream"
     ),
-    "info": Entry("Tell what .snac files hold: model, length, bit rate.", "info", "info"),
-    "verify": Entry("Check that .snac files are whole.", "verify", "verify"),
+    "info": Entry(
+        "Tell what .snac files hold: model, length, bit rate.", "contents", "info", "INFO_EXAMPLES"
+    ),
+    "verify": Entry("Check that .snac files are whole.", "contents", "verify", "VERIFY_EXAMPLES"),
     "bench": Entry(
         "Measure bit rate, quality and speed on recordings, also beside other codecs.", "bench", "bench"
     ),

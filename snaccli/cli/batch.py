@@ -76,6 +76,7 @@ class Batch:
         UsageError: the output of a job cannot go to the standard output of this run.
 
     Attributes:
+        remarks: what was left out on purpose, worth a line.
         told: what there is to say already: inputs that led to no file, outputs that are there.
         waiting: the jobs to do: inputs that are there, outputs that may be written.
         threads: for each file, as the processors are shared out among the files at once.
@@ -84,7 +85,8 @@ class Batch:
     def __init__(self, console: Console, plan: Plan, choices: Choices) -> None:
         _check_standard_output(console, plan.jobs)
         self._console = console
-        self._plan = plan
+        self._in_list = plan.batch
+        self.remarks = plan.remarks
         self.told = [Outcome[Any](Job(name, ""), error=problem) for name, problem in plan.problems]
         self.waiting: list[Job] = []
         for job in plan.jobs:
@@ -114,7 +116,7 @@ class Batch:
             models: those that it uses; which of them it loaded is told in the end.
         """
         console = self._console
-        for remark in self._plan.remarks:
+        for remark in self.remarks:
             console.note(remark)
         for outcome in self.told:
             self._tell(outcome, work)
@@ -164,7 +166,7 @@ class Batch:
         else:
             names = f"{shown(result.source)} -> {shown(result.output, stdio='standard output')}"
             line = text.joined(names, *work.facts(result))
-            if self._plan.batch and self._console.interactive:  # the bars tell enough
+            if self._in_list and self._console.interactive:  # the bars tell enough
                 self._console.detail(line)
             else:
                 self._console.note(line)
@@ -175,7 +177,7 @@ class Batch:
         if self._expected > 1:
             self._sum_up(work, failed)
         values = [self._as_json(outcome) for outcome in self._outcomes] if self._console.json else []
-        self._console.emit(values if self._plan.batch else next(iter(values), None))
+        self._console.emit(values if self._in_list else next(iter(values), None))
         if not failed:
             return ExitStatus.OK
         wrong = all(isinstance(outcome.error, UsageError) for outcome in failed)

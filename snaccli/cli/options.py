@@ -21,13 +21,17 @@ __all__ = [
     "Force",
     "Jobs",
     "Json",
+    "LayoutChoice",
     "NoPrior",
+    "Offsets",
     "Output",
     "Prior",
     "Quiet",
     "RateChoice",
     "SkipExisting",
+    "StartId",
     "Threads",
+    "TokensModel",
     "Verbose",
     "complete_model",
     "model",
@@ -61,6 +65,13 @@ class ChannelChoice(str, Enum):
 
     mono = "mono"
     keep = "keep"
+
+
+class LayoutChoice(str, Enum):
+    """How the tokens of a recording are laid out."""
+
+    nested = "nested"
+    interleaved = "interleaved"
 
 
 class RateChoice(str, Enum):
@@ -168,4 +179,15 @@ Verbose = Annotated[
 ]
 Debug = Annotated[
     bool, typer.Option("--debug", help="Print the traceback of an error, for reports of defects.")
+]
+Offsets = Annotated[
+    bool,
+    typer.Option("--offsets", help="Interleaved: each position of a frame has a range of ids of its own."),
+]
+StartId = Annotated[
+    int, typer.Option("--start-id", min=0, metavar="N", help="Interleaved: the smallest id; added to all.")
+]
+TokensModel = Annotated[
+    str | None,
+    model("A model's name or folder. By default the one a file names, and mini for audio."),
 ]

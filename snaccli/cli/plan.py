@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 from snaccli.errors import SnacError, UsageError
 from snaccli.io import remote
+from snaccli.io.files import walk
 from snaccli.io.names import STDIO, shown
-from snaccli.io.walk import walk
 from snaccli.workers import Job
 
 __all__ = ["OutputClashError", "Plan", "Sources", "expand", "find_sources", "is_snac", "make_plan"]

@@ -19,6 +19,7 @@ from snaccli.io.names import STDIO
 
 if TYPE_CHECKING:
     from snaccli.codec import EncodeResult
+    from snaccli.codec.cluster import EncodeWork
 
 EXAMPLES = """
 snac encode song.wav                        writes song.snac beside it
@@ -91,25 +92,18 @@ def encode(
     plan = make_plan(sources, output, extension=".snac")
     batch = Batch(console, plan, Choices(force, skip_existing, jobs, threads))
     if cluster is not None:
-        from snaccli.codec.cluster import EncodeWork, encode_units
+        from snaccli.codec.cluster import EncodeWork
 
-        there = cluster_runs.anywhere
-        files = [(there(job.source), there(job.output)) for job in batch.waiting]
-        if any(STDIO in (job.source, job.output) for job in batch.waiting):
-            raise UsageError("--cluster reads and writes files: give it no standard stream")
         work = EncodeWork(
             cluster_runs.model_anywhere(model) or model,
             device.value,
             cpus,
             channels.value,
-            prior=there(wanted) if isinstance(wanted, str) else wanted,
+            prior=cluster_runs.anywhere(wanted) if isinstance(wanted, str) else wanted,
             rate_distortion=rate_distortion,
         )
-        place = Place(cluster, cpus, gpus, jobs)
-        for remark in plan.remarks:
-            console.note(remark)
-        units = encode_units(files)
-        return cluster_runs.run(console, batch.told, work, units, len(files), place, verb="encoded")
+        return _on_cluster(console, batch, work, Place(cluster, cpus, gpus, jobs))
+
     from snaccli.codec import ModelPool, encode_file
 
     models = ModelPool(model, device=device.value, threads=batch.threads, prior=wanted)
@@ -121,6 +115,19 @@ def encode(
         overwrite=force,
     )
     return batch.run(FileWork("encoded", convert, _facts, _total, models.for_audio), models)
+
+
+def _on_cluster(console: Console, batch: Batch, work: EncodeWork, place: Place) -> ExitStatus:
+    from snaccli.codec.cluster import encode_units
+
+    if any(STDIO in (job.source, job.output) for job in batch.waiting):
+        raise UsageError("--cluster reads and writes files: give it no standard stream")
+    for remark in batch.remarks:
+        console.note(remark)
+    there = cluster_runs.anywhere
+    files = [(there(job.source), there(job.output)) for job in batch.waiting]
+    units = encode_units(files)
+    return cluster_runs.run(console, batch.told, work, units, len(files), place, verb="encoded")
 
 
 def _facts(result: EncodeResult) -> Sequence[str]:

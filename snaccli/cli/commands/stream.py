@@ -5,30 +5,22 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
-import json
-import struct
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated, BinaryIO, cast
+from typing import Annotated, BinaryIO, cast
 
-import numpy as np
 import typer
 
-from snaccli.audio import downmix, resample
 from snaccli.cli import options, process
-from snaccli.cli.commands import tokens
+from snaccli.cli.commands.streaming import Model, Sound, Tokens, chunks, listen, speak
 from snaccli.cli.ui import text
 from snaccli.cli.ui.console import Console
 from snaccli.cli.ui.progress import waiting
-from snaccli.errors import AudioError, ExitStatus, UsageError
-from snaccli.io.files import OutputFile, cause, is_stdio, open_output, shown
-from snaccli.tokens import Form, TokenError, TokenFileError, flatten
+from snaccli.errors import ExitStatus, UsageError
+from snaccli.io.files import cause, is_stdio, open_output, shown
+from snaccli.tokens import Form, TokenError, TokenFileError
 from snaccli.tokens.stream import CUSTOM_TOKEN, CUSTOM_TOKEN_START, Frames, IdReader, Syntax, guessed
-
-if TYPE_CHECKING:
-    from snac.engine.streams import DecoderStream, EncoderStream
 
 EXAMPLES = """
 model | snac stream -m 24khz --offsets --start-id 128266 | aplay     ids as they are generated
@@ -38,10 +30,6 @@ arecord -t raw -f S16_LE -r 48000 | snac stream --encode --pcm s16le --rate 4800
 snac stream --pcm s16le | sox -t raw -r 44100 -e signed -b 16 -c 1 - out.flac
 """
 
-_READ = 1 << 16
-_FRAMES = 32  # decoded at once at most: audio flows even from a file
-_OPEN = 0xFFFF_FFFF  # as size in the header of a WAV file of unknown length
-
 
 class SyntaxChoice(str, Enum):
     """How ids are written."""
@@ -50,13 +38,6 @@ class SyntaxChoice(str, Enum):
     integers = "integers"
     json = "json"
     text = "text"
-
-
-class LayoutChoice(str, Enum):
-    """How the tokens of a recording are laid out."""
-
-    nested = "nested"
-    interleaved = "interleaved"
 
 
 class ErrorChoice(str, Enum):
@@ -82,7 +63,7 @@ Input = Annotated[
         help="Tokens: standard input by default (-), or a file or a named pipe.",
     ),
 ]
-Model = Annotated[str, options.model("A model's name or folder: whose tokens these are.")]
+ModelName = Annotated[str, options.model("A model's name or folder: whose tokens these are.")]
 Output = Annotated[
     str,
     typer.Option(
@@ -129,7 +110,7 @@ Channels = Annotated[
     typer.Option("--channels", min=1, metavar="N", help="With --encode: of the samples; mixed down to one."),
 ]
 Layout = Annotated[
-    LayoutChoice,
+    options.LayoutChoice,
     typer.Option(
         "--layout", help="With --encode: ids in depth-first order, or JSON lines with a list for each level."
     ),
@@ -151,19 +132,19 @@ OnErrorOption = Annotated[
 def stream(
     context: typer.Context,
     source: Input = "-",
-    model: Model = options.DEFAULT_MODEL,
+    model: ModelName = options.DEFAULT_MODEL,
     output: Output = "-",
     pcm: Pcm = None,
     syntax: SyntaxOption = SyntaxChoice.auto,
     pattern: Pattern = None,
-    offsets: tokens.Offsets = False,
-    start_id: tokens.StartId = 0,
+    offsets: options.Offsets = False,
+    start_id: options.StartId = 0,
     ignore: Ignore = None,
     on_error: OnErrorOption = ErrorChoice.stop,
     encode: Encode = False,
     rate: Rate = None,
     channels: Channels = 1,
-    layout: Layout = LayoutChoice.interleaved,
+    layout: Layout = options.LayoutChoice.interleaved,
     force: options.Force = False,
     device: options.Device = options.CodingDevice.auto,
     threads: options.Threads = None,
@@ -178,15 +159,18 @@ def stream(
     _check(console, output, pcm, encode, rate, channels)
     process.tune(console)
     with waiting(console, "loading the model"):
-        loaded = _Model(model, device.value, threads)
+        loaded = Model(model, device.value, threads)
     form = Form(True, offsets, start_id)
     ended: BaseException | None = None
     with _opened(source) as file, contextlib.ExitStack() as stack:
         opened = open_output(output, source=source, overwrite=force)
         work: Callable[[], dict[str, float]]
         if encode and pcm is not None:
-            written = _Tokens(stack.enter_context(opened), loaded, form, syntax, layout)
-            work = functools.partial(_listen, file, pcm, channels, rate or loaded.rate, loaded, written)
+            nested = layout is options.LayoutChoice.nested
+            written = Tokens(
+                stack.enter_context(opened), loaded, _written_as(form, syntax, nested), syntax.value, nested
+            )
+            work = functools.partial(listen, file, pcm.value, channels, rate or loaded.rate, loaded, written)
         else:
             start = _start(file)
             kind, form = _read_as(start, syntax, pattern, form)
@@ -194,9 +178,9 @@ def stream(
             report = None if on_error is ErrorChoice.stop else lambda error: console.complain(str(error))
             reader = IdReader(order, kind, pattern=pattern or CUSTOM_TOKEN, report=report)
             frames = Frames(order, on_error=on_error.value, report=report, ignore=ignore or ())
-            sound = _Sound(stack.enter_context(opened), loaded.rate, pcm)
-            chunks = itertools.chain([start], _chunks(file))
-            work = functools.partial(_speak, console, chunks, reader, frames, loaded, sound)
+            sound = Sound(stack.enter_context(opened), loaded.rate, None if pcm is None else pcm.value)
+            parts = itertools.chain([start], chunks(file))
+            work = functools.partial(speak, parts, reader, frames, loaded, sound, console.note)
         try:
             facts = work()
         except (KeyboardInterrupt, TokenError) as error:
@@ -232,6 +216,15 @@ def _read_as(start: bytes, syntax: SyntaxChoice, pattern: str | None, form: Form
     return kind, form
 
 
+def _written_as(form: Form, syntax: SyntaxChoice, nested: bool) -> Form:
+    """How tokens are to be written, likewise."""
+    if nested and (form != Form(True) or syntax in (SyntaxChoice.integers, SyntaxChoice.text)):
+        raise UsageError("--layout nested gives JSON lines of codes: leave the other options out")
+    if syntax is SyntaxChoice.text and form == Form(True):
+        return Form(True, True, CUSTOM_TOKEN_START)
+    return form
+
+
 def _tell(console: Console, facts: dict[str, float]) -> None:
     console.detail(
         text.joined(
@@ -242,227 +235,6 @@ def _tell(console: Console, facts: dict[str, float]) -> None:
             f"{facts['x_realtime']:.1f} times real time",
         )
     )
-
-
-class _Model:
-    """A model that streams.
-
-    Attributes:
-        name: of the model.
-        config: its geometry.
-        rate: of its audio, Hz.
-    """
-
-    def __init__(self, model: str, device: str, threads: int | None) -> None:
-        from snac.engine import build_engine
-        from snac.hub.checkpoint import load_checkpoint
-        from snaccli.codec.device import Device
-
-        checkpoint = load_checkpoint(model)
-        self._engine = build_engine(checkpoint, device=str(Device.parse(device)), threads=threads)
-        self.name, self.config = checkpoint.name, checkpoint.config
-        self.rate = checkpoint.config.sampling_rate
-
-    def decoder(self) -> DecoderStream:
-        """A decoder at the beginning of a stream of one channel."""
-        return self._engine.decoder_stream()
-
-    def encoder(self) -> EncoderStream:
-        """An encoder at the beginning of a stream of one channel."""
-        return self._engine.encoder_stream()
-
-
-class _Clock:
-    """How a stream keeps time: from its first input on."""
-
-    def __init__(self) -> None:
-        self._computing = self._gap = self._began = self._first = self._last = 0.0
-
-    @contextlib.contextmanager
-    def computing(self) -> Iterator[None]:
-        """The time of this block is that of the model."""
-        started = time.perf_counter()
-        self._began = self._began or started
-        yield
-        self._computing += time.perf_counter() - started
-
-    def out(self) -> None:
-        """Some output has gone out."""
-        now = time.perf_counter()
-        if self._first:
-            self._gap = max(self._gap, now - self._last)
-        self._first = self._first or now
-        self._last = now
-
-    def facts(self, seconds: float, latency: float) -> dict[str, float]:
-        """What is told of a stream of so many seconds of audio."""
-        return {
-            "duration_s": seconds,
-            "latency_s": latency,
-            "first_output_s": self._first - self._began if self._first else 0.0,
-            "longest_gap_s": self._gap,
-            "x_realtime": seconds / self._computing if self._computing else 0.0,
-        }
-
-
-def _speak(
-    console: Console,
-    chunks: Iterable[bytes],
-    reader: IdReader,
-    frames: Frames,
-    model: _Model,
-    sound: _Sound,
-) -> dict[str, float]:
-    """Decodes and writes what is final, chunk by chunk; at an error, first all that came before it."""
-    decoder, clock = model.decoder(), _Clock()
-
-    def decode(whole: list[list[int]] | None) -> None:
-        with clock.computing():
-            levels = None if whole is None else frames.levels(whole)
-            block = decoder.push(levels, ended=levels is None)[0]
-        if len(block):
-            sound.write(block)
-            clock.out()
-
-    try:
-        for ids in itertools.chain(map(reader.push, chunks), [reader.push(b"", ended=True)]):
-            _in_parts(frames.push(ids), decode)
-    finally:
-        decode(None)
-        sound.finish()
-    if frames.pending:
-        console.note(f"the last frame has {frames.pending} of {frames.length} tokens and is left out")
-    seconds = sound.samples / model.rate
-    facts = clock.facts(seconds, decoder.latency / model.rate)
-    return {"samples": sound.samples, "errors": frames.errors, **facts}
-
-
-def _in_parts(frames: Iterable[list[int]], decode: Callable[[list[list[int]]], None]) -> None:
-    """Decodes frames as they are made, many at once but not all; those before an error too."""
-    whole: list[list[int]] = []
-    try:
-        for frame in frames:
-            whole.append(frame)
-            if len(whole) == _FRAMES:
-                decode(whole)
-                whole = []
-    finally:
-        if whole:
-            decode(whole)
-
-
-def _listen(
-    file: BinaryIO, pcm: PcmChoice, channels: int, rate: int, model: _Model, written: _Tokens
-) -> dict[str, float]:
-    """Encodes and writes what is final, block by block."""
-    encoder, clock, samples = model.encoder(), _Clock(), 0
-
-    def encode(block: np.ndarray | None) -> None:
-        with clock.computing():
-            codes = encoder.push(block, ended=block is None)
-        if codes[0].size:
-            written.write(codes)
-            clock.out()
-
-    for block in resample(downmix(_samples(file, pcm, channels)), rate, model.rate, 1):
-        samples += len(block)
-        encode(np.ascontiguousarray(block.T))
-    if samples:
-        encode(None)
-    facts = clock.facts(samples / model.rate, encoder.latency / model.rate)
-    return {"tokens": written.tokens, "samples": samples, **facts}
-
-
-def _samples(file: BinaryIO, pcm: PcmChoice, channels: int) -> Iterator[np.ndarray]:
-    """Blocks of float32 (n, channels) as they come; a last frame that is not whole is left out."""
-    kind = np.dtype("<f4" if pcm is PcmChoice.f32le else "<i2")
-    size, rest = kind.itemsize * channels, b""
-    for chunk in _chunks(file):
-        data = rest + chunk
-        whole = len(data) // size * size
-        rest = data[whole:]
-        block = np.frombuffer(data[:whole], kind).reshape(-1, channels).astype(np.float32)
-        if not np.isfinite(block).all():
-            raise AudioError("the input holds a sample that is not a finite number; check --pcm")
-        if len(block):
-            yield block if pcm is PcmChoice.f32le else block / np.float32(32768)
-
-
-class _Tokens:
-    """Codes on their way out: a frame a line of ids, or JSON lines, or text.
-
-    Attributes:
-        tokens: written so far.
-    """
-
-    def __init__(
-        self, out: OutputFile, model: _Model, form: Form, syntax: SyntaxChoice, layout: LayoutChoice
-    ) -> None:
-        nested = layout is LayoutChoice.nested
-        if nested and (form != Form(True) or syntax in (SyntaxChoice.integers, SyntaxChoice.text)):
-            raise UsageError("--layout nested gives JSON lines of codes: leave the other options out")
-        if syntax is SyntaxChoice.text and form == Form(True):
-            form = Form(True, True, CUSTOM_TOKEN_START)
-        self._order = form.order(model.config.vq_strides, model.config.codebook_size)
-        self._out, self._syntax, self._nested = out, syntax, nested
-        self.tokens = 0
-
-    def write(self, codes: Sequence[np.ndarray]) -> None:
-        """Writes codes (1, n) a level, of whole frames."""
-        self.tokens += sum(level.size for level in codes)
-        if self._nested:
-            line = json.dumps({"codes": [level[0].tolist() for level in codes]})
-        else:
-            ids = flatten([level[0].astype(np.int64) for level in codes], self._order).tolist()
-            line = {
-                SyntaxChoice.json: lambda: json.dumps({"ids": ids}),
-                SyntaxChoice.text: lambda: "".join(f"<custom_token_{value}>" for value in ids),
-            }.get(self._syntax, lambda: " ".join(map(str, ids)))()
-        self._out.write(line.encode() + (b"" if self._syntax is SyntaxChoice.text else b"\n"))
-        self._out.flush()
-
-
-class _Sound:
-    """Samples on their way out: none is kept back.
-
-    Args:
-        out: where they go.
-        rate: in Hz.
-        pcm: without a header; None for WAV of 16 bits.
-
-    Attributes:
-        samples: written so far.
-    """
-
-    def __init__(self, out: OutputFile, rate: int, pcm: PcmChoice | None) -> None:
-        self._out, self._rate, self._pcm = out, rate, pcm
-        self.samples = 0
-        if pcm is None:
-            out.write(self._header(_OPEN))
-            out.flush()
-
-    def write(self, block: np.ndarray) -> None:
-        """Writes float samples (n,)."""
-        if self._pcm is PcmChoice.f32le:
-            data = block.astype("<f4").tobytes()
-        else:
-            data = np.rint(np.clip(block * 32768.0, -32768, 32767)).astype("<i2").tobytes()
-        self._out.write(data)
-        self._out.flush()
-        self.samples += len(block)
-
-    def finish(self) -> None:
-        """Puts the length into the header, where that can still be reached."""
-        if self._pcm is None and self._out.seekable and 2 * self.samples < _OPEN - 36:
-            self._out.seek(0)
-            self._out.write(self._header(2 * self.samples))
-            self._out.seek(0, 2)
-
-    def _header(self, size: int) -> bytes:
-        whole = min(size + 36, _OPEN)
-        form = struct.pack("<HHIIHH", 1, 1, self._rate, 2 * self._rate, 2, 16)
-        head = b"RIFF" + struct.pack("<I", whole) + b"WAVEfmt " + struct.pack("<I", 16) + form
-        return head + b"data" + struct.pack("<I", size)
 
 
 @contextlib.contextmanager
@@ -482,16 +254,10 @@ def _opened(source: str) -> Iterator[BinaryIO]:
         yield file
 
 
-def _chunks(file: BinaryIO) -> Iterator[bytes]:
-    """What is there, as soon as it is there."""
-    while data := file.read1(_READ):  # type: ignore[attr-defined]
-        yield data
-
-
 def _start(file: BinaryIO) -> bytes:
     """The first bytes that are more than white space; white space or none where the input has no more."""
     start = b""
-    for chunk in _chunks(file):
+    for chunk in chunks(file):
         start += chunk
         if start.strip():
             break

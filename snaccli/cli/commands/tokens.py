@@ -1,4 +1,4 @@
-"""``snac tokens``: what its commands have in common."""
+"""``snac tokens``: what its commands have in common: how exporting is done, how results are worded."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import functools
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from snaccli.cli import options
 from snaccli.cli.batch import Batch, FileWork
@@ -22,39 +20,7 @@ from snaccli.progress import Progress
 if TYPE_CHECKING:
     from snaccli.tokens.transfer import Exporter, ExportResult, ImportResult
 
-__all__ = ["Export", "Model", "Offsets", "StartId", "exporting", "facts", "portable", "total"]
-
-Offsets = Annotated[
-    bool,
-    typer.Option("--offsets", help="Interleaved: each position of a frame has a range of ids of its own."),
-]
-StartId = Annotated[
-    int, typer.Option("--start-id", min=0, metavar="N", help="Interleaved: the smallest id; added to all.")
-]
-Model = Annotated[
-    str | None,
-    options.model("A model's name or folder. By default the one a file names, and mini for audio."),
-]
-
-
-def facts(result: ExportResult | ImportResult) -> Sequence[str]:
-    """Words the result of one recording."""
-    levels = "" if result.levels == 1 else f"in {result.levels} levels"
-    return (
-        text.clock(result.duration_s),
-        f"{result.tokens:,} tokens {levels}".rstrip(),
-        text.speed(result.duration_s, result.seconds),
-    )
-
-
-def total(results: Sequence[ExportResult | ImportResult], wall_seconds: float) -> str:
-    """Words the sum of several results."""
-    audio_seconds = sum(result.duration_s for result in results)
-    return text.joined(
-        f"{text.clock(audio_seconds)} of audio",
-        f"{sum(result.tokens for result in results):,} tokens",
-        text.speed(audio_seconds, wall_seconds),
-    )
+__all__ = ["Export", "exporting", "facts", "portable", "total"]
 
 
 @dataclass(frozen=True)
@@ -109,3 +75,23 @@ def _exporter(console: Console, how: Export, batch: Batch) -> Exporter:
 def portable(path: str) -> str:
     """Returns the name of a recording as files of tokens have it, the same on every system."""
     return path.replace(os.sep, "/")
+
+
+def facts(result: ExportResult | ImportResult) -> Sequence[str]:
+    """Words the result of one recording."""
+    levels = "" if result.levels == 1 else f"in {result.levels} levels"
+    return (
+        text.clock(result.duration_s),
+        f"{result.tokens:,} tokens {levels}".rstrip(),
+        text.speed(result.duration_s, result.seconds),
+    )
+
+
+def total(results: Sequence[ExportResult | ImportResult], wall_seconds: float) -> str:
+    """Words the sum of several results."""
+    audio_seconds = sum(result.duration_s for result in results)
+    return text.joined(
+        f"{text.clock(audio_seconds)} of audio",
+        f"{sum(result.tokens for result in results):,} tokens",
+        text.speed(audio_seconds, wall_seconds),
+    )

@@ -34,13 +34,6 @@ snac tokens export talk.wav -m 24khz --layout interleaved --offsets --start-id 1
 """
 
 
-class LayoutChoice(str, Enum):
-    """How the tokens of a recording are laid out."""
-
-    nested = "nested"
-    interleaved = "interleaved"
-
-
 class FormatChoice(str, Enum):
     """Of files of tokens."""
 
@@ -79,7 +72,7 @@ FileFormat = Annotated[
     ),
 ]
 Layout = Annotated[
-    LayoutChoice,
+    options.LayoutChoice,
     typer.Option("--layout", help="A list for each level, or one sequence in depth-first order."),
 ]
 Levels = Annotated[
@@ -99,12 +92,12 @@ ShardSize = Annotated[
 def export(
     context: typer.Context,
     inputs: Inputs,
-    model: tokens.Model = None,
+    model: options.TokensModel = None,
     output: Output = None,
     file_format: FileFormat = None,
-    layout: Layout = LayoutChoice.nested,
-    offsets: tokens.Offsets = False,
-    start_id: tokens.StartId = 0,
+    layout: Layout = options.LayoutChoice.nested,
+    offsets: options.Offsets = False,
+    start_id: options.StartId = 0,
     levels: Levels = None,
     channels: Channels = options.ChannelChoice.mono,
     shard_size: ShardSize = 1000,
@@ -122,13 +115,13 @@ def export(
     From .snac files, or straight from audio. docs/tokens.md describes the files, the order and the ids.
     """
     console: Console = context.obj
-    if layout is LayoutChoice.nested and (offsets or start_id):
+    if layout is options.LayoutChoice.nested and (offsets or start_id):
         raise UsageError("--offsets and --start-id are for one sequence: add --layout interleaved")
     output = None if output is None else remote.localised(output)
     found = find_sources(inputs, wanted=_is_input, kind="audio, .snac or .tar file")
     sources = _without_originals(_with_members(found))
     form = _form(output, file_format, sources.batch)
-    interleaved = layout is LayoutChoice.interleaved
+    interleaved = layout is options.LayoutChoice.interleaved
     how = tokens.Export(interleaved, offsets, start_id, levels, channels, model, device)
     choices = Choices(force, skip_existing, jobs, threads)
     if form in ("parquet", "tar") or (form == "jsonl" and sources.batch):

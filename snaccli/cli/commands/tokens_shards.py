@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from snaccli.cli import cluster_runs
 from snaccli.cli.batch import Batch, Choices
-from snaccli.cli.commands import tokens
+from snaccli.cli.commands.tokens import Export, exporting, portable
 from snaccli.cli.plan import OutputClashError, Plan, Sources, is_snac
 from snaccli.cli.ui import text
 from snaccli.cli.ui.console import Console
@@ -34,7 +34,7 @@ def export_shards(
     folder: str | None,
     form: str,
     shard_size: int,
-    how: tokens.Export,
+    how: Export,
     choices: Choices,
     place: Place | None,
 ) -> ExitStatus:
@@ -76,7 +76,7 @@ def export_shards(
             shard = shards.put(turns[source], told, beside)
             return exporter.result(recording, source, shard, 0, started)
 
-        return batch.run(tokens.exporting(console, how, batch, write))
+        return batch.run(exporting(console, how, batch, write))
 
 
 def _export_on_cluster(
@@ -86,7 +86,7 @@ def _export_on_cluster(
     folder: str,
     form: str,
     shard_size: int,
-    how: tokens.Export,
+    how: Export,
     choices: Choices,
     place: Place,
 ) -> ExitStatus:
@@ -123,7 +123,7 @@ def _distinct_paths(sources: Sources) -> dict[str, str]:
     paths: dict[str, str] = {}
     owners: dict[str, str] = {}
     for source, below in sources.files:
-        path = tokens.portable(below)
+        path = portable(below)
         if owners.setdefault(path, source) != source:
             raise OutputClashError(
                 f"{shown(owners[path])} and {shown(source)} would both be called "
@@ -133,7 +133,7 @@ def _distinct_paths(sources: Sources) -> dict[str, str]:
     return paths
 
 
-def _done(folder: str, form: str, how: tokens.Export, sources: Sources, choices: Choices) -> set[str]:
+def _done(folder: str, form: str, how: Export, sources: Sources, choices: Choices) -> set[str]:
     """The paths of recordings that need not be exported again.
 
     Raises:
@@ -154,12 +154,12 @@ def _done(folder: str, form: str, how: tokens.Export, sources: Sources, choices:
 class _Expected:
     """What the records of a run say beside their tokens, by path: what resuming compares."""
 
-    def __init__(self, how: tokens.Export, sources: Sources) -> None:
+    def __init__(self, how: Export, sources: Sources) -> None:
         self._common: dict[str, Any] = {"layout": "interleaved" if how.interleaved else "nested"}
         if how.interleaved:
             self._common |= {"offsets": how.offsets, "start_id": how.start_id}
         self._levels = how.levels
-        self._coded = {tokens.portable(below): source for source, below in sources.files if is_snac(source)}
+        self._coded = {portable(below): source for source, below in sources.files if is_snac(source)}
         self._audio: dict[str, Any] | None = None
         if how.model is not None or len(self._coded) < len(sources.files):
             from snac.hub.checkpoint import load_checkpoint

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from snaccli.audio import is_audio_name
 from snaccli.errors import UsageError
 from snaccli.io.files import cause, shown
-from snaccli.io.walk import walk as walk_folder
+from snaccli.io.files import walk as walk_folder
 from snaccli.training.data.manifest import SPLITS
 
 __all__ = ["Found", "check_inputs", "walk"]

@@ -1,0 +1,278 @@
+"""What ``snac stream`` does: tokens to sound, and sound to tokens, each as soon as it is final."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import struct
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, BinaryIO
+
+import numpy as np
+
+from snaccli.audio import downmix, resample
+from snaccli.errors import AudioError
+from snaccli.io.files import OutputFile
+from snaccli.tokens import Form, flatten
+from snaccli.tokens.stream import Frames, IdReader
+
+if TYPE_CHECKING:
+    from snac.engine.streams import DecoderStream, EncoderStream
+
+__all__ = ["Model", "Sound", "Tokens", "chunks", "listen", "speak"]
+
+_READ = 1 << 16
+_FRAMES = 32  # decoded at once at most: audio flows even from a file
+_OPEN = 0xFFFF_FFFF  # as size in the header of a WAV file of unknown length
+
+
+def chunks(file: BinaryIO) -> Iterator[bytes]:
+    """Yields what is there, as soon as it is there."""
+    while data := file.read1(_READ):  # type: ignore[attr-defined]
+        yield data
+
+
+class Model:
+    """A model that streams.
+
+    Attributes:
+        name: of the model.
+        config: its geometry.
+        rate: of its audio, Hz.
+    """
+
+    def __init__(self, model: str, device: str, threads: int | None) -> None:
+        from snac.engine import build_engine
+        from snac.hub.checkpoint import load_checkpoint
+        from snaccli.codec.device import Device
+
+        checkpoint = load_checkpoint(model)
+        self._engine = build_engine(checkpoint, device=str(Device.parse(device)), threads=threads)
+        self.name, self.config = checkpoint.name, checkpoint.config
+        self.rate = checkpoint.config.sampling_rate
+
+    def decoder(self) -> DecoderStream:
+        """A decoder at the beginning of a stream of one channel."""
+        return self._engine.decoder_stream()
+
+    def encoder(self) -> EncoderStream:
+        """An encoder at the beginning of a stream of one channel."""
+        return self._engine.encoder_stream()
+
+
+class _Clock:
+    """How a stream keeps time: from its first input on."""
+
+    def __init__(self) -> None:
+        self._computing = self._gap = self._began = self._first = self._last = 0.0
+
+    @contextlib.contextmanager
+    def computing(self) -> Iterator[None]:
+        """The time of this block is that of the model."""
+        started = time.perf_counter()
+        self._began = self._began or started
+        yield
+        self._computing += time.perf_counter() - started
+
+    def out(self) -> None:
+        """Some output has gone out."""
+        now = time.perf_counter()
+        if self._first:
+            self._gap = max(self._gap, now - self._last)
+        self._first = self._first or now
+        self._last = now
+
+    def facts(self, seconds: float, latency: float) -> dict[str, float]:
+        """What is told of a stream of so many seconds of audio."""
+        return {
+            "duration_s": seconds,
+            "latency_s": latency,
+            "first_output_s": self._first - self._began if self._first else 0.0,
+            "longest_gap_s": self._gap,
+            "x_realtime": seconds / self._computing if self._computing else 0.0,
+        }
+
+
+def speak(
+    parts: Iterable[bytes],
+    reader: IdReader,
+    frames: Frames,
+    model: Model,
+    sound: Sound,
+    note: Callable[[str], None],
+) -> dict[str, float]:
+    """Decodes and writes what is final, part by part; at an error, first all that came before it.
+
+    Args:
+        parts: the bytes of the tokens, as they come.
+        reader: finds the ids in them.
+        frames: puts ids together.
+        model: decodes.
+        sound: where samples go.
+        note: is told what was left out at the end.
+
+    Returns what is told of the stream.
+    """
+    decoder, clock = model.decoder(), _Clock()
+
+    def decode(whole: list[list[int]] | None) -> None:
+        with clock.computing():
+            levels = None if whole is None else frames.levels(whole)
+            block = decoder.push(levels, ended=levels is None)[0]
+        if len(block):
+            sound.write(block)
+            clock.out()
+
+    try:
+        for ids in itertools.chain(map(reader.push, parts), [reader.push(b"", ended=True)]):
+            _in_parts(frames.push(ids), decode)
+    finally:
+        decode(None)
+        sound.finish()
+    if frames.pending:
+        note(f"the last frame has {frames.pending} of {frames.length} tokens and is left out")
+    seconds = sound.samples / model.rate
+    facts = clock.facts(seconds, decoder.latency / model.rate)
+    return {"samples": sound.samples, "errors": frames.errors, **facts}
+
+
+def _in_parts(frames: Iterable[list[int]], decode: Callable[[list[list[int]]], None]) -> None:
+    """Decodes frames as they are made, many at once but not all; those before an error too."""
+    whole: list[list[int]] = []
+    try:
+        for frame in frames:
+            whole.append(frame)
+            if len(whole) == _FRAMES:
+                decode(whole)
+                whole = []
+    finally:
+        if whole:
+            decode(whole)
+
+
+def listen(
+    file: BinaryIO, pcm: str, channels: int, rate: int, model: Model, written: Tokens
+) -> dict[str, float]:
+    """Encodes and writes what is final, block by block.
+
+    Args:
+        file: samples without a header.
+        pcm: their kind, ``s16le`` or ``f32le``.
+        channels: of the samples, mixed down to one.
+        rate: of the samples, Hz.
+        model: encodes.
+        written: where tokens go.
+
+    Returns what is told of the stream.
+    """
+    encoder, clock, samples = model.encoder(), _Clock(), 0
+
+    def encode(block: np.ndarray | None) -> None:
+        with clock.computing():
+            codes = encoder.push(block, ended=block is None)
+        if codes[0].size:
+            written.write(codes)
+            clock.out()
+
+    for block in resample(downmix(_samples(file, pcm, channels)), rate, model.rate, 1):
+        samples += len(block)
+        encode(np.ascontiguousarray(block.T))
+    if samples:
+        encode(None)
+    facts = clock.facts(samples / model.rate, encoder.latency / model.rate)
+    return {"tokens": written.tokens, "samples": samples, **facts}
+
+
+def _samples(file: BinaryIO, pcm: str, channels: int) -> Iterator[np.ndarray]:
+    """Blocks of float32 (n, channels) as they come; a last frame that is not whole is left out."""
+    kind = np.dtype("<f4" if pcm == "f32le" else "<i2")
+    size, rest = kind.itemsize * channels, b""
+    for chunk in chunks(file):
+        data = rest + chunk
+        whole = len(data) // size * size
+        rest = data[whole:]
+        block = np.frombuffer(data[:whole], kind).reshape(-1, channels).astype(np.float32)
+        if not np.isfinite(block).all():
+            raise AudioError("the input holds a sample that is not a finite number; check --pcm")
+        if len(block):
+            yield block if pcm == "f32le" else block / np.float32(32768)
+
+
+class Tokens:
+    """Codes on their way out: a frame a line of ids, or JSON lines, or text.
+
+    Args:
+        out: where they go.
+        model: whose they are.
+        form: how frames become ids.
+        syntax: ``text``, ``json``, or anything else for numbers.
+        nested: JSON lines with a list for each level instead.
+
+    Attributes:
+        tokens: written so far.
+    """
+
+    def __init__(self, out: OutputFile, model: Model, form: Form, syntax: str, nested: bool) -> None:
+        self._order = form.order(model.config.vq_strides, model.config.codebook_size)
+        self._out, self._syntax, self._nested = out, syntax, nested
+        self.tokens = 0
+
+    def write(self, codes: Sequence[np.ndarray]) -> None:
+        """Writes codes (1, n) a level, of whole frames."""
+        self.tokens += sum(level.size for level in codes)
+        if self._nested:
+            line = json.dumps({"codes": [level[0].tolist() for level in codes]})
+        else:
+            ids = flatten([level[0].astype(np.int64) for level in codes], self._order).tolist()
+            line = " ".join(map(str, ids))
+            if self._syntax == "json":
+                line = json.dumps({"ids": ids})
+            elif self._syntax == "text":
+                line = "".join(f"<custom_token_{value}>" for value in ids)
+        self._out.write(line.encode() + (b"" if self._syntax == "text" else b"\n"))
+        self._out.flush()
+
+
+class Sound:
+    """Samples on their way out: none is kept back.
+
+    Args:
+        out: where they go.
+        rate: in Hz.
+        pcm: their kind without a header, ``s16le`` or ``f32le``; None for WAV of 16 bits.
+
+    Attributes:
+        samples: written so far.
+    """
+
+    def __init__(self, out: OutputFile, rate: int, pcm: str | None) -> None:
+        self._out, self._rate, self._pcm = out, rate, pcm
+        self.samples = 0
+        if pcm is None:
+            out.write(self._header(_OPEN))
+            out.flush()
+
+    def write(self, block: np.ndarray) -> None:
+        """Writes float samples (n,)."""
+        if self._pcm == "f32le":
+            data = block.astype("<f4").tobytes()
+        else:
+            data = np.rint(np.clip(block * 32768.0, -32768, 32767)).astype("<i2").tobytes()
+        self._out.write(data)
+        self._out.flush()
+        self.samples += len(block)
+
+    def finish(self) -> None:
+        """Puts the length into the header, where that can still be reached."""
+        if self._pcm is None and self._out.seekable and 2 * self.samples < _OPEN - 36:
+            self._out.seek(0)
+            self._out.write(self._header(2 * self.samples))
+            self._out.seek(0, 2)
+
+    def _header(self, size: int) -> bytes:
+        whole = min(size + 36, _OPEN)
+        form = struct.pack("<HHIIHH", 1, 1, self._rate, 2 * self._rate, 2, 16)
+        head = b"RIFF" + struct.pack("<I", whole) + b"WAVEfmt " + struct.pack("<I", 16) + form
+        return head + b"data" + struct.pack("<I", size)
