@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Literal, Protocol
 
 import numpy as np
 
 from snaccli.audio.decoders import FfmpegDecoder, NotForLibsndfileError, SndfileDecoder, find_program
+from snaccli.audio.resampling import downmix
 from snaccli.errors import AudioError, Remedy
 from snaccli.io.files import cause, is_stdio, open_input
 
@@ -89,6 +90,7 @@ class AudioReader:
         self.frames = decoder.frames
         self.expected_frames = decoder.expected_frames
         self.peak = 0.0
+        self._mixed: tuple[str, ...] = ()
         duration = None if self.expected_frames is None else self.expected_frames / self.rate
         self.info = AudioInfo(
             path, decoder.format, decoder.encoding, self.rate, self.channels, self.frames, duration
@@ -97,12 +99,22 @@ class AudioReader:
     @property
     def notes(self) -> tuple[str, ...]:
         """Short remarks on what was read so far that a user should see, usually none."""
+        notes = (*self._mixed, *self._decoder.notes)
         if self.peak <= _LOUD:
-            return self._decoder.notes
-        return (
-            *self._decoder.notes,
-            f"its peak is {self.peak:.3g} times full scale, so it should be scaled down",
-        )
+            return notes
+        return (*notes, f"its peak is {self.peak:.3g} times full scale, so it should be scaled down")
+
+    def mixed(self, channels: Literal["mono", "keep"]) -> tuple[Iterator[np.ndarray], int]:
+        """Returns `blocks`, mixed down if asked for (`notes` tell then), and how many channels they have.
+
+        Args:
+            channels: ``mono`` mixes several channels down to one, ``keep`` leaves them.
+        """
+        if channels == "keep" or self.channels == 1:
+            return self.blocks(), self.channels
+        words = "stereo" if self.channels == 2 else f"{self.channels} channels"
+        self._mixed = (f"{words} downmixed to mono",)
+        return downmix(self.blocks()), 1
 
     def blocks(self, frames: int = BLOCK_FRAMES) -> Iterator[np.ndarray]:
         """Reads on from where the last call stopped, to the end.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -63,7 +63,6 @@ class Track:
         blocks: Iterable[Samples],
         rate: int,
         kind: Literal["<f4", "<i2"] = "<f4",
-        note: str = "",
     ) -> Track:
         """Stores blocks (n, 1), full scale 1.0, in a file that may exist already; returns its track."""
         frames = 0
@@ -73,7 +72,7 @@ class Track:
                 if kind == "<i2":
                     block = np.clip(np.rint(block * _FULL_SCALE), -_FULL_SCALE, _FULL_SCALE - 1)
                 file.write(block.astype(kind).tobytes())
-        return cls(path, rate, frames, kind, note)
+        return cls(path, rate, frames, kind)
 
     def read(self, start: int, count: int) -> Samples:
         """Returns the samples from `start` on, (n,), n at most `count`: fewer at the end."""
@@ -105,10 +104,9 @@ def open_original(source: Path, scratch: Path) -> Track:
         AudioError: the recording cannot be read.
     """
     with audio.open_audio(source) as reader:
-        samples = Track.write(scratch, audio.downmix(reader.blocks()), reader.rate)
-        channels = "stereo" if reader.channels == 2 else f"{reader.channels} channels"
-        notes = [] if reader.channels == 1 else [f"{channels} downmixed to mono"]
-        return Track(scratch, samples.rate, samples.frames, note="; ".join([*notes, *reader.notes]))
+        blocks, _ = reader.mixed("mono")
+        samples = Track.write(scratch, blocks, reader.rate)
+        return replace(samples, note="; ".join(reader.notes))
 
 
 # Codecs

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from snac.hub.registry import DEFAULT_MODEL
 from snac.noise import Noise
-from snaccli.audio import MAX_CHANNELS, MAX_RATE, AudioWriter, downmix, open_audio, resampled_length
+from snaccli.audio import MAX_CHANNELS, MAX_RATE, AudioWriter, open_audio, resampled_length
 from snaccli.codec.codec import Codec
 from snaccli.codec.pool import ModelPool
 from snaccli.codec.prior import WantedPrior
@@ -131,25 +131,24 @@ def encode_file(
     output = _beside(source, ".snac") if output is None else output
     check_output(output, source=source, overwrite=overwrite)
     told = rising(progress)
-    with open_audio(source) as reader, closing(read_ahead(reader.blocks())) as blocks:
+    with open_audio(source) as reader:
         told.started(reader.info.duration_s)
         codec = _pool(model, device, threads, prior).for_audio()
-        mono = channels == "mono" and reader.channels > 1
-        recording = codec.encode(
-            downmix(blocks) if mono else blocks,
-            reader.rate,
-            1 if mono else reader.channels,
-            expected=reader.expected_frames,
-            rate_distortion=rate_distortion,
-            progress=part(told, 0.0, 1 - _CODING_SHARE),
-        )
+        blocks, count = reader.mixed(channels)
+        with closing(read_ahead(blocks)) as ahead:
+            recording = codec.encode(
+                ahead,
+                reader.rate,
+                count,
+                expected=reader.expected_frames,
+                rate_distortion=rate_distortion,
+                progress=part(told, 0.0, 1 - _CODING_SHARE),
+            )
     share = part(told, 1 - _CODING_SHARE, 1.0)
     data = dumps(recording, codec.codebooks, prior=codec.prior, progress=share)
     with open_output(output, source=source, overwrite=overwrite) as file:
         file.write(data)
     told(1.0)
-    words = "stereo" if reader.channels == 2 else f"{reader.channels} channels"
-    notes = [f"{words} downmixed to mono"] if mono else []
     duration = recording.duration_s
     return EncodeResult(
         source=os.fspath(source),
@@ -164,7 +163,7 @@ def encode_file(
         bytes=len(data),
         bitrate_bps=8 * len(data) / duration if duration else 0.0,
         seconds=time.perf_counter() - began,
-        note="; ".join([*notes, *reader.notes]),
+        note="; ".join(reader.notes),
     )
 
 

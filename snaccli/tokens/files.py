@@ -21,6 +21,7 @@ from snaccli.errors import Remedy
 from snaccli.io.files import open_input
 from snaccli.tokens.interleave import TokenFileError, TokenRangeError
 from snaccli.tokens.recording import (
+    FACTS,
     MAX_CHANNELS,
     MAX_LEVELS,
     MAX_TOKENS,
@@ -233,7 +234,7 @@ def _from_npz(file: BinaryIO) -> Draft:
     except RuntimeError as error:  # encrypted
         raise TokenFileError("is an encrypted archive", remedy=Remedy.TOKEN_FILE) from error
     told = {
-        name: array.tolist() for name, array in arrays.items() if name in _FACTS and array.size <= MAX_LEVELS
+        name: array.tolist() for name, array in arrays.items() if name in FACTS and array.size <= MAX_LEVELS
     }
     facts = checked_facts(told)
     if "ids" in arrays:
@@ -251,11 +252,7 @@ def _from_npz(file: BinaryIO) -> Draft:
     return Draft(tables, False, facts)
 
 
-_FACTS = (
-    *("path", "model", "fingerprint", "rate", "samples", "model_rate"),
-    *("strides", "codebook_size", "offsets", "start_id"),
-)
-_WANTED = re.compile(rf"(?:ids|level_\d{{1,2}}|{'|'.join(_FACTS)})\.npy")
+_WANTED = re.compile(rf"(?:ids|level_\d{{1,2}}|{'|'.join(FACTS)})\.npy")
 
 
 def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Any:

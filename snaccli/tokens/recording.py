@@ -9,9 +9,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from snaccli.audio import MAX_RATE, resampled_length
+from snaccli.audio import resampled_length
 from snaccli.codec.recording import Recording
-from snaccli.codes import Codes
+from snaccli.codes import (
+    FINGERPRINT_BYTES,
+    MAX_CHANNELS,
+    MAX_CODEBOOK_SIZE,
+    MAX_COUNT,
+    MAX_LEVELS,
+    MAX_RATE,
+    MAX_STRIDE,
+    MIN_CODEBOOK_SIZE,
+    Codes,
+)
 from snaccli.errors import ModelMismatchError, Remedy, UsageError, WeightsMismatchError
 from snaccli.tokens.interleave import (
     MAX_ID,
@@ -27,6 +37,7 @@ if TYPE_CHECKING:
     from snaccli.codec import Codec
 
 __all__ = [
+    "FACTS",
     "MAX_CHANNELS",
     "MAX_LEVELS",
     "MAX_TOKENS",
@@ -37,9 +48,6 @@ __all__ = [
     "checked_facts",
 ]
 
-MAX_CHANNELS = 16
-MAX_LEVELS = 16
-MAX_SAMPLES = (1 << 48) - 1
 MAX_TOKENS = 1 << 24  # of a recording: a day of audio or so
 Ids = npt.NDArray[np.int64]
 
@@ -263,18 +271,20 @@ def checked_facts(values: dict[str, Any]) -> dict[str, Any]:
         strides = values["strides"]
         if not isinstance(strides, list) or not 1 <= len(strides) <= MAX_LEVELS:
             raise TokenFileError(f"'strides' is not a list of 1 to {MAX_LEVELS} whole numbers")
-        facts["strides"] = tuple(_whole("strides", stride, 1, 65535) for stride in strides)
+        facts["strides"] = tuple(_whole("strides", stride, 1, MAX_STRIDE) for stride in strides)
     return facts
 
 
 _RANGES = {
     "rate": (1, MAX_RATE),
-    "samples": (0, MAX_SAMPLES),
+    "samples": (0, MAX_COUNT),
     "model_rate": (1, MAX_RATE),
-    "codebook_size": (2, 65536),
+    "codebook_size": (MIN_CODEBOOK_SIZE, MAX_CODEBOOK_SIZE),
     "start_id": (0, MAX_ID),
 }
-_TEXTS = {"path": 4096, "model": 128, "fingerprint": 16}
+_TEXTS = {"path": 4096, "model": 128, "fingerprint": 2 * FINGERPRINT_BYTES}
+FACTS = (*_TEXTS, *_RANGES, "offsets", "strides")
+"""Names of what a file may say besides its tokens."""
 
 
 def _whole(name: str, value: Any, low: int, high: int) -> int:

@@ -11,7 +11,7 @@ from typing import BinaryIO, Literal
 
 import numpy as np
 
-from snaccli.audio import AudioWriter, downmix, open_audio
+from snaccli.audio import AudioWriter, open_audio
 from snaccli.codec import Codec, ModelPool, Recording, dumps, loads
 from snaccli.errors import LevelsError, OutputError, SnacError
 from snaccli.io.files import check_output, is_stdio, open_input, open_output, shown
@@ -101,16 +101,11 @@ class Exporter:
     def _of_audio(self, source: str | Path, file: BinaryIO, path: str, progress: Progress) -> NamedRecording:
         with open_audio(source, file=file) as reader:
             codec = self.for_audio()
-            mono = self.channels == "mono" and reader.channels > 1
-            blocks = reader.blocks()
-            found = codec.encode(
-                downmix(blocks) if mono else blocks,
-                reader.rate,
-                1 if mono else reader.channels,
-                expected=reader.expected_frames,
-                progress=progress,
-            )
-        return NamedRecording.of(found.coarsest(self.levels), path, reader.channels if mono else None)
+            blocks, count = reader.mixed(self.channels)
+            expected = reader.expected_frames
+            found = codec.encode(blocks, reader.rate, count, expected=expected, progress=progress)
+        mixed_from = reader.channels if count < reader.channels else None
+        return NamedRecording.of(found.coarsest(self.levels), path, mixed_from)
 
     def for_audio(self) -> Codec:
         """The model for audio.
@@ -158,12 +153,9 @@ class Exporter:
                 expected = reader.expected_frames
                 if expected is None or expected > _SHORT_SECONDS * reader.rate:
                     return None
-                mono = self.channels == "mono" and reader.channels > 1
-                blocks = reader.blocks()
-                parts = list(downmix(blocks) if mono else blocks)
-                empty = np.zeros((0, 1 if mono else reader.channels), np.float32)
-                samples = np.concatenate([empty, *parts])
-                return (samples, reader.rate), reader.channels if mono else None
+                blocks, count = reader.mixed(self.channels)
+                samples = np.concatenate([np.zeros((0, count), np.float32), *blocks])
+                return (samples, reader.rate), reader.channels if count < reader.channels else None
 
     def to_file(
         self,

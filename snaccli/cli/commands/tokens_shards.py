@@ -92,9 +92,8 @@ def _export_on_cluster(
 ) -> ExitStatus:
     """The same by the workers of a cluster, to the same shards."""
     from snaccli.io.files import make_folder
-    from snaccli.tokens.cluster import ShardWork, shard_units
     from snaccli.tokens.recording import Form
-    from snaccli.tokens.shards import existing, next_number, remove
+    from snaccli.tokens.shards import ShardWork, existing, next_number, remove, shard_units
 
     if choices.force:
         remove(existing(folder))
