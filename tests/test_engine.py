@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from snac.config import ModelConfig, SpectralConfig, Stack
-from snac.engine import Engine, build, build_engine
+from snac.engine import Engine, build, build_engine, chain
 from snac.engine.chain import Flow
 from snac.engine.torch_chain import TorchBackend
 from snac.hub.checkpoint import Checkpoint
@@ -65,6 +65,14 @@ THREADED = {name: build_engine(checkpoint_of(MODEL[name]), threads=3) for name i
 @pytest.fixture(params=NAMES)
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def shared_work() -> Iterator[None]:
+    """Threads share the work of these small models, too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(chain, "_LEAST", 1)
+        yield
 
 
 def audio_of(length: int, seed: int = 0) -> np.ndarray:
@@ -283,20 +291,20 @@ def test_one_engine_serves_several_threads_at_once(name: str) -> None:
 def test_an_error_in_a_stage_reaches_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = THREADED["spectral"]
 
-    def fail(self: Any, held: Any, x: Any, steps: int, position: int) -> Any:
+    def fail(self: Any, held: Any, x: Any, steps: int, position: int, out: Any) -> Any:
         raise RuntimeError("a stage that fails")
 
-    monkeypatch.setattr("snac.engine.spectral.Block.run", fail)
+    monkeypatch.setattr("snac.engine.cpu.Layer.run", fail)
     with pytest.raises(RuntimeError, match="a stage that fails"):
         encoded(engine, [audio_of(1000)])
 
 
 def test_what_is_held_does_not_grow() -> None:
-    chain = ENGINE["even-depthwise"]._backend.decoder(Noise.seeded(0))
-    flow = Flow(chain, ENGINE["even-depthwise"]._backend.workspace)
+    decoder = ENGINE["even-depthwise"]._backend.decoder(Noise.seeded(0))
+    flow = Flow(decoder, ENGINE["even-depthwise"]._backend.workspace)
     sizes = []
     for _ in range(40):
-        flow.push([np.zeros((4, 32), np.float32)])
+        flow.push(np.zeros((1, 4, 32), np.float32))
         nodes = flow._lanes[0]
         sizes.append(sum(0 if node.held is None else node.held.size for node in nodes))
         assert not any(node.waiting for node in nodes)
@@ -380,3 +388,17 @@ def test_without_kernels_torch_computes_and_it_is_said(
     ]
     codes, whole = theirs("spectral", audio_of(1000))
     np.testing.assert_allclose(decoded(engine, codes), whole, atol=1e-5, rtol=0)
+
+
+def test_what_is_not_asked_for_is_not_made() -> None:
+    for name in NAMES:
+        engine = build_engine(checkpoint_of(MODEL[name]))
+        backend: Any = engine._backend
+        if not isinstance(backend, build._CpuBackend):
+            pytest.skip("no compiled kernels here")
+        codes = encoded(engine, [audio_of(500)])
+        assert backend._decoder is None
+        engine = build_engine(checkpoint_of(MODEL[name]))
+        backend = engine._backend
+        decoded(engine, codes)
+        assert backend._encoder is None

@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from snac.config import ModelConfig, SpectralConfig, WaveformConfig
+from snac.config import ModelConfig, SpectralConfig
 from snac.engine import spectral, waveform
-from snac.engine.arena import Arena
 from snac.engine.chain import Chain, Stage
+from snac.engine.cpu import Arena, Weights
 from snac.engine.quantise import Quantiser
 from snac.engine.streams import Backend, DecoderStream, EncoderStream, check_codes
-from snac.engine.weights import Weights
 from snac.jit import Kernel, available, reason
 from snac.noise import Noise
 
 if TYPE_CHECKING:
     from snac.hub.checkpoint import Checkpoint
 
-PIECE_VALUES = 1 << 18
-"""Activations that a stage computes at once on a CPU: enough for products at full speed."""
+PIECE_VALUES = 1 << 20
+"""Activations that a thread computes at once on a CPU: few enough to lie in a processor's last cache."""
 
-_PUSH_SECONDS = 4.0  # of audio that go into the first stage at once, so that all have enough to work on
+_PUSH_SECONDS = 5.0  # of audio that go into the first stage at once, so that all have enough to work on
 _MOST_THREADS = 8
 _log = logging.getLogger(__name__)
 _DEFAULT_NOISE = Noise.seeded(0)
@@ -100,16 +101,23 @@ class Engine:
             ValueError: a block is no such array.
         """
         least = round(_PUSH_SECONDS * self.config.sampling_rate)
-        with EncoderStream(self._backend, channels, self.threads, latents=latents) as stream:
+        with self._pool() as pool:
+            stream = EncoderStream(self._backend, channels, latents=latents, workers=self.threads, pool=pool)
             held: list[np.ndarray] = []
+            samples = 0
             for block in blocks:
                 stream.check(block)
                 held.append(block)
-                if sum(part.shape[1] for part in held) >= least:
-                    yield from _some(stream.push(np.concatenate(held, axis=1), flush=False))
-                    held = []
+                samples += block.shape[1]
+                if samples >= least:
+                    levels = stream.push(np.concatenate(held, axis=1))
+                    held, samples = [], 0
+                    if levels[0].shape[1]:
+                        yield levels
             rest = np.concatenate(held, axis=1) if held else None
-            yield from _some(stream.push(rest, ended=True))
+            levels = stream.push(rest, ended=True)
+            if levels[0].shape[1]:
+                yield levels
 
     def decode(
         self,
@@ -144,19 +152,26 @@ class Engine:
         first, last = max(0, low // unit * unit), min(total, (high // unit + 1) * unit)
         length = -(-round(_PUSH_SECONDS * self.config.frame_rate) // unit) * unit
         skip, left = (start - first) * hop, (stop - start) * hop
-        with DecoderStream(self._backend, chain, levels[0].shape[0], self.threads, first) as stream:
+        with self._pool() as pool:
+            stream = DecoderStream(
+                self._backend, chain, len(levels[0]), start=first, workers=self.threads, pool=pool
+            )
             for begin in range(first, last, length):
                 end = min(begin + length, last)
                 piece = [
                     level[:, begin // stride : end // stride]
                     for level, stride in zip(levels, self.config.vq_strides, strict=False)
                 ]
-                audio = stream.push(piece, ended=end == last, flush=False)
+                audio = stream.push(piece, ended=end == last)
                 wanted = audio[:, skip : skip + left]
                 skip -= min(skip, audio.shape[1])
                 left -= wanted.shape[1]
                 if wanted.shape[1]:
                     yield wanted
+
+    def _pool(self) -> ThreadPoolExecutor:
+        """The threads beside the caller's, which start when they are needed and end with the call."""
+        return ThreadPoolExecutor(max(1, self.threads - 1), "snac-engine")
 
     def encoder_stream(self, *, channels: int = 1) -> EncoderStream:
         """A stream of samples in, codes out."""
@@ -165,11 +180,6 @@ class Engine:
     def decoder_stream(self, *, noise: Noise = _DEFAULT_NOISE, channels: int = 1) -> DecoderStream:
         """A stream of codes in, samples out."""
         return DecoderStream(self._backend, self._backend.decoder(noise.settled()), channels)
-
-
-def _some(levels: tuple[np.ndarray, ...]) -> Iterator[tuple[np.ndarray, ...]]:
-    if levels[0].shape[1]:
-        yield levels
 
 
 def _frames(config: ModelConfig, levels: Sequence[np.ndarray]) -> int:
@@ -181,20 +191,32 @@ def _frames(config: ModelConfig, levels: Sequence[np.ndarray]) -> int:
 
 
 class _CpuBackend:
-    """NumPy and compiled kernels; see ``Backend``."""
-
-    together = False
+    """NumPy and compiled kernels; see ``Backend``. Encoder and decoder are made when first asked for."""
 
     def __init__(self, config: ModelConfig, arrays: Mapping[str, np.ndarray]) -> None:
         self.config = config
         self.workspace = Arena()
-        weights = Weights(arrays)
-        self.quantiser = Quantiser(config, weights)
-        encoder, self._decoder = _stages(config, weights, self.workspace)
-        self.encoder = Chain([*encoder, self.quantiser], PIECE_VALUES)
+        self._weights = Weights(arrays)
+        self._form: Any = spectral if isinstance(config, SpectralConfig) else waveform
+        self._lock = threading.Lock()
+        self._encoder: Chain | None = None
+        self._decoder: list[Stage] | None = None
+        self.quantiser = Quantiser(config, self._weights)
+
+    @property
+    def encoder(self) -> Chain:
+        """Samples (T, 1) to rows of codes."""
+        with self._lock:
+            if self._encoder is None:
+                stages = self._form.encoder_stages(self.config, self._weights, self.workspace)
+                self._encoder = Chain([*stages, self.quantiser], PIECE_VALUES)
+            return self._encoder
 
     def decoder(self, noise: Noise) -> Chain:
         """Latents (T, C) to samples (T hop, 1)."""
+        with self._lock:
+            if self._decoder is None:
+                self._decoder = self._form.decoder_stages(self.config, self._weights, self.workspace)
         stages = []
         for stage in self._decoder:
             if isinstance(stage, waveform.NoiseBlock):
@@ -203,21 +225,3 @@ class _CpuBackend:
                 stage = stage.of(noise)
             stages.append(stage)
         return Chain(stages, PIECE_VALUES)
-
-    def inward(self, array: np.ndarray) -> np.ndarray:
-        """An array for the chains."""
-        return np.ascontiguousarray(array)
-
-    def outward(self, array: np.ndarray) -> np.ndarray:
-        """An array that came out of a chain, which is not used any more."""
-        return array
-
-
-def _stages(config: ModelConfig, weights: Weights, arena: Arena) -> tuple[list[Stage], list[Stage]]:
-    """The stages of encoder and decoder."""
-    if isinstance(config, SpectralConfig):
-        encoder, decoder = spectral.encoder_stages, spectral.decoder_stages
-        return list(encoder(config, weights, arena)), list(decoder(config, weights, arena))
-    assert isinstance(config, WaveformConfig)
-    there, back = waveform.encoder_stages, waveform.decoder_stages
-    return list(there(config, weights, arena)), list(back(config, weights, arena))

@@ -6,25 +6,38 @@ ends it reads zeros, as the convolutions of the model do. So nothing is computed
 cut, and the memory held does not grow with its length.
 
 A flow is one signal, of one or more lanes (audio channels), on its way through a chain. ``push`` takes any
-amount of it. Within a push the stages that have enough input are computed side by side by as many threads as
-the flow has, the deepest first, so that little waits between stages.
+amount of it. What a stage gives goes on through the rest of the chain before the stage computes more, so
+little waits between stages; threads share each piece of each stage.
 """
 
 from __future__ import annotations
 
-import threading
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Protocol
+
+import numpy as np
+
+from snac.engine.products import one_thread_each
 
 Array = Any
 """An array of the kind that a chain's workspace handles: NumPy's (times, channels), or a tensor."""
 
+_LEAST = 1 << 14  # activations that a thread must have to compute for another thread to be worth it
+
 
 class Workspace(Protocol):
-    """Where a chain's arrays come from, and which of their axes is time."""
+    """Where a chain's arrays come from, and which of their axes is time.
+
+    Attributes:
+        together: whether all channels of a signal are one array; if not, each is one, a lane of its own.
+    """
+
+    together: bool
 
     def length(self, array: Array) -> int:
         """How many times an array spans."""
@@ -40,6 +53,18 @@ class Workspace(Protocol):
 
     def zeros(self, like: Array, length: int) -> Array:
         """Zeros of the shape of ``like`` but for its length."""
+        ...
+
+    def blank(self, stage: Stage, steps: int) -> Array | None:
+        """An array for the outputs of so many steps; None where stages make their own."""
+        ...
+
+    def inward(self, signal: np.ndarray) -> list[Array]:
+        """The lanes of a signal (channels, n, C)."""
+        ...
+
+    def outward(self, lanes: Sequence[Sequence[Array]]) -> np.ndarray:
+        """A signal (channels, n, C) of the arrays of each lane, one or more, which are not used any more."""
         ...
 
 
@@ -58,26 +83,27 @@ class Stage(ABC):
         values: the larger of its channels in and its channels out for one input: the size of its work.
     """
 
-    window = 1
-    step = 1
-    up = 1
-    history = 0
-    skip = 0
-    tail = 0
-    values = 1
+    window: int = 1
+    step: int = 1
+    up: int = 1
+    history: int = 0
+    skip: int = 0
+    tail: int = 0
+    values: int = 1
 
     @abstractmethod
-    def run(self, held: Array, x: Array, steps: int, position: int) -> Array:
-        """Outputs of the next steps.
+    def run(self, held: Array, x: Array, steps: int, position: int, out: Array | None) -> Array:
+        """Outputs of the next steps. Several threads may compute different steps at once.
 
         Args:
             held: inputs kept from before, perhaps none.
             x: inputs that follow; may be overwritten by a stage that keeps none.
             steps: how many, at least one; they read the first (steps - 1) step + window inputs.
             position: index of the first output, counted from the signal's first.
+            out: what the workspace's ``blank`` gave for these steps, to be filled.
 
         Returns:
-            steps * up outputs, perhaps ``x`` itself.
+            steps * up outputs: ``out``, or an array of the stage's own where that is None.
         """
 
     def reaching(self, low: int, high: int) -> tuple[int, int]:
@@ -96,7 +122,7 @@ class Chain:
 
     Args:
         stages: from the first to the last.
-        values: activations that a stage computes at once: few enough for a cache.
+        values: activations that a thread computes at once: few enough for a cache.
     """
 
     def __init__(self, stages: Iterable[Stage], values: int) -> None:
@@ -123,84 +149,29 @@ class Chain:
         return behind
 
 
+@dataclass(eq=False)
 class _Node:
-    """A stage of one lane with its part of the signal."""
+    """A stage of one lane with its part of the signal.
 
-    def __init__(self, stage: Stage, piece: int, place: int, lane: int, start: int) -> None:
-        self.stage, self.piece, self.place, self.lane = stage, piece, place, lane
-        self.start = start  # index of the first output
-        self.held: Array = None
-        self.steps = self.given = self.taken = 0  # steps computed, outputs given, inputs taken
-        self.inbox: deque[Array] = deque()
-        self.waiting = 0  # inputs in the inbox
-        self.ended = self.finished = self.busy = False
+    Attributes:
+        piece: inputs that it takes at once.
+        start: index of its first output within the whole signal.
+        held: the end of its input, which its next outputs depend on; None before the first.
+        inbox: inputs that wait for it, ``waiting`` in all.
+        taken: inputs taken so far.
+        steps: computed so far.
+        given: outputs so far.
+    """
 
-    def put(self, x: Array, length: int) -> None:
-        self.inbox.append(x)
-        self.waiting += length
-
-    def take(self, workspace: Workspace) -> Array | None:
-        """The next inputs, about a piece of them."""
-        if not self.waiting:
-            return None
-        wanted = self.waiting if self.waiting < self.piece + self.piece // 2 else self.piece
-        self.waiting -= wanted
-        parts = []
-        while wanted:
-            first = self.inbox[0]
-            length = workspace.length(first)
-            if length <= wanted:
-                parts.append(self.inbox.popleft())
-                wanted -= length
-            else:
-                parts.append(workspace.part(first, 0, wanted))
-                self.inbox[0] = workspace.part(first, wanted, length)
-                wanted = 0
-        return parts[0] if len(parts) == 1 else workspace.joined(parts)
-
-    def advance(self, x: Array | None, ending: bool, workspace: Workspace) -> Array | None:
-        """Outputs for further inputs; ``ending`` if the signal ends with them."""
-        if x is not None:
-            self.taken += workspace.length(x)
-            if self.held is None:
-                self.held = workspace.zeros(x, self.stage.history)
-        if self.held is None:
-            return None
-        y = None if x is None else self._computed(x, workspace)
-        if ending:
-            parts = [part for part in (y, self._rest(workspace)) if part is not None]
-            y = workspace.joined(parts) if len(parts) > 1 else (parts[0] if parts else None)
-        return y
-
-    def _rest(self, workspace: Workspace) -> Array | None:
-        """The last outputs: those that read the zeros after the end."""
-        stage = self.stage
-        missing = self.taken * stage.up // stage.step - self.given
-        if not missing or not stage.tail:
-            return None
-        y = self._computed(workspace.zeros(self.held, stage.tail), workspace)
-        return None if y is None else workspace.part(y, 0, missing)
-
-    def _computed(self, x: Array, workspace: Workspace) -> Array | None:
-        stage, held = self.stage, self.held
-        m, n = workspace.length(held), workspace.length(x)
-        steps = (m + n - stage.window) // stage.step + 1
-        if steps <= 0:
-            self.held = workspace.joined([held, x])
-            return None
-        keep = m + n - steps * stage.step
-        if keep > n:
-            self.held = workspace.joined([workspace.part(held, m + n - keep, m), x])
-        elif keep:
-            self.held = workspace.joined([workspace.part(x, n - keep, n)])
-        else:
-            self.held = workspace.part(held, 0, 0)
-        y = stage.run(held, x, steps, self.start + self.steps * stage.up - stage.skip)
-        length = steps * stage.up
-        skip = min(length, max(0, stage.skip - self.steps * stage.up))
-        self.steps += steps
-        self.given += length - skip
-        return workspace.part(y, skip, length) if skip else y
+    stage: Stage
+    piece: int
+    start: int
+    held: Array = None
+    inbox: deque[Array] = field(default_factory=deque)
+    waiting: int = 0
+    taken: int = 0
+    steps: int = 0
+    given: int = 0
 
 
 class Flow:
@@ -209,119 +180,138 @@ class Flow:
     Args:
         chain: the stages.
         workspace: for its arrays.
-        lanes: signals of their own, which all get the same amount.
-        workers: threads that compute side by side, the caller's among them.
+        channels: of the signal.
         start: index of the first input within the whole signal; outputs near it are then not the whole's.
+        workers: threads that share the work, the caller's among them.
+        pool: the others; not needed for one.
     """
 
     def __init__(
-        self, chain: Chain, workspace: Workspace, *, lanes: int = 1, workers: int = 1, start: int = 0
-    ) -> None:
-        self._workspace = workspace
+        self, chain: Chain, workspace: Workspace, channels: int = 1, *, start: int = 0, workers: int = 1,
+        pool: ThreadPoolExecutor | None = None,
+    ) -> None:  # fmt: skip
+        self._workspace, self._workers, self._pool = workspace, workers, pool
         self._lanes: list[list[_Node]] = []
-        for lane in range(lanes):
+        for _ in range(1 if workspace.together else channels):
             nodes, at = [], start
-            for place, (stage, piece) in enumerate(zip(chain.stages, chain.pieces, strict=True)):
+            for stage, piece in zip(chain.stages, chain.pieces, strict=True):
                 at = at * stage.up // stage.step
-                nodes.append(_Node(stage, piece, place, lane, at))
+                nodes.append(_Node(stage, piece * workers, at))
             self._lanes.append(nodes)
-        # The deepest stages first: what they work off need not be kept.
-        self._order = sorted((node for nodes in self._lanes for node in nodes), key=lambda node: -node.place)
-        self._out: list[list[Array]] = [[] for _ in range(lanes)]
-        self._condition = threading.Condition()
-        self._busy = 0
-        self._flush = False
-        self._error: BaseException | None = None
-        self._workers = workers
-        self._pool = ThreadPoolExecutor(workers - 1, "snac-engine") if workers > 1 else None
+        self._out: list[Array] = []
+        self._ended = False
 
-    def close(self) -> None:
-        """Ends the threads. The flow takes nothing more."""
-        if self._pool is not None:
-            self._pool.shutdown()
-            self._pool = None
-
-    def push(
-        self, blocks: Sequence[Array] | None, *, ended: bool = False, flush: bool = True
-    ) -> list[list[Array]]:
+    def push(self, signal: np.ndarray | None, *, ended: bool = False) -> np.ndarray | None:
         """Takes further inputs.
 
         Args:
-            blocks: one array a lane, which may be overwritten; None for nothing.
+            signal: (channels, n, C); None for nothing.
             ended: whether the signal ends here.
-            flush: whether everything that is final shall be returned; if not, stages wait until they have
-                enough input to work at full speed.
 
         Returns:
-            for each lane the arrays of further outputs, in order.
+            the outputs (channels, m, C') that became final; None for none.
         """
-        for lane, nodes in enumerate(self._lanes):
-            if blocks is not None and self._workspace.length(blocks[lane]):
-                nodes[0].put(blocks[lane], self._workspace.length(blocks[lane]))
-            nodes[0].ended = ended
-        self._flush = flush or ended
-        helpers = [self._pool.submit(self._work) for _ in range(self._workers - 1)] if self._pool else []
+        self._ended = ended
+        lanes: Sequence[Array] = [None] * len(self._lanes)
+        if signal is not None:
+            lanes = self._workspace.inward(signal)
+        found = []
+        with one_thread_each():
+            for nodes, x in zip(self._lanes, lanes, strict=True):
+                self._out = []
+                self._carry(nodes, 0, x, last=True)
+                found.append(self._out)
+        return self._workspace.outward(found) if found[0] else None
+
+    def _carry(self, nodes: list[_Node], place: int, x: Array | None, *, last: bool) -> None:
+        """Takes inputs of the stage at a place, and what they give through the stages after it.
+
+        ``last`` tells that nothing follows within this push.
+        """
+        length = 0 if x is None else self._workspace.length(x)
+        if place == len(nodes):
+            if length:
+                self._out.append(x)
+            return
+        node = nodes[place]
+        if length:
+            node.inbox.append(x)
+            node.waiting += length
+        done = False
+        while node.waiting >= node.piece or (last and not done):
+            inputs = self._piece(node) if node.waiting else None
+            done = last and not node.waiting
+            outputs = self._advance(node, inputs, ending=done and self._ended)
+            self._carry(nodes, place + 1, outputs, last=done)
+
+    def _piece(self, node: _Node) -> Array:
+        """The next inputs of a node, about a piece of them."""
+        workspace = self._workspace
+        wanted = node.waiting if node.waiting < node.piece + node.piece // 2 else node.piece
+        node.waiting -= wanted
+        parts = []
+        while wanted:
+            first = node.inbox.popleft()
+            length = workspace.length(first)
+            if length > wanted:
+                node.inbox.appendleft(workspace.part(first, wanted, length))
+                first, length = workspace.part(first, 0, wanted), wanted
+            parts.append(first)
+            wanted -= length
+        return parts[0] if len(parts) == 1 else workspace.joined(parts)
+
+    def _advance(self, node: _Node, x: Array | None, *, ending: bool) -> Array | None:
+        """Outputs for further inputs; ``ending`` if the signal ends with them."""
+        workspace, stage = self._workspace, node.stage
+        if x is not None:
+            node.taken += workspace.length(x)
+            if node.held is None:
+                node.held = workspace.zeros(x, stage.history)
+        if ending and stage.tail and node.held is not None:
+            zeros = workspace.zeros(node.held, stage.tail)
+            x = zeros if x is None else workspace.joined([x, zeros])
+        if x is None:
+            return None
+
+        held, m, n = node.held, workspace.length(node.held), workspace.length(x)
+        steps = max(0, (m + n - stage.window) // stage.step + 1)
+        keep = m + n - steps * stage.step
+        if keep > n:
+            node.held = workspace.joined([workspace.part(held, m + n - keep, m), x])
+        elif keep > 0:
+            node.held = workspace.joined([workspace.part(x, n - keep, n)])
+        else:
+            node.held = workspace.part(held, 0, 0)
+        if not steps:
+            return None
+
+        before = node.steps * stage.up
+        y = self._computed(stage, held, x, steps, node.start + before - stage.skip)
+        length = steps * stage.up
+        skip = min(length, max(0, stage.skip - before))
+        # The tail makes whole steps, of which the last outputs may lie after the signal.
+        stop = min(length, skip + node.taken * stage.up // stage.step - node.given) if ending else length
+        node.steps += steps
+        node.given += stop - skip
+        return y if stop - skip == length else workspace.part(y, skip, stop)
+
+    def _computed(self, stage: Stage, held: Array, x: Array, steps: int, position: int) -> Array:
+        """The outputs of a stage's next steps, a share of them by each thread."""
+        part, up = self._workspace.part, stage.up
+        out = self._workspace.blank(stage, steps)
+        shares = min(self._workers, steps, steps * stage.step * stage.values // _LEAST)
+        if shares < 2 or out is None or self._pool is None:
+            return stage.run(held, x, steps, position, out)
+        m, jobs = self._workspace.length(held), []
+        for first, last in pairwise(steps * share // shares for share in range(shares + 1)):
+            low, high = first * stage.step, (last - 1) * stage.step + stage.window
+            before, after = part(held, min(low, m), m), part(x, max(0, low - m), max(0, high - m))
+            place = position + first * up
+            jobs.append((before, after, last - first, place, part(out, first * up, last * up)))
+        others = [self._pool.submit(stage.run, *job) for job in jobs[1:]]
         try:
-            self._work()
+            stage.run(*jobs[0])
         finally:
-            for helper in helpers:
-                helper.result()
-        if self._error is not None:
-            raise self._error
-        out, self._out = self._out, [[] for _ in self._lanes]
+            for other in others:
+                other.result()
         return out
-
-    def _work(self) -> None:
-        while True:
-            with self._condition:
-                node = self._next()
-                while node is None and self._busy and self._error is None:
-                    self._condition.wait()
-                    node = self._next()
-                if node is None or self._error is not None:
-                    self._condition.notify_all()
-                    return
-                x = node.take(self._workspace)
-                ending = node.ended and not node.waiting
-                node.busy = True
-                self._busy += 1
-            y = None
-            try:
-                y = node.advance(x, ending, self._workspace)
-            except BaseException as error:
-                self._error = error
-            with self._condition:
-                node.busy = False
-                self._busy -= 1
-                self._deliver(node, y, ending)
-                self._condition.notify_all()
-
-    def _deliver(self, node: _Node, y: Array | None, ending: bool) -> None:
-        nodes = self._lanes[node.lane]
-        last = node.place + 1 == len(nodes)
-        length = 0 if y is None else self._workspace.length(y)
-        if length and last:
-            self._out[node.lane].append(y)
-        elif length:
-            nodes[node.place + 1].put(y, length)
-        if ending:
-            node.finished = True
-            if not last:
-                nodes[node.place + 1].ended = True
-
-    def _next(self) -> _Node | None:
-        """The stage to compute next: the deepest that has enough input, or that will get no more now."""
-        for node in self._order:
-            if node.busy or node.finished:
-                continue
-            if node.waiting >= node.piece or node.ended:
-                return node
-            if node.waiting and self._flush and self._idle_before(node):
-                return node
-        return None
-
-    def _idle_before(self, node: _Node) -> bool:
-        return not any(
-            other.busy or other.waiting or (other.ended and not other.finished)
-            for other in self._lanes[node.lane][: node.place]
-        )

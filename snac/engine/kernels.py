@@ -25,6 +25,7 @@ _HALF = np.float32(0.5)
 # Fused multiply-add alone: reassociation would undo the rounding.
 FAST = frozenset({"contract", "nsz"})
 
+_ROWS = 256  # times for which a product and what is done with it stay in the cache
 _CHUNK = 512  # columns of a few rows that stay in the cache nearest to the processor
 
 TAPS = 7
@@ -57,11 +58,11 @@ def multiply(routine: int, a: Any, b: Any, out: Any, add: bool) -> None:
 
 
 @part
-def snake_rows(x: Any, snake: Any, out: Any) -> None:
-    """The snake of ``x`` (n, C), to the first rows of ``out``."""
-    rate, scale = snake[0], snake[1]
-    for t in range(x.shape[0]):
-        row, to = x[t], out[t]
+def snake_rows(held: Any, x: Any, first: int, last: int, snake: Any, out: Any) -> None:
+    """The snake of the signal from ``first`` to ``last``, to the first rows of ``out``."""
+    kept, rate, scale = held.shape[0], snake[0], snake[1]
+    for t in range(first, last):
+        row, to = held[t] if t < kept else x[t - kept], out[t - first]
         for c in range(row.size):
             to[c] = _snaked(row[c], rate[c], scale[c])
 
@@ -94,23 +95,28 @@ def unit(
         product: (C, C).
         shift: (C), the bias of the product.
         routine: of the product.
-        rows: scratch, (m + n, C).
-        middle: scratch, (some, C): outputs that are computed at once.
-        out: (m + n - 6 dilation, C).
+        rows: scratch, (n + 6 dilation, C), for n outputs that are computed at once.
+        middle: scratch, (n, C).
+        out: (some, C).
     """
-    kept, length = held.shape[0], out.shape[0]
-    snake_rows(held, snake1, rows)
-    snake_rows(x, snake1, rows[kept:])
+    kept, length, most, span = held.shape[0], out.shape[0], middle.shape[0], 6 * dilation
     w0, w1, w2, w3, w4, w5, w6 = weight[0], weight[1], weight[2], weight[3], weight[4], weight[5], weight[6]
     rate, scale = snake2[0], snake2[1]
-    # Some rows at a time, so that the product finds them in the cache.
-    for first in range(0, length, middle.shape[0]):
-        last = min(length, first + middle.shape[0])
-        for t in range(first, last):
+    # Some rows at a time, so that each pass finds what the one before left in the cache.
+    for first in range(0, length, most):
+        last, there = min(length, first + most), 0
+        if first > 0:
+            there = span
+            for t in range(span):
+                to, row = rows[t], rows[most + t]
+                for c in range(to.size):
+                    to[c] = row[c]
+        snake_rows(held, x, first + there, last + span, snake1, rows[there:])
+        for t in range(last - first):
             r0, r1, r2, r3 = rows[t], rows[t + dilation], rows[t + 2 * dilation], rows[t + 3 * dilation]
             r4, r5, r6 = rows[t + 4 * dilation], rows[t + 5 * dilation], rows[t + 6 * dilation]
-            to, result = middle[t - first], out[t]
-            centre = t + 3 * dilation
+            to, result = middle[t], out[first + t]
+            centre = first + t + 3 * dilation
             row = held[centre] if centre < kept else x[centre - kept]
             for c in range(to.size):
                 y = bias[c] + w0[c] * r0[c] + w1[c] * r1[c] + w2[c] * r2[c] + w3[c] * r3[c]
@@ -142,20 +148,30 @@ def resample(
         products: (3, K, N): W0, W0 + W1 and W1, transposed.
         bias: (N).
         routine: of the products.
-        rows: scratch, C values a row, at least m + n rows.
-        frames: the same memory with K values a row; for F frames at least F + 2 rows.
-        first, second: scratch, ((F + 1) / 2, K) each for three products, no rows for plain sums.
-        out: (F, N).
+        rows: scratch, C values a row.
+        frames: the same memory with K values a row; F + 2 rows for F frames that are computed at once.
+        first, second: scratch, (F / 2, K) each for three products, no rows for plain sums.
+        out: (some, N).
     """
+    length, inner, most = out.shape[0], frames.shape[1], frames.shape[0] - 2
+    stride = inner // x.shape[1]
+    for begin in range(0, length, most):
+        count = min(most, length - begin)
+        snake_rows(held, x, begin * stride, (begin + count + 1) * stride, snake, rows)
+        to = out[begin : begin + count]
+        if first.shape[0] == 0:
+            fill_rows(bias, to)
+            multiply(routine, frames[:count], products[0], to, True)
+            multiply(routine, frames[1 : count + 1], products[2], to, True)
+        else:
+            _pairwise(frames, products, bias, routine, first, second, to)
+
+
+@part
+def _pairwise(frames: Any, products: Any, bias: Any, routine: int, first: Any, second: Any, out: Any) -> None:
+    """The frames of :func:`resample` by three products for two of them."""
     count, inner = out.shape[0], frames.shape[1]
-    snake_rows(held, snake, rows)
-    snake_rows(x, snake, rows[held.shape[0] :])
-    pairs = first.shape[0]
-    if pairs == 0:
-        fill_rows(bias, out)
-        multiply(routine, frames[:count], products[0], out, True)
-        multiply(routine, frames[1 : count + 1], products[2], out, True)
-        return
+    pairs = (count + 1) // 2
     if count % 2:
         end = frames[count + 1]
         for k in range(inner):
@@ -175,7 +191,7 @@ def resample(
             other = odd[i]
             for k in range(to.size):
                 other[k] = to[k]
-    multiply(routine, first, products[0], even, True)
+    multiply(routine, first[:pairs], products[0], even, True)
     multiply(routine, second[: odd.shape[0]], products[2], odd, True)
 
 
@@ -193,41 +209,65 @@ def output(
         weight: (C, 7).
         bias: of the one channel.
         routine: of the product.
-        rows: scratch, (m + n, C).
-        products: scratch, (m + n, 7).
-        out: (m + n - 6, 1).
+        rows: scratch, (n + 6, C), for n outputs that are computed at once.
+        products: scratch, (n + 6, 7).
+        out: (some, 1).
     """
-    snake_rows(held, snake, rows)
-    snake_rows(x, snake, rows[held.shape[0] :])
-    multiply(routine, rows, weight, products, False)
-    for t in range(out.shape[0]):
-        y = np.float32(bias)
-        for tap in range(7):
-            y += products[t + tap, tap]
-        out[t, 0] = y
+    most = rows.shape[0] - 6
+    for first in range(0, out.shape[0], most):
+        last = min(out.shape[0], first + most)
+        count = last - first + 6
+        snake_rows(held, x, first, last + 6, snake, rows)
+        multiply(routine, rows[:count], weight, products[:count], False)
+        for t in range(last - first):
+            y = np.float32(bias)
+            for tap in range(7):
+                y += products[t + tap, tap]
+            out[first + t, 0] = y
 
 
 @compiled("f4[:,:]", "f4[:,:]", "f4[:]", "i8", "f4[:,:]", fastmath=FAST)
-def noisy(x: Any, linear: Any, noise: Any, routine: int, product: Any) -> None:
-    """Adds (``x`` (T, C) times ``linear`` (C, C)) times ``noise`` (T) to ``x``; ``product`` is scratch."""
-    multiply(routine, x, linear, product, False)
-    for t in range(x.shape[0]):
-        to, row, factor = x[t], product[t], noise[t]
-        for c in range(to.size):
-            to[c] += row[c] * factor
+def noisy(x: Any, linear: Any, noise: Any, routine: int, out: Any) -> None:
+    """``x`` (T, C) and, added to it, ``x`` times ``linear`` (C, C) times ``noise`` (T): ``out`` (T, C)."""
+    for first in range(0, x.shape[0], _ROWS):
+        last = min(x.shape[0], first + _ROWS)
+        multiply(routine, x[first:last], linear, out[first:last], False)
+        for t in range(first, last):
+            to, row, factor = out[t], x[t], noise[t]
+            for c in range(to.size):
+                to[c] = row[c] + to[c] * factor
 
 
-@compiled("f4[:,:]", "f4[:,:]", "f4[:]", "i8", "f4[:,:]", fastmath=FAST)
-def dense(x: Any, weight: Any, bias: Any, routine: int, out: Any) -> None:
+@compiled("f4[:,:]", "f4[:,:]", "f4[:,:]", "f4[:]", "i8", "f4[:,:]", fastmath=FAST)
+def dense(held: Any, x: Any, weight: Any, bias: Any, routine: int, out: Any) -> None:
     """A linear layer: ``x`` (T, C) times ``weight`` (C, C') plus ``bias`` (C') is ``out`` (T, C')."""
     fill_rows(bias, out)
     multiply(routine, x, weight, out, True)
 
 
+@compiled("f4[:,:]", "f4[:,:]", "f4[:,:]", "f4[:]", "i8", "f4[:,:]", fastmath=FAST)
+def spread(held: Any, x: Any, weight: Any, bias: Any, routine: int, out: Any) -> None:
+    """A convolution of seven taps from one channel to many: ``weight`` (7, C), ``bias`` (C)."""
+    kept = held.shape[0]
+    w0, w1, w2, w3, w4, w5, w6 = weight[0], weight[1], weight[2], weight[3], weight[4], weight[5], weight[6]
+    for t in range(out.shape[0]):
+        to = out[t]
+        s0 = held[t, 0] if t < kept else x[t - kept, 0]
+        s1 = held[t + 1, 0] if t + 1 < kept else x[t + 1 - kept, 0]
+        s2 = held[t + 2, 0] if t + 2 < kept else x[t + 2 - kept, 0]
+        s3 = held[t + 3, 0] if t + 3 < kept else x[t + 3 - kept, 0]
+        s4 = held[t + 4, 0] if t + 4 < kept else x[t + 4 - kept, 0]
+        s5 = held[t + 5, 0] if t + 5 < kept else x[t + 5 - kept, 0]
+        s6 = held[t + 6, 0] if t + 6 < kept else x[t + 6 - kept, 0]
+        for c in range(to.size):
+            y = bias[c] + w0[c] * s0 + w1[c] * s1 + w2[c] * s2 + w3[c] * s3
+            to[c] = y + w4[c] * s4 + w5[c] * s5 + w6[c] * s6
+
+
 @compiled("f4[:,:]", "f4[:,:]", "f4[:,:]", fastmath=FAST)
 def snaked(x: Any, snake: Any, out: Any) -> None:
     """The snake of ``x`` (T, C) with ``snake`` (2, C)."""
-    snake_rows(x, snake, out)
+    snake_rows(x[:0], x, 0, x.shape[0], snake, out)
 
 
 @compiled("f4[:,:]", "f4[:,:]", "f4[:,:]", fastmath=FAST)

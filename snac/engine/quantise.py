@@ -3,38 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from snac.config import ModelConfig
-from snac.engine.chain import Stage
-from snac.engine.weights import Weights
+from snac.engine.cpu import CpuStage, Weights
 
 _SMALLEST_NORM = 1e-12  # of a vector that is normalised
 
 
-class Level:
+class Level(NamedTuple):
     """A codebook with its projections.
 
     Attributes:
-        stride: latent frames a token.
-        codebook: float32 (codebook size, dimension).
-        inner, inner_bias: from latents to the codebook's space (C, dimension), (dimension,).
-        outer, outer_bias: from there to latents (dimension, C), (C,).
+        stride: frames of a token.
+        inner, inner_bias: (C, D) and (D), from latents to the codebook's space.
+        outer, outer_bias: (D, C) and (C), back.
+        codebook: (N, D).
+        directions: (D, N), its vectors divided by their lengths.
+        squares: (1, N), the squared lengths of these.
     """
 
-    def __init__(self, weights: Weights, stride: int) -> None:
-        self.stride = stride
-        inner, outer = weights.within("in_proj"), weights.within("out_proj")
-        self.inner, self.inner_bias = np.ascontiguousarray(inner.weight()[:, :, 0].T), inner["bias"]
-        self.outer, self.outer_bias = np.ascontiguousarray(outer.weight()[:, :, 0].T), outer["bias"]
-        self.codebook = weights.within("codebook")["weight"]
-        directions = _normalised(self.codebook)
-        self.directions = np.ascontiguousarray(directions.T)
-        self.squares = np.square(directions).sum(axis=1)[None]
+    stride: int
+    inner: np.ndarray
+    inner_bias: np.ndarray
+    outer: np.ndarray
+    outer_bias: np.ndarray
+    codebook: np.ndarray
+    directions: np.ndarray
+    squares: np.ndarray
 
     def project(self, latents: np.ndarray) -> np.ndarray:
-        """Latents (T, C) in the codebook's space, one point a token: (T / stride, dimension)."""
+        """Latents (T, C) in the codebook's space, one point a token: (T / stride, D)."""
         if self.stride > 1:
             latents = latents.reshape(-1, self.stride, latents.shape[1]).mean(axis=1)
         return np.asarray(latents @ self.inner + self.inner_bias)
@@ -51,9 +52,7 @@ class Level:
     def latents(self, indices: np.ndarray, first: int, last: int) -> np.ndarray:
         """What codes (n,) stand for: (last - first, C), of the frames from ``first`` on after their first."""
         found = self.codebook[indices] @ self.outer + self.outer_bias
-        if self.stride > 1:
-            found = np.repeat(found, self.stride, axis=0)
-        return np.asarray(found[first:last])
+        return np.asarray(np.repeat(found, self.stride, axis=0)[first:last])
 
 
 def _normalised(vectors: np.ndarray) -> np.ndarray:
@@ -61,7 +60,7 @@ def _normalised(vectors: np.ndarray) -> np.ndarray:
     return np.asarray(vectors / np.maximum(length, np.float32(_SMALLEST_NORM)))
 
 
-class Quantiser(Stage):
+class Quantiser(CpuStage):
     """Latents (n, C) to codes: a row of all tokens in the span of one coarsest token, coarse to fine.
 
     Attributes:
@@ -69,30 +68,46 @@ class Quantiser(Stage):
         codebooks: float32 (codebook size, dimension) a level.
     """
 
+    dtype = np.uint16
+
     def __init__(self, config: ModelConfig, weights: Weights) -> None:
         self.strides = config.vq_strides
-        self.parts = tuple(
-            Level(weights.within("quantizer", "quantizers", number), stride)
-            for number, stride in enumerate(self.strides)
-        )
+        parts = []
+        for number, stride in enumerate(self.strides):
+            at = f"quantizer.quantizers.{number}"
+            codebook = weights[f"{at}.codebook.weight"]
+            directions = _normalised(codebook)
+            inner, outer = (weights[f"{at}.{name}.weight"][:, :, 0] for name in ("in_proj", "out_proj"))
+            parts.append(
+                Level(
+                    stride,
+                    np.ascontiguousarray(inner.T), weights[f"{at}.in_proj.bias"],
+                    np.ascontiguousarray(outer.T), weights[f"{at}.out_proj.bias"],
+                    codebook, np.ascontiguousarray(directions.T), np.square(directions).sum(axis=1)[None],
+                )
+            )  # fmt: skip
+        self.parts = tuple(parts)
         self.codebooks = tuple(level.codebook for level in self.parts)
         self.window = self.step = self.strides[0]
+        self.channels = sum(self.strides[0] // stride for stride in self.strides)
         self.values = config.codebook_size // self.strides[-1] // 4
 
-    def run(self, held: np.ndarray, x: np.ndarray, steps: int, position: int) -> np.ndarray:
+    def run(self, held: np.ndarray, x: np.ndarray, steps: int, position: int, out: Any) -> np.ndarray:
         """See ``Stage.run``: (steps, tokens of a row)."""
         residual = np.concatenate((held, x))[: steps * self.step]
-        found = []
+        place = 0
         for level in self.parts:
-            indices = level.indices(residual)
+            tokens, indices = self.step // level.stride, level.indices(residual)
             residual -= level.latents(indices, 0, len(residual))
-            found.append(indices.reshape(steps, -1))
-        return np.concatenate(found, axis=1).astype(np.uint16)
+            out[:, place : place + tokens] = indices.reshape(steps, tokens)
+            place += tokens
+        return np.asarray(out)
 
     def levels(self, rows: np.ndarray) -> tuple[np.ndarray, ...]:
-        """The codes of each level (n,) from rows as :meth:`run` gives them."""
+        """The codes of each level, uint16 (channels, tokens), from rows (channels, n, tokens of a row)."""
         ends = np.cumsum([self.strides[0] // stride for stride in self.strides])
-        return tuple(part.reshape(-1) for part in np.split(rows, ends[:-1], axis=1))
+        levels = np.split(rows.astype(np.uint16, copy=False), ends[:-1], axis=2)
+        return tuple(level.reshape(len(rows), -1) for level in levels)
 
     def latents(self, codes: Sequence[np.ndarray], first: int, last: int) -> np.ndarray:
         """Latents (last - first, C) of the coarsest one or more levels.

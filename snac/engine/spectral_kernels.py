@@ -63,72 +63,93 @@ def _normalise(x: Any) -> None:
 
 
 @compiled(
-    "f4[:,:]", "f4[:,:,:]", "f4[:]", "f4[:]", "f4[:]", "i8", "f4[:,:]", fastmath=_FAST,
+    "f4[:,:]", "f4[:,:]", "f4[:,:,:]", "f4[:]", "f4[:]", "f4[:]", "i8", "f4[:,:]", "f4[:,:]", fastmath=_FAST,
 )  # fmt: skip
-def embed(x: Any, taps: Any, bias: Any, factor: Any, shift: Any, routine: int, out: Any) -> None:
+def embed(
+    held: Any, x: Any, taps: Any, bias: Any, factor: Any, shift: Any, routine: int, rows: Any, out: Any
+) -> None:
     """A convolution of seven taps of all channels to all, and a layer norm.
 
     Args:
-        x: (n + 6, C).
+        held, x: the signal.
         taps: (7, C, C').
         bias: (C').
         factor, shift: (C') of the norm.
         routine: of the products.
-        out: (n, C').
+        rows: scratch, (n + 6, C), for n outputs that are computed at once.
+        out: (some, C').
     """
-    length = out.shape[0]
+    kept, most = held.shape[0], rows.shape[0] - 6
     fill_rows(bias, out)
-    for tap in range(7):
-        multiply(routine, x[tap : tap + length], taps[tap], out, True)
-    _normalise(out)
-    for t in range(length):
-        to = out[t]
-        for c in range(to.size):
-            to[c] = to[c] * factor[c] + shift[c]
+    for first in range(0, out.shape[0], most):
+        length = min(most, out.shape[0] - first)
+        for t in range(length + 6):
+            to, row = rows[t], held[first + t] if first + t < kept else x[first + t - kept]
+            for c in range(to.size):
+                to[c] = row[c]
+        result = out[first : first + length]
+        for tap in range(7):
+            multiply(routine, rows[tap : tap + length], taps[tap], result, True)
+        _normalise(result)
+        for t in range(length):
+            to = result[t]
+            for c in range(to.size):
+                to[c] = to[c] * factor[c] + shift[c]
 
 
 @compiled(
-    "f4[:,:]", "f4[:,:]", "f4[:]", "f4[:,:]", "f4[:]", "f4[:,:]", "f4[:]", "i8",
+    "f4[:,:]", "f4[:,:]", "f4[:,:]", "f4[:]", "f4[:,:]", "f4[:]", "f4[:,:]", "f4[:]", "i8",
     "f4[:,:]", "f4[:,:]", "f4[:,:]", fastmath=_FAST,
 )  # fmt: skip
 def block(
-    x: Any, weight: Any, bias: Any, expand: Any, expand_bias: Any, contract: Any,
+    held: Any, x: Any, weight: Any, bias: Any, expand: Any, expand_bias: Any, contract: Any,
     contract_bias: Any, routine: int, middle: Any, hidden: Any, out: Any,
 ) -> None:  # fmt: skip
     """A ConvNeXt block: depthwise convolution, norm, two linear layers with a GELU, and the signal added.
 
     Args:
-        x: (n + 6, C).
+        held, x: the signal.
         weight, bias: (7, C) and (C), of the convolution.
         expand, expand_bias: (C, H) and (H), with the norm's factors and shifts in them.
         contract, contract_bias: (H, C) and (C), with the block's scales in them.
         routine: of the products.
-        middle: scratch, of the shape of ``out``.
+        middle: scratch, (n, C), for n outputs that are computed at once.
         hidden: scratch, (n, H).
-        out: (n, C).
+        out: (some, C).
     """
+    kept = held.shape[0]
     w0, w1, w2, w3, w4, w5, w6 = weight[0], weight[1], weight[2], weight[3], weight[4], weight[5], weight[6]
-    for t in range(out.shape[0]):
-        r0, r1, r2, r3, r4, r5, r6 = x[t], x[t + 1], x[t + 2], x[t + 3], x[t + 4], x[t + 5], x[t + 6]
-        to, result = middle[t], out[t]
-        for c in range(to.size):
-            y = bias[c] + w0[c] * r0[c] + w1[c] * r1[c] + w2[c] * r2[c] + w3[c] * r3[c]
-            to[c] = y + w4[c] * r4[c] + w5[c] * r5[c] + w6[c] * r6[c]
-            result[c] = r3[c] + contract_bias[c]
-    _normalise(middle)
-    multiply(routine, middle, expand, hidden, False)
-    for t in range(hidden.shape[0]):
-        row = hidden[t]
-        for h in range(row.size):
-            row[h] = _gelu(row[h] + expand_bias[h])
-    multiply(routine, hidden, contract, out, True)
+    for first in range(0, out.shape[0], middle.shape[0]):
+        length = min(middle.shape[0], out.shape[0] - first)
+        for t in range(first, first + length):
+            r0 = held[t] if t < kept else x[t - kept]
+            r1 = held[t + 1] if t + 1 < kept else x[t + 1 - kept]
+            r2 = held[t + 2] if t + 2 < kept else x[t + 2 - kept]
+            r3 = held[t + 3] if t + 3 < kept else x[t + 3 - kept]
+            r4 = held[t + 4] if t + 4 < kept else x[t + 4 - kept]
+            r5 = held[t + 5] if t + 5 < kept else x[t + 5 - kept]
+            r6 = held[t + 6] if t + 6 < kept else x[t + 6 - kept]
+            to, result = middle[t - first], out[t]
+            for c in range(to.size):
+                y = bias[c] + w0[c] * r0[c] + w1[c] * r1[c] + w2[c] * r2[c] + w3[c] * r3[c]
+                to[c] = y + w4[c] * r4[c] + w5[c] * r5[c] + w6[c] * r6[c]
+                result[c] = r3[c] + contract_bias[c]
+        inner, wide = middle[:length], hidden[:length]
+        _normalise(inner)
+        multiply(routine, inner, expand, wide, False)
+        for t in range(length):
+            row = wide[t]
+            for h in range(row.size):
+                row[h] = _gelu(row[h] + expand_bias[h])
+        multiply(routine, wide, contract, out[first : first + length], True)
 
 
-@compiled("f4[:,:]", "f4[:,:]", "f4[:]", "i8", "f4[:,:]", fastmath=_FAST)
-def normed(x: Any, weight: Any, bias: Any, routine: int, out: Any) -> None:
+@compiled("f4[:,:]", "f4[:,:]", "f4[:,:]", "f4[:]", "i8", "f4[:,:]", fastmath=_FAST)
+def normed(held: Any, x: Any, weight: Any, bias: Any, routine: int, out: Any) -> None:
     """A layer norm and a linear layer.
 
     Args:
+        held: nothing.
         x: (T, C), overwritten.
         weight, bias: (C, C') and (C'), with the norm's factors and shifts in them.
         routine: of the product.

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Any, Protocol
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
 
 import numpy as np
 
 from snac.config import ModelConfig
-from snac.engine.chain import Array, Chain, Flow, Workspace
-from snac.engine.products import one_thread_each
+from snac.engine.chain import Chain, Flow, Workspace
 from snac.engine.quantise import Quantiser
 from snac.noise import Noise
 
@@ -21,93 +20,57 @@ class Backend(Protocol):
     Attributes:
         config: of the model.
         quantiser: its codebooks.
-        encoder: samples (T, 1) to rows of codes, see ``Quantiser``.
-        together: whether all channels are one array in the chains; if not, each is one (times, C).
     """
 
     config: ModelConfig
     quantiser: Quantiser
-    encoder: Chain
-    together: bool
 
     @property
     def workspace(self) -> Workspace:
         """Of the arrays in its chains."""
         ...
 
+    @property
+    def encoder(self) -> Chain:
+        """Samples (T, 1) to rows of codes, see ``Quantiser``."""
+        ...
+
     def decoder(self, noise: Noise) -> Chain:
         """Latents (T, C) to samples (T hop, 1), with noise that is not fresh."""
         ...
 
-    def inward(self, array: np.ndarray) -> Array:
-        """An array for the chains."""
-        ...
 
-    def outward(self, array: Array) -> np.ndarray:
-        """An array that came out of a chain, which is not used any more."""
-        ...
-
-
-class _Stream:
-    """A flow of arrays (channels, n, C) through a chain."""
-
-    def __init__(self, backend: Backend, chain: Chain, channels: int, workers: int, start: int = 0) -> None:
-        self._backend, self._channels = backend, channels
-        lanes = 1 if backend.together else channels
-        self._flow = Flow(chain, backend.workspace, lanes=lanes, workers=workers, start=start)
-
-    def push(self, x: np.ndarray | None, *, ended: bool = False, flush: bool = True) -> np.ndarray | None:
-        """Further inputs (channels, n, C) to further outputs (channels, m, C'); None for none."""
-        inward = self._backend.inward
-        blocks = None
-        if x is not None:
-            blocks = [inward(x)] if self._backend.together else [inward(channel) for channel in x]
-        with one_thread_each():
-            lanes = self._flow.push(blocks, ended=ended, flush=flush)
-        if not lanes[0]:
-            return None
-        parts = [np.concatenate([self._backend.outward(y) for y in lane], axis=-2) for lane in lanes]
-        return parts[0] if self._backend.together else np.stack(parts)
-
-    def close(self) -> None:
-        self._flow.close()
-
-    def __enter__(self) -> Any:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-class EncoderStream(_Stream):
+class EncoderStream:
     """Samples to codes as they come, or to the latents that codes would be made of.
+
+    Args:
+        backend: what computes.
+        channels: of the signal.
+        latents: whether to give latents.
+        workers, pool: see ``Flow``.
 
     Attributes:
         latency: samples by which the codes returned so far end before the samples pushed so far do, at most.
     """
 
     def __init__(
-        self, backend: Backend, channels: int = 1, workers: int = 1, *, latents: bool = False
-    ) -> None:
-        chain = backend.encoder.without_last() if latents else backend.encoder
-        super().__init__(backend, chain, channels, workers)
-        config = backend.config
-        self._config, self._taken, self._latents = config, 0, latents
-        self.latency = (backend.encoder.latency + 1) * config.vq_strides[0] * config.hop_length - 1
+        self, backend: Backend, channels: int = 1, *, latents: bool = False, workers: int = 1,
+        pool: ThreadPoolExecutor | None = None,
+    ) -> None:  # fmt: skip
+        config, chain = backend.config, backend.encoder
+        self._latents = latents
+        self.latency = (chain.latency + 1) * config.vq_strides[0] * config.hop_length - 1
+        self._config, self._quantiser, self._channels, self._taken = config, backend.quantiser, channels, 0
+        chain = chain.without_last() if latents else chain
+        self._flow = Flow(chain, backend.workspace, channels, workers=workers, pool=pool)
 
-    def push(  # type: ignore[override]
-        self, block: np.ndarray | None, *, ended: bool = False, flush: bool = True
-    ) -> tuple[np.ndarray, ...]:
+    def push(self, block: np.ndarray | None, *, ended: bool = False) -> tuple[np.ndarray, ...]:
         """Takes further samples.
 
         Args:
             block: float32 (channels, n) at the model's rate; None for nothing.
             ended: whether the signal ends here; it is then padded as the model pads. The stream takes
                 nothing more after that.
-            flush: whether all codes that are final shall be returned; if not, some wait for more input, so
-                that less is done for each sample.
 
         Returns:
             uint16 (channels, tokens) a level, coarse to fine, the codes that became final; perhaps none. Or
@@ -122,13 +85,12 @@ class EncoderStream(_Stream):
         if ended:
             padding = np.zeros((self._channels, -self._taken % self._config.pad_multiple), dtype=np.float32)
             block = padding if block is None else np.concatenate((block, padding), axis=1)
-        rows = super().push(None if block is None else block[:, :, None], ended=ended, flush=flush)
+        rows = self._flow.push(None if block is None else block[:, :, None], ended=ended)
         if self._latents:
             return (np.empty((self._channels, 0, 0), np.float32) if rows is None else rows,)
         if rows is None:
             return tuple(np.empty((self._channels, 0), np.uint16) for _ in self._config.vq_strides)
-        levels = [self._backend.quantiser.levels(channel) for channel in rows]
-        return tuple(np.stack(level).astype(np.uint16, copy=False) for level in zip(*levels, strict=True))
+        return self._quantiser.levels(rows)
 
     def check(self, block: np.ndarray) -> None:
         """Refuses what is no block of samples; see :meth:`push`."""
@@ -144,10 +106,17 @@ class EncoderStream(_Stream):
         )
 
 
-class DecoderStream(_Stream):
+class DecoderStream:
     """Codes to samples as they come, with the samples of decoding all codes at once.
 
     Noise included: it depends on the seed and on the position only.
+
+    Args:
+        backend: what computes.
+        chain: its decoder.
+        channels: of the signal.
+        start: latent frame to begin with, a multiple of the first stride.
+        workers, pool: see ``Flow``.
 
     Attributes:
         latency: samples by which the audio returned so far ends before the codes pushed so far do, at most:
@@ -155,18 +124,17 @@ class DecoderStream(_Stream):
     """
 
     def __init__(
-        self, backend: Backend, chain: Chain, channels: int = 1, workers: int = 1, start: int = 0
-    ) -> None:
-        super().__init__(backend, chain, channels, workers, start)
+        self, backend: Backend, chain: Chain, channels: int = 1, *, start: int = 0, workers: int = 1,
+        pool: ThreadPoolExecutor | None = None,
+    ) -> None:  # fmt: skip
+        self._flow = Flow(chain, backend.workspace, channels, start=start, workers=workers, pool=pool)
         self.latency = chain.latency
-        self._config = backend.config
+        self._config, self._quantiser, self._channels = backend.config, backend.quantiser, channels
         self._tokens: list[np.ndarray] = []  # of each level, from the one that covers the frame `_base` on
         self._base = start  # a multiple of the first stride
         self._frames = start  # latent frame that goes into the first stage next
 
-    def push(  # type: ignore[override]
-        self, codes: Sequence[np.ndarray] | None, *, ended: bool = False, flush: bool = True
-    ) -> np.ndarray:
+    def push(self, codes: Sequence[np.ndarray] | None, *, ended: bool = False) -> np.ndarray:
         """Takes further codes.
 
         Args:
@@ -174,7 +142,6 @@ class DecoderStream(_Stream):
                 every push. Any number of tokens, none too; levels may run ahead of each other. None for
                 nothing.
             ended: whether the codes end here. The stream takes nothing more after that.
-            flush: whether all samples that are final shall be returned; if not, some wait for more codes.
 
         Returns:
             float32 (channels, samples), the samples that became final, in order; perhaps none.
@@ -190,7 +157,7 @@ class DecoderStream(_Stream):
             self._check_end(tokens, ready)
         self._tokens = tokens
         latents = self._latents(ready) if ready > self._frames else None
-        audio = super().push(latents, ended=ended, flush=flush)
+        audio = self._flow.push(latents, ended=ended)
         return np.empty((self._channels, 0), np.float32) if audio is None else audio[:, :, 0]
 
     def _joined(self, codes: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -223,10 +190,9 @@ class DecoderStream(_Stream):
     def _latents(self, ready: int) -> np.ndarray:
         """Latents (channels, n, C) of the frames from ``_frames`` to ``ready``, whose tokens are let go."""
         first, last = self._frames - self._base, ready - self._base
-        quantiser = self._backend.quantiser
         latents = np.stack(
             [
-                quantiser.latents([level[channel] for level in self._tokens], first, last)
+                self._quantiser.latents([level[channel] for level in self._tokens], first, last)
                 for channel in range(self._channels)
             ]
         )

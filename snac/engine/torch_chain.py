@@ -18,8 +18,8 @@ from torch.nn.utils import parametrize
 from snac.config import ModelConfig, SpectralConfig
 from snac.engine.build import Engine
 from snac.engine.chain import Chain, Stage
+from snac.engine.cpu import Weights
 from snac.engine.quantise import Quantiser
-from snac.engine.weights import Weights
 from snac.errors import ModelError
 from snac.nn.arguments import check_audio, checked_codes
 from snac.nn.attention import LocalMHA
@@ -48,8 +48,6 @@ class TorchBackend:
         ModelError: torch has no such device here.
     """
 
-    together = True
-
     def __init__(self, config: ModelConfig, arrays: Mapping[str, np.ndarray], device: str) -> None:
         self.config = config
         self.quantiser = Quantiser(config, Weights(arrays))
@@ -69,7 +67,7 @@ class TorchBackend:
             raise ModelError(f"torch has no device {place!r} here: {error}") from error
         model.encoder.to(self._dtype)
         model.decoder.to(self._dtype)
-        self.workspace = _Tensors()
+        self.workspace = _Tensors(self._device, self._dtype)
         self._values = _CPU_VALUES if place == "cpu" else _GPU_VALUES
         self.encoder = Chain([*_encoder_stages(model), _Quantising(model, config)], self._values)
         self._decoder = list(_decoder_stages(model))
@@ -84,19 +82,14 @@ class TorchBackend:
                 stages.append(_Noise(stage.block, noise))
         return Chain(stages, self._values)
 
-    def inward(self, array: np.ndarray) -> Tensor:
-        """(batch, times, C) to a tensor (batch, C, times)."""
-        tensor = torch.from_numpy(np.ascontiguousarray(array.swapaxes(1, 2)))
-        return tensor.to(device=self._device, dtype=self._dtype)
-
-    def outward(self, array: Tensor) -> np.ndarray:
-        """(batch, C, times) to an array (batch, times, C)."""
-        tensor = array.float() if array.is_floating_point() else array
-        return np.asarray(tensor.cpu().numpy().swapaxes(1, 2))
-
 
 class _Tensors:
-    """See ``snac.engine.chain.Workspace``."""
+    """Tensors (batch, C, times): see ``snac.engine.chain.Workspace``."""
+
+    together = True
+
+    def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
+        self._device, self._dtype = device, dtype
 
     def length(self, array: Tensor) -> int:
         return array.shape[-1]
@@ -109,6 +102,18 @@ class _Tensors:
 
     def zeros(self, like: Tensor, length: int) -> Tensor:
         return like.new_zeros(*like.shape[:-1], length)
+
+    def blank(self, stage: Stage, steps: int) -> None:
+        return None
+
+    def inward(self, signal: np.ndarray) -> list[Tensor]:
+        tensor = torch.from_numpy(np.ascontiguousarray(signal.swapaxes(1, 2)))
+        return [tensor.to(device=self._device, dtype=self._dtype)]
+
+    def outward(self, lanes: Sequence[Sequence[Tensor]]) -> np.ndarray:
+        tensor = torch.cat(list(lanes[0]), dim=-1)
+        tensor = tensor.float() if tensor.is_floating_point() else tensor
+        return np.asarray(tensor.cpu().numpy().swapaxes(1, 2))
 
 
 class _Layer(Stage):
@@ -125,7 +130,7 @@ class _Layer(Stage):
         self.window, self.history, self.tail, self.values = 2 * reach + 1, reach, reach, values
 
     @torch.inference_mode()
-    def run(self, held: Tensor, x: Tensor, steps: int, position: int) -> Tensor:
+    def run(self, held: Tensor, x: Tensor, steps: int, position: int, out: None) -> Tensor:
         """See ``Stage.run``."""
         signal = torch.cat((held, x), dim=-1) if held.shape[-1] else x
         return self._layer(signal)[..., self._reach : self._reach + steps]
@@ -138,7 +143,7 @@ class _Attention(Stage):
         self.values = layer.to_out.out_features
 
     @torch.inference_mode()
-    def run(self, held: Tensor, x: Tensor, steps: int, position: int) -> Tensor:
+    def run(self, held: Tensor, x: Tensor, steps: int, position: int, out: None) -> Tensor:
         """See ``Stage.run``."""
         y: Tensor = self._layer(torch.cat((held, x), dim=-1)[..., : steps * self.window])
         return y
@@ -152,7 +157,7 @@ class _Down(Stage):
         self.values = layer.in_channels
 
     @torch.inference_mode()
-    def run(self, held: Tensor, x: Tensor, steps: int, position: int) -> Tensor:
+    def run(self, held: Tensor, x: Tensor, steps: int, position: int, out: None) -> Tensor:
         """See ``Stage.run``."""
         signal = torch.cat((held, x), dim=-1)[..., : (steps - 1) * self.step + self.window]
         return nn.functional.conv1d(
@@ -168,7 +173,7 @@ class _Up(Stage):
         self.values = max(layer.in_channels, layer.out_channels * self.up)
 
     @torch.inference_mode()
-    def run(self, held: Tensor, x: Tensor, steps: int, position: int) -> Tensor:
+    def run(self, held: Tensor, x: Tensor, steps: int, position: int, out: None) -> Tensor:
         """See ``Stage.run``."""
         y = self._layer(self._snake(torch.cat((held, x), dim=-1)))
         first = self.up - self.skip
@@ -181,7 +186,7 @@ class _Noise(Stage):
         self.values = block.linear.out_channels
 
     @torch.inference_mode()
-    def run(self, held: Tensor, x: Tensor, steps: int, position: int) -> Tensor:
+    def run(self, held: Tensor, x: Tensor, steps: int, position: int, out: None) -> Tensor:
         """See ``Stage.run``."""
         drawn = gaussian(self._noise.seed, self.block.layer, position, steps, like=x)
         return torch.addcmul(x, drawn, self.block.linear(x))
@@ -195,7 +200,7 @@ class _Features(Stage):
         self.values = max(1, 3 * self.window // self.step)
 
     @torch.inference_mode()
-    def run(self, held: Tensor, x: Tensor, steps: int, position: int) -> Tensor:
+    def run(self, held: Tensor, x: Tensor, steps: int, position: int, out: None) -> Tensor:
         """See ``Stage.run``."""
         signal = torch.cat((held, x), dim=-1)
         # Whole hops before the first window, so that those of the encoder are where these are.
@@ -214,7 +219,7 @@ class _Overlap(Stage):
         self.values = 3 * config.window_length
 
     @torch.inference_mode()
-    def run(self, held: Tensor, x: Tensor, steps: int, position: int) -> Tensor:
+    def run(self, held: Tensor, x: Tensor, steps: int, position: int, out: None) -> Tensor:
         """See ``Stage.run``."""
         signal = torch.cat((held, x), dim=-1)
         # Frames before the signal and after it are zeros; real ones have a 1 in the last row.
@@ -238,7 +243,7 @@ class _Quantising(Stage):
         self.values = config.codebook_size
 
     @torch.inference_mode()
-    def run(self, held: Tensor, x: Tensor, steps: int, position: int) -> Tensor:
+    def run(self, held: Tensor, x: Tensor, steps: int, position: int, out: None) -> Tensor:
         """See ``Stage.run``."""
         latents = torch.cat((held, x), dim=-1)[..., : steps * self.step].float()
         _, codes = self._quantizer(latents)
