@@ -263,7 +263,7 @@ def _check(layer: Layer, inputs: int, phases: int, size: int) -> None:
     Raises:
         PriorError: they are not as they must be.
     """
-    hidden, outs = layer.first.shape[-1], layer.table.shape[-1]
+    hidden, outs = ((0, *array.shape)[-1] for array in (layer.first, layer.table))
     wanted = {
         "first": (np.int8, (inputs, hidden)),
         "first_bias": (np.int32, (phases, hidden)),
@@ -310,8 +310,9 @@ def load(path: str | Path) -> Prior:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError, ValueError, KeyError) as error:
-        raise PriorError(f"cannot be read as a prior: {str(error).splitlines()[0]}", path) from error
+    except (OSError, SafetensorError, ValueError, LookupError, TypeError, AttributeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise PriorError(f"cannot be read as a prior: {reason}", path) from error
     try:
         return _assembled(arrays, metadata)
     except PriorError as error:
@@ -331,11 +332,17 @@ def _assembled(arrays: dict[str, Array], metadata: Mapping[str, str]) -> Prior:
         )
         embedding = arrays.pop("embedding")
         model, fingerprint = metadata["model"], metadata["model_fingerprint"]
-    except (KeyError, TypeError, ValueError) as error:
+        own = metadata["fingerprint"]
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise PriorError(f"lacks a part that a prior has, or has it in another form ({error})") from error
     if arrays or min(strides, default=0) < 1:
         raise PriorError("has parts that no prior has")
-    return Prior(embedding, layers, strides, model, fingerprint, summary)
+    prior = Prior(embedding, layers, strides, model, fingerprint, summary)
+    if prior.fingerprint != own:
+        raise PriorError(
+            f"is damaged: its numbers have the fingerprint {prior.fingerprint}, not {own}; get it again"
+        )
+    return prior
 
 
 def save(prior: Prior, path: str | Path) -> None:

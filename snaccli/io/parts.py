@@ -86,13 +86,29 @@ def tar_files(archive: str, file: BinaryIO, error: type[FileError] = FileError) 
         error: it is no tar archive, is compressed, or is damaged.
     """
     try:
-        with tarfile.open(fileobj=file, mode="r:") as opened:
+        with tarfile.open(fileobj=_Bounded(file), mode="r:") as opened:  # type: ignore[call-overload]
             while (member := opened.next()) is not None:
-                opened.members = []  # type: ignore[attr-defined]  # else the list of all grows
+                opened.members = []  # else the list of all grows
+                if member.size < 0:
+                    raise tarfile.TarError(f"{member.name!r} has a size below 0")
                 if member.isreg():
                     yield member
-    except (tarfile.TarError, EOFError, OSError, ValueError, OverflowError) as failure:
+    except (tarfile.TarError, EOFError, OSError, ValueError, OverflowError, RecursionError) as failure:
         raise error(f"is no tar archive that can be read: {failure}", archive) from failure
+
+
+class _Bounded:
+    """A file of which a header cannot have more read, and room made for, than there is."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self.tell, self.seek = file, file.tell, file.seek
+        start = file.tell()
+        self._size = file.seek(0, io.SEEK_END)
+        file.seek(start)
+
+    def read(self, count: int) -> bytes:
+        """Reads, as ``io.RawIOBase.read``."""
+        return self._file.read(max(0, min(count, self._size - self._file.tell())))
 
 
 def _parts(archive: str, sample: list[tarfile.TarInfo], wanted: Callable[[str], bool]) -> Iterator[Part]:

@@ -5,11 +5,16 @@ Knows no torch.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import math
 import os
 import re
+import struct
+import sys
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -220,14 +225,7 @@ def _from_npz(file: BinaryIO) -> Draft:
             if sum(info.file_size for info in wanted.values()) > MAX_ARRAY_BYTES:
                 raise ValueError(f"more than {MAX_ARRAY_BYTES >> 20} MiB of arrays")
             arrays = {name.removesuffix(".npy"): _member(archive, info) for name, info in wanted.items()}
-    except (
-        zipfile.BadZipFile,
-        zipfile.LargeZipFile,
-        EOFError,
-        NotImplementedError,
-        OSError,
-        ValueError,
-    ) as bad:
+    except _ARCHIVE_ERRORS as bad:
         raise TokenFileError(
             f"is not an .npz of tokens: {' '.join(str(bad).split())}", remedy=Remedy.TOKEN_FILE
         ) from bad
@@ -252,6 +250,15 @@ def _from_npz(file: BinaryIO) -> Draft:
     return Draft(tables, False, facts)
 
 
+_ARCHIVE_ERRORS: tuple[type[Exception], ...] = (
+    *(zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError),
+    *(EOFError, OSError, ValueError, struct.error, zlib.error),
+)
+with contextlib.suppress(ImportError):  # Python may be built without
+    from lzma import LZMAError
+
+    _ARCHIVE_ERRORS += (LZMAError,)
+
 _WANTED = re.compile(rf"(?:ids|level_\d{{1,2}}|{'|'.join(FACTS)})\.npy")
 
 
@@ -271,19 +278,33 @@ def array_of(member: IO[bytes], name: str, size: int) -> Any:
     Raises:
         ValueError: it is of another kind than integers and text, or not whole.
     """
-    version = np.lib.format.read_magic(member)
-    header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, fortran, dtype = header(member)
-    count = 1
-    for length in shape:
-        count *= length
-    if dtype.kind not in "iubU" or len(shape) > 2 or count * dtype.itemsize != size - member.tell():
+    shape, fortran, dtype = _array_header(member, name)
+    if dtype.kind not in "iubU" or len(shape) > 2 or not all(0 <= length <= size for length in shape):
+        raise ValueError(f"{name} is not a whole array of integers")
+    if math.prod(shape) * dtype.itemsize != size - member.tell():
         raise ValueError(f"{name} is not a whole array of integers")
     data = member.read()
     if len(shape) == 2 and (dtype.kind not in "iu" or not 1 <= shape[0] <= MAX_CHANNELS):
         raise ValueError(f"{name} is not of integers (channels, tokens)")
     array = np.frombuffer(data, dtype) if data else np.zeros(0, dtype)
+    if dtype.kind == "U" and data and int(np.frombuffer(data, f"{dtype.byteorder}u4").max()) > sys.maxunicode:
+        raise ValueError(f"{name} holds what is no text")
     return array.reshape(shape, order="F" if fortran else "C")
+
+
+def _array_header(member: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, whether columns come first, and type: the header is a literal of Python."""
+    try:
+        version = np.lib.format.read_magic(member)
+        read = (
+            np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        )
+        header: tuple[tuple[int, ...], bool, np.dtype[Any]] = read(member)
+    except OSError:
+        raise
+    except Exception as error:  # Python's own parser fails with whatever the text leads to
+        raise ValueError(f"{name} does not begin as an array does") from error
+    return header
 
 
 def table_of(array: Any, name: str) -> Ids:
@@ -306,6 +327,10 @@ def safe_path(path: str) -> str:
     Raises:
         TokenFileError: it leads out of the folder, or is no name.
     """
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError as error:
+        raise TokenFileError(f"its path {path[:80]!r} cannot be written here; correct it") from error
     parts = path.replace("\\", "/").split("/")
     if path and (any(part in ("", ".", "..") for part in parts) or "\0" in path or ":" in parts[0]):
         raise TokenFileError(f"its path {path[:80]!r} is not one below a folder; correct it")

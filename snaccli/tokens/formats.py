@@ -6,6 +6,7 @@ tokens, and reads one by its place. docs/tokens.md and docs/corpora.md describe 
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import tarfile
@@ -29,10 +30,11 @@ from snaccli.tokens.files import (
     table_of,
 )
 from snaccli.tokens.interleave import TokenFileError
-from snaccli.tokens.recording import MAX_LEVELS, Draft, checked_facts
+from snaccli.tokens.recording import MAX_LEVELS, MAX_TOKENS, Draft, checked_facts
 
 __all__ = ["FORMATS", "Companions", "Facts", "RowWriter", "ShardFormat", "format_of"]
 
+_MAX_GROUP = 1 << 28  # tokens of a row group, which is read as a whole: two bytes each
 Facts = dict[str, Any]
 Companions = tuple[tuple[str, bytes], ...]
 
@@ -125,8 +127,8 @@ class Parquet:
 
     def heads(self, source: str) -> Iterator[Facts]:
         """See :class:`ShardFormat`: the columns without those of tokens."""
-        with open_input(source, error=TokenFileError) as file:
-            table = _opened_table(file, source)
+        with open_input(source, error=TokenFileError) as file, _read_by_arrow(source):
+            table = _opened_table(file)
             names = [name for name in table.schema_arrow.names if not _is_tokens(name)]
             for batch in table.iter_batches(columns=names):
                 for row in batch.to_pylist():
@@ -134,8 +136,9 @@ class Parquet:
 
     def places(self, source: str | Path) -> Iterator[Line]:
         """See :class:`ShardFormat`; a place's offset is its row group, its size the row in the group."""
-        with open_input(source, error=TokenFileError) as file:
-            table = _opened_table(file, source)
+        _row_group.cache_clear()  # a file of the same name may be another now
+        with open_input(source, error=TokenFileError) as file, _read_by_arrow(source):
+            table = _opened_table(file)
             named = "path" in table.schema_arrow.names
             number = 0
             for group in range(table.num_row_groups):
@@ -148,36 +151,61 @@ class Parquet:
 
     def read(self, source: str | Path, place: Line) -> Draft:
         """See :class:`ShardFormat`."""
-        return _draft_of_row(_row_group(str(source), place.offset)[place.size])
+        table = _row_group(str(source), place.offset)
+        if place.size >= table.num_rows:
+            raise TokenFileError("is no Parquet file: it has fewer rows than it says", source)
+        with _read_by_arrow(source):
+            return _draft_of_row(table, place.size)
 
 
 def _is_tokens(name: str) -> bool:
     return name == "ids" or name.startswith("level_")
 
 
+def _levels(found: Facts) -> list[Any]:
+    """What stands under ``level_0``, ``level_1``, ...; nothing if one is missing before another."""
+    levels = [found[f"level_{n}"] for n in range(MAX_LEVELS) if f"level_{n}" in found]
+    return levels if f"level_{len(levels) - 1}" in found else []
+
+
 @lru_cache(maxsize=4)
-def _row_group(source: str, group: int) -> list[Facts]:
-    with open_input(source, error=TokenFileError) as file:
-        rows: list[Facts] = _opened_table(file, source).read_row_group(group).to_pylist()
-    return rows
+def _row_group(source: str, group: int) -> Any:
+    with open_input(source, error=TokenFileError) as file, _read_by_arrow(source):
+        table = _opened_table(file)
+        told = table.metadata.row_group(group)
+        if sum(told.column(n).num_values for n in range(told.num_columns)) > _MAX_GROUP:
+            raise TokenFileError(f"has more than {_MAX_GROUP:,} tokens in a row group; write smaller ones")
+        return table.read_row_group(group)
 
 
-def _draft_of_row(row: Facts) -> Draft:
-    facts = checked_facts({name: value for name, value in row.items() if not _is_tokens(name)})
-    if row.get("ids") is not None:
-        return Draft([_rows(row["ids"], "ids")], True, facts)
-    levels = [row[f"level_{n}"] for n in range(MAX_LEVELS) if row.get(f"level_{n}") is not None]
+def _draft_of_row(table: Any, row: int) -> Draft:
+    names = {name: table.column(name)[row] for name in table.column_names}
+    facts = checked_facts({name: cell.as_py() for name, cell in names.items() if not _is_tokens(name)})
+    tokens = {name: cell for name, cell in names.items() if _is_tokens(name) and cell.is_valid}
+    if "ids" in tokens:
+        return Draft([_rows(tokens["ids"], "ids")], True, facts)
+    levels = _levels(tokens)
     if not levels:
         raise TokenFileError("has neither a column 'ids' nor 'level_0' and on")
     return Draft([_rows(level, f"level_{n}") for n, level in enumerate(levels)], False, facts)
 
 
-def _rows(value: Any, name: str) -> Any:
-    nested = value if isinstance(value, list) and value and isinstance(value[0], list) else [value]
+def _rows(cell: Any, name: str) -> Any:
+    """The numbers of a cell, a list or a list a channel, int64 (channels, tokens)."""
     try:
-        return table_of(np.array(nested, np.int64), name)
-    except (ValueError, TypeError, OverflowError) as error:
+        values = cell.values
+        rows = [row.values for row in values] if _is_list(values.type) else [values]
+        if sum(map(len, rows)) > MAX_TOKENS:
+            raise TokenFileError(f"{name!r} has more than {MAX_TOKENS:,} tokens; cut the recording in parts")
+        arrays = [row.to_numpy(zero_copy_only=False) for row in rows] or [np.zeros(0, np.int64)]
+        return table_of(np.stack(arrays), name)
+    except (ValueError, TypeError, AttributeError) as error:
         raise TokenFileError(f"{name!r} is not of whole numbers, a list a channel") from error
+
+
+def _is_list(kind: Any) -> bool:
+    types = _pyarrow().types
+    return bool(types.is_list(kind) or types.is_large_list(kind))
 
 
 def _pyarrow() -> Any:
@@ -189,11 +217,17 @@ def _pyarrow() -> Any:
     return pyarrow
 
 
-def _opened_table(file: BinaryIO, source: str | Path) -> Any:
+def _opened_table(file: BinaryIO) -> Any:
+    return _pyarrow().parquet.ParquetFile(file)
+
+
+@contextlib.contextmanager
+def _read_by_arrow(source: str | Path) -> Iterator[None]:
+    """Turns what pyarrow says of a damaged table, when it opens it or later, into an error with its path."""
     arrow = _pyarrow()
     try:
-        return arrow.parquet.ParquetFile(file)
-    except (arrow.ArrowException, OSError, ValueError) as error:
+        yield
+    except (arrow.ArrowException, OSError, ValueError, OverflowError, KeyError) as error:
         raise TokenFileError(f"is no Parquet file: {' '.join(str(error).split())[:200]}", source) from error
 
 
@@ -327,7 +361,7 @@ class WebDataset:
                     arrays[name] = table_of(_array(file.read(member.size), member), name)
         if "ids" in arrays:
             return Draft([arrays["ids"]], True, facts)
-        levels = [arrays[f"level_{n}"] for n in range(MAX_LEVELS) if f"level_{n}" in arrays]
+        levels = _levels(arrays)
         if not levels:
             raise TokenFileError("has neither 'ids.npy' nor 'level_0.npy' and on")
         return Draft(levels, False, facts)

@@ -13,6 +13,7 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from snaccli.training.config import TrainConfig
 from snaccli.training.processes import Processes
+from snaccli.training.state import load_optimizer
 
 Features = list[Tensor]
 _SLOPE = 0.1
@@ -227,7 +228,7 @@ class Adversary:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes up what :meth:`state_dict` gave."""
         self.discriminators.load_state_dict(state["weights"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_optimizer(self.optimizer, state["optimizer"])
 
     def _cast(self, audio: Tensor) -> torch.autocast:
         return torch.autocast(audio.device.type, torch.bfloat16, enabled=self._autocast)

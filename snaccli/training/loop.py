@@ -33,6 +33,7 @@ from snaccli.training.state import (
     AveragedWeights,
     TrainingError,
     cpu_copy,
+    load_optimizer,
     read_checkpoint,
     remove_leftovers,
     write_checkpoint,
@@ -361,14 +362,14 @@ class Trainer:
             return False
         try:
             self.model.load_state_dict(state["model"])
-            self.optimizer.load_state_dict(state["optimizer"])
+            load_optimizer(self.optimizer, state["optimizer"])
             for name, part in (("average", self.average), ("adversary", self.adversary)):
                 if part is not None and name in state:
                     part.load_state_dict(state[name])
-            self.usage.counts, self.usage.recent = state["counts"], state["recent"]
+            self.usage.load(state["counts"], state["recent"])
             self.progress.load_state_dict(state["progress"])
             self.step = int(state["step"])
-        except (KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
+        except (LookupError, ValueError, TypeError, RuntimeError, AttributeError, ArithmeticError) as error:
             line = str(error).partition("\n")[0]
             raise TrainingError(
                 f"{self.folder / LAST}: does not fit this configuration ({line}): choose another folder"

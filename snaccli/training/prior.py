@@ -24,6 +24,7 @@ from snaccli.entropy import mixing
 from snaccli.entropy.points import points_of
 from snaccli.entropy.prior import COARSER, REACH, Layer, Prior
 from snaccli.errors import PriorError
+from snaccli.training.state import load_optimizer
 
 __all__ = ["Corpus", "PriorConfig", "Report", "train_prior"]
 
@@ -211,13 +212,25 @@ class _Run:
         self.optimiser = torch.optim.Adam(net.parameters(), lr=config.rate, betas=(0.9, 0.99))
         self.steps, self.earlier = 0, 0.0
         if state is not None and state.exists():
-            kept = torch.load(state, weights_only=True)
-            if kept["config"] == asdict(config) and kept["strides"] == list(corpus.strides):
-                net.load_state_dict(kept["net"])
-                self.optimiser.load_state_dict(kept["optimiser"])
-                self.steps, self.earlier = kept["steps"], kept["seconds"]
+            self._take_up(state)
         self.rng = np.random.default_rng([config.seed, self.steps])
         self.began = time.monotonic()
+
+    def _take_up(self, state: Path) -> None:
+        """Goes on from a state, if it is of this configuration.
+
+        Raises:
+            PriorError: it is damaged.
+        """
+        try:
+            kept = torch.load(state, weights_only=True)
+            if kept["config"] == asdict(self.config) and kept["strides"] == list(self.corpus.strides):
+                self.net.load_state_dict(kept["net"])
+                load_optimizer(self.optimiser, kept["optimiser"])
+                self.steps, self.earlier = int(kept["steps"]), float(kept["seconds"])
+        except Exception as error:  # the unpickler fails with whatever its own state leads to
+            line = str(error).partition("\n")[0][:100]
+            raise PriorError(f"is no state of a training, or damaged ({line}); remove it", state) from error
 
     @property
     def fraction(self) -> float:

@@ -113,6 +113,17 @@ class CodebookUsage:
             vectors = z_e.transpose(1, 2).reshape(-1, z_e.shape[1]).cpu()
             self.recent[level] = torch.cat((vectors, self.recent[level]))[: 2 * size]
 
+    def load(self, counts: list[Tensor], recent: list[Tensor]) -> None:
+        """Takes up what another of the same quantiser had counted.
+
+        Raises:
+            ValueError: it is of another quantiser.
+        """
+        fit = [each.shape for each in counts] == [each.shape for each in self.counts]
+        if not fit or [each.shape[1:] for each in recent] != [each.shape[1:] for each in self.recent]:
+            raise ValueError("what was counted is of other codebooks")
+        self.counts, self.recent = counts, recent
+
     @torch.no_grad()
     def revive(self, generator: torch.Generator) -> list[int]:
         """Replaces idle codewords by vectors that ``generator`` draws; returns how many a level.

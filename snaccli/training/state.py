@@ -117,6 +117,24 @@ class AveragedWeights:
             self.weights[name].copy_(value)
 
 
+def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Takes up an optimiser's state, and checks what torch finds out only at the next step.
+
+    Raises:
+        ValueError, or what torch raises: it does not fit the optimiser's weights.
+    """
+    kinds = [{name: type(value) for name, value in group.items()} for group in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    for group, kind in zip(optimizer.param_groups, kinds, strict=True):
+        if kind != {name: type(group.get(name)) for name in kind}:
+            raise ValueError("a setting of the optimiser is of another type")
+        for weight in group["params"]:
+            for name, value in optimizer.state.get(weight, {}).items():
+                shape = torch.Size() if name == "step" else weight.shape
+                if not isinstance(value, Tensor) or value.shape != shape or not value.is_floating_point():
+                    raise ValueError(f"the optimiser's {name} does not fit its weight")
+
+
 def cpu_copy(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Weights as they are now, on the CPU."""
     return {name: value.detach().cpu().clone() for name, value in state.items()}

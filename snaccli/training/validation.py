@@ -143,6 +143,15 @@ class Progress:
         return json.dumps({name: value for name, value in vars(self).items() if name != "rate"})
 
     def load_state_dict(self, text: str) -> None:
-        """Takes up what :meth:`state_dict` gave."""
-        for name, value in json.loads(text).items():
+        """Takes up what :meth:`state_dict` gave.
+
+        Raises:
+            ValueError: it is something else.
+        """
+        found = json.loads(text)
+        if found.keys() != vars(self).keys() - {"rate"}:
+            raise ValueError("the progress has other parts")
+        for name, value in found.items():
+            if isinstance(value, dict) != isinstance(getattr(self, name), dict):
+                raise ValueError(f"{name} of the progress is of another type")
             setattr(self, name, value)
