@@ -1,4 +1,4 @@
-"""A kernel of ``snac.jit`` to LLVM's assembly, by numba. Importing this imports numba.
+"""A kernel of ``snac.jit`` to LLVM's module, by numba. Importing this imports numba.
 
 The entry of a kernel takes one address, of 64-bit words: for an array the address of NumPy's object, for a
 number its value. numba compiles a small function, written here, that unpacks them and calls the kernel.
@@ -9,13 +9,15 @@ from __future__ import annotations
 import itertools
 import re
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numba
 import numpy as np
-from llvmlite import ir
-from numba.core import cgutils
+from llvmlite import binding, ir
+from numba.core import cgutils, codegen, registry
+from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import intrinsic
 from numba.np import arrayobj
 
@@ -27,6 +29,7 @@ _UTILITIES: Any = cgutils
 _TYPES: Any = numba.types
 
 _MARK = "_snac_part"
+_BARE = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "_nrt": False}
 
 
 _HEADER = object.__basicsize__
@@ -114,8 +117,52 @@ def _load(builder: Any, address: Any, kind: Any) -> Any:
     return builder.load(builder.inttoptr(address, kind.as_pointer()))
 
 
-def assembly(function: Callable[..., Any], kinds: Sequence[Kind], options: dict[str, Any]) -> str:
-    """LLVM's assembly of a kernel: one function ``kernel``, and what it calls.
+_LIBRARY: Any = getattr(codegen, "JITCodeLibrary", object)
+_CODEGEN: Any = getattr(codegen, "JITCPUCodegen", object)
+
+
+class _Unoptimised(_LIBRARY):  # type: ignore[misc]
+    """Code as numba writes it. Left alone, numba optimises each function by itself and once more with every
+    one that calls it, and makes machine code of all of them, which takes more than half of its time."""
+
+    def _optimize_functions(self, ll_module: Any) -> None:
+        ll_module.data_layout = self._codegen._data_layout
+
+    def _optimize_final_module(self) -> None:
+        pass
+
+    def _finalize_final_module(self) -> None:
+        self._finalized = True
+
+    def get_pointer_to_function(self, name: str) -> int:
+        self._ensure_finalized()
+        return 0
+
+
+class _Writer(_CODEGEN):  # type: ignore[misc]
+    _library_class = _Unoptimised
+
+    def set_env(self, env_name: str, env: Any) -> None:
+        pass
+
+
+@contextmanager
+def _unoptimised() -> Iterator[None]:
+    """Has numba only write its code. Nobody else in this process compiles meanwhile."""
+    context = registry.cpu_target.target_context
+    with global_compiler_lock:
+        kept = context._internal_codegen, context.cached_internal_func
+        context._internal_codegen, context.cached_internal_func = _Writer("snac"), {}
+        try:
+            yield
+        finally:
+            context._internal_codegen, context.cached_internal_func = kept
+
+
+def optimised(
+    function: Callable[..., Any], kinds: Sequence[Kind], options: dict[str, Any], machine: Any
+) -> Any:
+    """A kernel as a module of LLVM: one function ``kernel``, and what it calls.
 
     ``kernel`` has numba's calling convention: a status of 32 bits from three addresses, of the result (64
     bits), of an error (which kernels do not raise), and of the words.
@@ -124,16 +171,35 @@ def assembly(function: Callable[..., Any], kinds: Sequence[Kind], options: dict[
         function: the kernel.
         kinds: of its parameters, see ``snac.jit.compiled``.
         options: of numba.
+        machine: LLVM's target machine.
 
     Raises:
         ValueError: the kernel needs Python at run time: it allocates, raises or uses objects.
     """
-    compiled = _for_numba(function, options)
+    try:
+        with _unoptimised():
+            text = _assembly(function, kinds, options)
+    except Exception:  # the kernel is at fault, or this numba is not made as is thought here
+        _made.clear()
+        text = _assembly(function, kinds, options)
+    module = binding.parse_assembly(text)
+    module.verify()
+    tuning = binding.PipelineTuningOptions(3)
+    tuning.loop_vectorization = tuning.slp_vectorization = True
+    passes = binding.create_pass_builder(machine, tuning)
+    passes.getModulePassManager().run(module, passes)
+    return module
+
+
+def _assembly(function: Callable[..., Any], kinds: Sequence[Kind], options: dict[str, Any]) -> str:
+    """LLVM's assembly of a kernel."""
     source, names = _entry(kinds, function.__annotations__.get("return") not in (None, "None"))
-    names["function"] = compiled
+    names["function"] = _for_numba(function, options)
     exec(compile(source, f"<entry of {function.__name__}>", "exec"), names)
-    entry = _NUMBA.cfunc(_TYPES.int64(_TYPES.int64), nopython=True, _nrt=False)(names["entry"])
-    return _alone(entry.inspect_llvm(), entry.native_name.removeprefix("cfunc."))
+    entry = _NUMBA.njit(**_BARE)(names["entry"])
+    entry.compile((_TYPES.int64,))
+    (result,) = entry.overloads.values()
+    return _alone(result.library.get_llvm_str(), result.fndesc.mangled_name)
 
 
 _made: dict[tuple[Callable[..., Any], str], Any] = {}  # what kernels share is compiled once a process
@@ -153,8 +219,7 @@ def _for_numba(function: Callable[..., Any], options: dict[str, Any]) -> Any:
             function.__code__, scope, function.__name__, function.__defaults__, function.__closure__
         )
         inline = {"forceinline": True} if getattr(function, _MARK, "") == "inlined" else {}
-        without = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "_nrt": False}
-        _made[key] = _NUMBA.njit(**options, **without, **inline)(copy)
+        _made[key] = _NUMBA.njit(**options, **_BARE, **inline)(copy)
     return _made[key]
 
 
@@ -204,10 +269,10 @@ def _alone(assembly: str, entry: str) -> str:
 
 
 def _provided(name: str) -> bool:
-    return name.startswith("llvm.") or name in _LIBRARY
+    return name.startswith("llvm.") or name in _PROVIDED
 
 
-_LIBRARY = frozenset({"memset", "memcpy", "memmove", "sqrt", "sqrtf"})  # of C, in every process
+_PROVIDED = frozenset({"memset", "memcpy", "memmove", "sqrt", "sqrtf"})  # of C, in every process
 _NAME = re.compile(r"""@("[^"]*"|[-\w$.]+)""")
 
 

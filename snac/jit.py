@@ -33,7 +33,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 
@@ -43,6 +43,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 Observer = Callable[[str, "float | None"], None]
 
 _DIGEST = 16
+_UNUSED = ctypes.byref(ctypes.c_void_p())  # where an error would be described
 _PARTS = "_snac_part"
 
 _log = logging.getLogger(__name__)
@@ -118,7 +119,15 @@ setattr(multiply_by, _PARTS, "product")
 
 def available(*kernels: Kernel) -> bool:
     """Whether kernels run compiled here. Loads the given ones, compiling those that are not in the cache."""
-    return _loader() is not None and all(kernel.ready() for kernel in kernels)
+    llvm = _loader()
+    if llvm is None:
+        return False
+    with _lock:
+        for kernel in kernels:
+            if not kernel.tried:
+                kernel.entry = _load(kernel, llvm)
+                kernel.tried = True
+    return all(kernel.entry is not None for kernel in kernels)
 
 
 def reason() -> str:
@@ -141,6 +150,10 @@ class Kernel:
     Attributes:
         python: the function itself.
         name: its module and name.
+        kinds: of its parameters, see :func:`compiled`.
+        options: of numba.
+        tried: whether it was loaded, or could not be.
+        entry: the compiled code, once it is loaded; None without.
     """
 
     def __init__(
@@ -150,61 +163,47 @@ class Kernel:
         self.name = f"{function.__module__}.{function.__name__}"
         self.kinds = tuple(kinds)
         self.options: dict[str, Any] = {"fastmath": set(fastmath), "error_model": "numpy"}
-        self._flat = list(_flattened(self.kinds))
-        self._checks = [_Check.of(kind) for kind in self._flat]
+        self.tried = False
+        self.entry: Callable[..., int] | None = None
+        self._checks = [_Check.of(kind) for kind in _flattened(self.kinds)]
         self._pack = struct.Struct("=" + "".join(check.format for check in self._checks)).pack
-        self._call: Callable[[bytes], int] | None = None
-        self._tried = False
         self.__doc__ = function.__doc__
-
-    def ready(self) -> bool:
-        """Whether it runs compiled; loads it or compiles it if need be."""
-        if not self._tried:
-            with _lock:
-                if not self._tried:
-                    self._call = _loaded(self)
-                    self._tried = True
-        return self._call is not None
 
     def __call__(self, *arguments: Any) -> int:
         """Calls the kernel.
+
+        The compiled code takes words of 64 bits: numbers, and addresses of arrays. An array's address is that
+        of NumPy's object, which tells where its values lie and its shape: asking NumPy in Python for the same
+        takes longer than many a kernel runs.
 
         Raises:
             TypeError: an argument is not of its kind.
             RuntimeError: the compiled code raised an error, of which kind it does not say.
         """
-        if not self._tried:
-            self.ready()
-        if self._call is None:
+        if not self.tried:
+            available(self)
+        if self.entry is None:
             return cast(int, self.python(*arguments))
-        return self._call(self.words(arguments))
-
-    def words(self, arguments: Sequence[Any]) -> bytes:
-        """The arguments as the compiled code takes them, of 64 bits each: numbers, and addresses of arrays.
-
-        An array's address is that of NumPy's object, which tells where its values lie and its shape: asking
-        NumPy in Python for the same takes longer than many a kernel runs.
-        """
+        flat: Sequence[Any] = arguments
         if len(self.kinds) != len(self._checks):
-            arguments = [
+            flat = [
                 value
                 for kind, argument in zip(self.kinds, arguments, strict=True)
                 for value in (argument if isinstance(kind, Record) else (argument,))
             ]
         values = []
-        for check, argument in zip(self._checks, arguments, strict=True):
-            if check.dtype is not None:
-                if (
-                    argument.dtype != check.dtype
-                    or argument.ndim != check.ndim
-                    or not argument.flags.c_contiguous
-                ):
-                    raise TypeError(
-                        f"{self.name}: wanted a C-contiguous array {check.kind}, got {_kind(argument)}"
-                    )
-                argument = id(argument)
-            values.append(argument)
-        return self._pack(*values)
+        for check, value in zip(self._checks, flat, strict=True):
+            if check.dtype is None:
+                values.append(value)
+                continue
+            if value.dtype != check.dtype or value.ndim != check.ndim or not value.flags.c_contiguous:
+                found = f"{value.dtype.str}{value.shape}, strides {value.strides}"
+                raise TypeError(f"{self.name}: wanted a C-contiguous array {check.kind}, got {found}")
+            values.append(id(value))
+        result = ctypes.c_int64()
+        if self.entry(ctypes.byref(result), _UNUSED, self._pack(*values)):
+            raise RuntimeError(f"the kernel {self.name} failed")
+        return result.value
 
 
 @dataclass(frozen=True)
@@ -224,10 +223,6 @@ class _Check:
         return cls(kind, np.dtype(base), dimensions.count(":"), "q")
 
 
-def _kind(argument: np.ndarray) -> str:
-    return f"{argument.dtype.str}{argument.shape}, strides {argument.strides}"
-
-
 def _flattened(kinds: Sequence[Kind]) -> Iterator[str]:
     for kind in kinds:
         if isinstance(kind, Record):
@@ -239,27 +234,54 @@ def _flattened(kinds: Sequence[Kind]) -> Iterator[str]:
 # Loading
 
 
+class _Llvm(NamedTuple):
+    """LLVM, and the processor to compile for."""
+
+    binding: Any  # llvmlite's module
+    version: str
+    processor: str
+    features: str
+
+    def machine(self) -> Any:
+        """A target machine; what is made with it owns it."""
+        target = self.binding.Target.from_triple(self.binding.get_process_triple())
+        reloc = "static" if target.name.startswith("x86") else "default"
+        return target.create_target_machine(
+            cpu=self.processor,
+            features=self.features,
+            opt=3,
+            reloc=reloc,
+            codemodel="jitdefault",
+            jit=True,
+        )
+
+
 @cache
-def _loader() -> Any:
-    """llvmlite's binding; None where kernels cannot be had."""
+def _loader() -> _Llvm | None:
+    """What loads kernels; None where they cannot be had."""
     if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
-        return _fail("NUMBA_DISABLE_JIT is set")
+        _fail("NUMBA_DISABLE_JIT is set")
+        return None
     try:
         llvm = importlib.import_module("llvmlite.binding")
         with suppress(RuntimeError):  # newer versions do this by themselves and say so
             llvm.initialize()
         llvm.initialize_native_target()
         llvm.initialize_native_asmprinter()
+        features = ""
+        with suppress(RuntimeError):  # not known for this kind of processor
+            features = llvm.get_host_cpu_features().flatten()
+        version = importlib.import_module("llvmlite").__version__
+        return _Llvm(llvm, version, llvm.get_host_cpu_name(), features)
     except Exception as error:  # a broken installation fails in many ways
-        return _fail(f"llvmlite cannot be imported ({_words(error)})")
-    return llvm
+        _fail(f"llvmlite cannot be imported ({_words(error)})")
+        return None
 
 
-def _fail(why: str) -> Any:
-    """None, after keeping the first reason."""
+def _fail(why: str) -> None:
+    """Keeps the first reason."""
     global _failure
     _failure = _failure or why
-    return None
 
 
 def _words(error: BaseException) -> str:
@@ -267,118 +289,62 @@ def _words(error: BaseException) -> str:
     return "; ".join(lines[:2]) or type(error).__name__
 
 
-def _loaded(kernel: Kernel) -> Callable[[bytes], int] | None:
-    """The kernel as a function of its packed arguments; None where it cannot be had."""
-    if _loader() is None:
-        return None
-    key = _key(kernel)
-    folders = _folders(kernel)
-    for folder in folders:
-        code = _read(folder / _file(kernel, key))
+def _load(kernel: Kernel, llvm: _Llvm) -> Callable[..., int] | None:
+    """A kernel's compiled code, from the cache or compiled now; None where it cannot be had."""
+    paths = _paths(kernel, llvm)
+    for path in paths:
+        code = _read(path)
         if code is not None:
             with suppress(Exception):  # an object that another version wrote: compile it anew
-                return _function(code)
+                return _linked(code, llvm, llvm.machine())
     try:
-        code = _compile(kernel)
-        function = _function(code)
-    except (
-        Exception
-    ) as error:  # numba refuses versions of Python and NumPy that it does not know, in many ways
+        code = _compile(kernel, llvm)
+        entry = _linked(code, llvm, llvm.machine())
+    except Exception as error:
+        # numba refuses versions of Python and NumPy that it does not know, in many ways.
         _fail(f"numba cannot compile {kernel.name} ({_words(error)})")
         _log.debug("%s cannot be compiled", kernel.name, exc_info=error)
         return None
-    for folder in folders:
-        if _write(folder / _file(kernel, key), code):
-            break
-    return function
+    any(_write(path, code) for path in paths)  # the first place that can be written to
+    return entry
 
 
-def _function(code: bytes) -> Callable[[bytes], int]:
+def _linked(code: bytes, llvm: _Llvm, machine: Any) -> Callable[..., int]:
     """Machine code of one kernel to what calls it."""
-    llvm = _loader()
-    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _machine())
-    engine.add_object_file(llvm.ObjectFileRef.from_data(code))
+    engine = llvm.binding.create_mcjit_compiler(llvm.binding.parse_assembly(""), machine)
+    engine.add_object_file(llvm.binding.ObjectFileRef.from_data(code))
     engine.finalize_object()
     address = engine.get_function_address("kernel")
     if not address:
         raise ValueError("no kernel in this object")
-    kept = engine  # owns the code
     entry = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p)(address)
-    unused = ctypes.byref(ctypes.c_void_p())
-
-    def call(words: bytes) -> int:
-        result = ctypes.c_int64()
-        if entry(ctypes.byref(result), unused, words):
-            raise RuntimeError(f"a kernel failed within {kept.name}")
-        return result.value
-
-    return call
-
-
-def _machine() -> Any:
-    """A target machine for this processor; its engine owns it."""
-    llvm = _loader()
-    target = llvm.Target.from_triple(llvm.get_process_triple())
-    cpu, features = _processor()
-    reloc = "static" if target.name.startswith("x86") else "default"
-    return target.create_target_machine(
-        cpu=cpu, features=features, opt=3, reloc=reloc, codemodel="jitdefault", jit=True
-    )
-
-
-@cache
-def _processor() -> tuple[str, str]:
-    llvm = _loader()
-    try:
-        features = llvm.get_host_cpu_features().flatten()
-    except RuntimeError:  # not known for this kind of processor
-        features = ""
-    return llvm.get_host_cpu_name(), features
+    setattr(entry, "_owner", engine)  # noqa: B010 - the code lives as long as this does
+    return entry
 
 
 # The cache
 
 
-@cache
-def _source(path: str) -> bytes:
-    with suppress(OSError):
-        return Path(path).read_bytes()
-    return b""
-
-
-def _key(kernel: Kernel) -> str:
-    version = importlib.import_module("llvmlite").__version__
-    told = (kernel.name, kernel.kinds, sorted(kernel.options["fastmath"]), version, _processor())
+def _paths(kernel: Kernel, llvm: _Llvm) -> list[Path]:
+    """The files where a kernel's code may lie, first choice first."""
+    function, scope = kernel.python, kernel.python.__globals__
+    told = kernel.name, kernel.kinds, sorted(kernel.options["fastmath"]), llvm.version, llvm[2:]
     digest = hashlib.blake2b(repr(told).encode(), digest_size=12)
-    for path in sorted({str(Path(__file__).with_name("_compiler.py")), *_sources(kernel.python)}):
-        digest.update(_source(path))
-    return digest.hexdigest()
-
-
-def _sources(function: Callable[..., Any]) -> Iterator[str]:
-    """The files of a kernel and of the parts that its module has from elsewhere."""
-    scope = function.__globals__
-    for name in {function.__module__, *(each.__module__ for each in scope.values() if hasattr(each, _PARTS))}:
-        yield getattr(sys.modules[name], "__file__", None) or ""
-
-
-def _file(kernel: Kernel, key: str) -> str:
-    return f"{kernel.name}-{key}.kernel"
-
-
-def _folders(kernel: Kernel) -> list[Path]:
-    """Where the kernel's code may lie, first choice first."""
-    module = sys.modules[kernel.python.__module__]
+    modules = {function.__module__, *(each.__module__ for each in scope.values() if hasattr(each, _PARTS))}
+    sources = {getattr(sys.modules[name], "__file__", None) or "" for name in modules}
+    for source in sorted({str(Path(__file__).with_name("_compiler.py")), *sources}):
+        with suppress(OSError):
+            digest.update(Path(source).read_bytes())
     folders = []
-    if getattr(module, "__file__", None):
-        folders.append(Path(str(module.__file__)).parent / "__pycache__")
+    own = getattr(sys.modules[function.__module__], "__file__", None)
+    if own:
+        folders.append(Path(own).parent / "__pycache__")
     home = os.environ.get("LOCALAPPDATA") if sys.platform == "win32" else os.environ.get("XDG_CACHE_HOME")
     with suppress(RuntimeError):  # no home folder
         mac = sys.platform == "darwin"
-        folders.append(
-            (Path(home) if home else Path.home() / ("Library/Caches" if mac else ".cache")) / "snac"
-        )
-    return folders
+        cache_folder = Path(home) if home else Path.home() / ("Library/Caches" if mac else ".cache")
+        folders.append(cache_folder / "snac")
+    return [folder / f"{kernel.name}-{digest.hexdigest()}.kernel" for folder in folders]
 
 
 def _read(path: Path) -> bytes | None:
@@ -416,17 +382,15 @@ def _write(path: Path, code: bytes) -> bool:
 # Compiling
 
 
-def _compile(kernel: Kernel) -> bytes:
+def _compile(kernel: Kernel, llvm: _Llvm) -> bytes:
     """The machine code of a kernel."""
     if _observer is not None:
         _observer(kernel.name, None)
     started = time.perf_counter()
     from snac import _compiler  # imports numba
 
-    llvm = _loader()
-    module = llvm.parse_assembly(_compiler.assembly(kernel.python, kernel.kinds, kernel.options))
-    module.verify()
-    code = cast(bytes, _machine().emit_object(module))
+    module = _compiler.optimised(kernel.python, kernel.kinds, kernel.options, llvm.machine())
+    code = cast(bytes, llvm.machine().emit_object(module))
     if _observer is not None:
         _observer(kernel.name, time.perf_counter() - started)
     return code

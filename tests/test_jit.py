@@ -187,3 +187,31 @@ def test_arrays_of_another_kind_are_refused(kernel: jit.Kernel, array: np.ndarra
         kernel(array, 1, 1.0, pair, False)
     if jit.available(kernel):
         assert kernel(np.zeros((2, 3), "f4"), 1, 1.0, pair, False) == 2
+
+
+def test_other_functions_of_numba_are_compiled_as_ever(folder: Path) -> None:
+    script = (
+        USE
+        + """
+import numba
+@numba.njit
+def largest(values):
+    if values.size == 0:
+        raise ValueError("none")
+    return max(values[0], values.max(), 2.5)
+assert largest(x.ravel()) == x.max(), largest(x.ravel())
+try:
+    largest(x.ravel()[:0])
+except ValueError as error:
+    print(error)
+"""
+    )
+    assert run(folder, script).splitlines()[-1] == "none"
+
+
+@pytest.mark.parametrize("name", ["JITCodeLibrary", "JITCPUCodegen"])
+def test_a_numba_that_is_made_otherwise_compiles_all_the_same(folder: Path, name: str) -> None:
+    script = (
+        f"from numba.core import codegen, registry\nregistry.cpu_target.target_context\ndel codegen.{name}\n"
+    )
+    assert run(folder, script + USE) == "True True 2"

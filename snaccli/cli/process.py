@@ -139,7 +139,7 @@ def tell_of_compiling(console: Console) -> None:
             if not told:
                 told = True
                 console.note(
-                    "first run on this machine: compiling for its processor, about ten seconds, this once"
+                    "first run on this machine: compiling for its processor, some seven seconds, this once"
                 )
 
     jit.observe(observe)
