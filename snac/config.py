@@ -13,8 +13,8 @@ import difflib
 import json
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
@@ -39,6 +39,30 @@ _MAX_WINDOW = 65536
 _MAX_BLOCKS = 64
 _MAX_STACK_WEIGHTS = 1 << 28
 _MAX_CONFIG_BYTES = 1 << 20
+_IN_LISTS = (1, 4096)
+
+
+def _within(low: int, high: int | str, default: Any, *, optional: bool = False) -> Any:
+    """A field that holds a whole number from ``low`` to ``high``, or None where it is optional.
+
+    ``high`` may be the name of an attribute.
+    """
+    return field(default=default, metadata={"within": (low, high), "optional": optional})
+
+
+@dataclass(frozen=True)
+class Stack:
+    """The size of a stack of ConvNeXt blocks.
+
+    Attributes:
+        dim: channels between the blocks.
+        hidden: channels within a block, after its first linear layer.
+        blocks: how many blocks there are.
+    """
+
+    dim: int = field(metadata={"within": (1, _MAX_CHANNELS)})
+    hidden: int = field(metadata={"within": (1, 4 * _MAX_CHANNELS)})
+    blocks: int = field(metadata={"within": (1, _MAX_BLOCKS)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,18 +81,41 @@ class ModelConfig(ABC):
 
     architecture: ClassVar[str | None] = None
 
-    sampling_rate: int = 44100
-    codebook_size: int = 4096
-    codebook_dim: int = 8
+    sampling_rate: int = _within(1, 768_000, 44100)
+    codebook_size: int = _within(2, _MAX_CODEBOOK_SIZE, 4096)
+    codebook_dim: int = _within(1, 1024, 8)
     vq_strides: tuple[int, ...] = (8, 4, 2, 1)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "vq_strides", _positive_ints("vq_strides", self.vq_strides))
-        _check_int("sampling_rate", self.sampling_rate, 1, 768_000)
-        _check_int("codebook_size", self.codebook_size, 2, _MAX_CODEBOOK_SIZE)
-        _check_int("codebook_dim", self.codebook_dim, 1, 1024)
+        """Checks each value by its field's default and bounds, then all of them together."""
+        for each in dataclasses.fields(self):
+            name, value = each.name, getattr(self, each.name)
+            if isinstance(each.default, bool):
+                if not isinstance(value, bool):
+                    raise _refusal(f"{name} must be true or false")
+            elif isinstance(each.default, tuple):
+                if not isinstance(value, (list, tuple)) or not 1 <= len(value) <= _MAX_LEVELS:
+                    raise _refusal(f"{name} must be a list of 1 to {_MAX_LEVELS} whole numbers")
+                for item in value:
+                    _check_whole(name, item, *_IN_LISTS)
+                object.__setattr__(self, name, tuple(value))
+            elif isinstance(each.default, Stack):
+                parts = dataclasses.asdict(value) if isinstance(value, Stack) else value
+                stack = Stack(**_known(parts, Stack, name))
+                for part in dataclasses.fields(Stack):
+                    _check_whole(f"{name}.{part.name}", getattr(stack, part.name), *part.metadata["within"])
+                object.__setattr__(self, name, stack)
+            elif value is not None or not each.metadata["optional"]:
+                low, high = each.metadata["within"]
+                _check_whole(name, value, low, getattr(self, high) if isinstance(high, str) else high)
         if any(self.vq_strides[0] % stride for stride in self.vq_strides):
             raise _refusal(f"vq_strides {list(self.vq_strides)} must all divide the first one")
+        if problem := self._contradiction():
+            raise _refusal(problem)
+
+    @abstractmethod
+    def _contradiction(self) -> str | None:
+        """What is wrong with values that are right each by itself; None where nothing is."""
 
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> ModelConfig:
@@ -175,7 +222,7 @@ class ModelConfig(ABC):
 
     @abstractmethod
     def geometry(self) -> dict[str, Any]:
-        """What decoding needs to know and the tensors do not tell, for ``snac.hub.fingerprint``."""
+        """What decoding needs to know and the tensors do not tell, for the fingerprint."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,52 +244,39 @@ class WaveformConfig(ModelConfig):
         ModelError: a value is of the wrong type, out of range, or contradicts another.
     """
 
-    encoder_dim: int = 64
+    encoder_dim: int = _within(1, _MAX_CHANNELS, 64)
     encoder_rates: tuple[int, ...] = (3, 3, 7, 7)
-    latent_dim: int | None = None
-    decoder_dim: int = 1536
+    latent_dim: int | None = _within(1, _MAX_CHANNELS, None, optional=True)
+    decoder_dim: int = _within(1, _MAX_CHANNELS, 1536)
     decoder_rates: tuple[int, ...] = (7, 7, 3, 3)
-    attn_window_size: int | None = 32
+    attn_window_size: int | None = _within(1, 4096, 32, optional=True)
     noise: bool = True
     depthwise: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("encoder_rates", "decoder_rates"):
-            object.__setattr__(self, name, _positive_ints(name, getattr(self, name)))
+        """Checks all values, and fills in ``latent_dim``."""
         super().__post_init__()
-        _check_int("encoder_dim", self.encoder_dim, 1, _MAX_CHANNELS)
-        _check_int("decoder_dim", self.decoder_dim, 1, _MAX_CHANNELS)
-        if self.attn_window_size is not None:
-            _check_int("attn_window_size", self.attn_window_size, 1, 4096)
-        for name in ("noise", "depthwise"):
-            if not isinstance(getattr(self, name), bool):
-                raise _refusal(f"{name} must be true or false")
         if self.latent_dim is None:
-            object.__setattr__(self, "latent_dim", self.encoder_dim * 2 ** len(self.encoder_rates))
-        _check_int("latent_dim", self.latent_dim, 1, _MAX_CHANNELS)
-        self._check_consistency()
+            _check_whole("latent_dim", self.latent_channels, 1, _MAX_CHANNELS)
+            object.__setattr__(self, "latent_dim", self.latent_channels)
 
-    def _check_consistency(self) -> None:
+    def _contradiction(self) -> str | None:
+        latent, halvings = self.latent_dim or self.latent_channels, len(self.decoder_rates)
+        rates = list(self.encoder_rates), list(self.decoder_rates)
         if math.prod(self.encoder_rates) != math.prod(self.decoder_rates):
-            raise _refusal(
-                f"encoder_rates {list(self.encoder_rates)} and decoder_rates "
-                f"{list(self.decoder_rates)} have different products"
-            )
+            return f"encoder_rates {rates[0]} and decoder_rates {rates[1]} have different products"
         if self.hop_length > _MAX_HOP:
-            raise _refusal(f"a hop of {self.hop_length} samples is over {_MAX_HOP}")
-        if self.latent_dim != self.encoder_dim * 2 ** len(self.encoder_rates):
-            raise _refusal(
-                f"latent_dim {self.latent_dim} does not equal "
-                f"encoder_dim x 2^{len(self.encoder_rates)}, which the encoder puts out"
-            )
-        if self.decoder_dim % 2 ** len(self.decoder_rates):
-            raise _refusal(f"decoder_dim {self.decoder_dim} cannot be halved {len(self.decoder_rates)} times")
-        for name in ("latent_dim", "decoder_dim"):
-            if self.attn_window_size and getattr(self, name) % ATTENTION_HEAD:
-                raise _refusal(
-                    f"{name} {getattr(self, name)} must be a multiple of "
-                    f"{ATTENTION_HEAD} where there is attention (attn_window_size)"
-                )
+            return f"a hop of {self.hop_length} samples is over {_MAX_HOP}"
+        if latent != self.latent_channels:
+            doubled = f"encoder_dim x 2^{len(self.encoder_rates)}"
+            return f"latent_dim {latent} does not equal {doubled}, which the encoder puts out"
+        if self.decoder_dim % 2**halvings:
+            return f"decoder_dim {self.decoder_dim} cannot be halved {halvings} times"
+        for name, channels in (("latent_dim", latent), ("decoder_dim", self.decoder_dim)):
+            if self.attn_window_size and channels % ATTENTION_HEAD:
+                needed = f"a multiple of {ATTENTION_HEAD} where there is attention (attn_window_size)"
+                return f"{name} {channels} must be {needed}"
+        return None
 
     @property
     def latent_channels(self) -> int:
@@ -261,25 +295,9 @@ class WaveformConfig(ModelConfig):
         return self.attn_window_size
 
     def geometry(self) -> dict[str, Any]:
-        """What decoding needs to know and the tensors do not tell, for ``snac.hub.fingerprint``."""
+        """What decoding needs to know and the tensors do not tell, for the fingerprint."""
         keys = ("attn_window_size", "decoder_rates", "encoder_rates", "sampling_rate", "vq_strides")
-        values = self.to_dict()
-        return {key: values[key] for key in keys}
-
-
-@dataclass(frozen=True)
-class Stack:
-    """The size of a stack of ConvNeXt blocks.
-
-    Attributes:
-        dim: channels between the blocks.
-        hidden: channels within a block, after its first linear layer.
-        blocks: how many blocks there are.
-    """
-
-    dim: int
-    hidden: int
-    blocks: int
+        return {key: getattr(self, key) for key in keys}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -307,31 +325,26 @@ class SpectralConfig(ModelConfig):
 
     architecture: ClassVar[str | None] = "spectral"
 
-    sampling_rate: int = 24000
-    hop_length: int = 320
-    window_length: int = 1280
-    linear_bins: int = 0
+    sampling_rate: int = _within(1, 768_000, 24000)
+    hop_length: int = _within(4, _MAX_WINDOW // 2, 320)
+    window_length: int = _within(8, _MAX_WINDOW, 1280)
+    linear_bins: int = _within(0, "bins", 0)
     running_phases: bool = False
-    latent_dim: int = 256
+    latent_dim: int = _within(1, _MAX_CHANNELS, 256)
     encoder: Stack = Stack(192, 576, 4)
     decoder: Stack = Stack(320, 960, 7)
 
-    def __post_init__(self) -> None:
-        for name in ("encoder", "decoder"):
-            object.__setattr__(self, name, _stack(name, getattr(self, name)))
-        super().__post_init__()
-        _check_int("hop_length", self.hop_length, 4, _MAX_WINDOW // 2)
-        _check_int("window_length", self.window_length, 8, _MAX_WINDOW)
+    def _contradiction(self) -> str | None:
         if self.hop_length % 4:
-            raise _refusal(f"hop_length {self.hop_length} is not a multiple of 4")
+            return f"hop_length {self.hop_length} is not a multiple of 4"
         if self.window_length % self.hop_length or self.window_length < 2 * self.hop_length:
-            raise _refusal(
-                f"window_length {self.window_length} must be 2, 3, 4, ... times hop_length {self.hop_length}"
-            )
-        _check_int("linear_bins", self.linear_bins, 0, self.window_length // 2 + 1)
-        if not isinstance(self.running_phases, bool):
-            raise _refusal("running_phases must be true or false")
-        _check_int("latent_dim", self.latent_dim, 1, _MAX_CHANNELS)
+            wanted = f"must be 2, 3, 4, ... times hop_length {self.hop_length}"
+            return f"window_length {self.window_length} {wanted}"
+        for name, stack in (("encoder", self.encoder), ("decoder", self.decoder)):
+            if stack.dim * stack.hidden * stack.blocks > _MAX_STACK_WEIGHTS:
+                size = f"{stack.blocks} blocks of {stack.dim} x {stack.hidden}"
+                return f"{name} has {size}, over {_MAX_STACK_WEIGHTS} weights"
+        return None
 
     @property
     def latent_channels(self) -> int:
@@ -349,65 +362,36 @@ class SpectralConfig(ModelConfig):
         return self.window_length // 2 + 1
 
     def geometry(self) -> dict[str, Any]:
-        """What decoding needs to know and the tensors do not tell, for ``snac.hub.fingerprint``."""
-        keys = ["hop_length", "linear_bins", "sampling_rate", "vq_strides", "window_length"]
+        """What decoding needs to know and the tensors do not tell, for the fingerprint."""
+        keys = ["architecture", "hop_length", "linear_bins", "sampling_rate", "vq_strides", "window_length"]
         if self.running_phases:  # a key that came later: without it fingerprints are as they were
             keys.append("running_phases")
-        values = self.to_dict()
-        return {"architecture": self.architecture, **{key: values[key] for key in sorted(keys)}}
+        return {key: getattr(self, key) for key in sorted(keys)}
 
 
 _NO_OBJECT = "is not a JSON object; is this the config.json of a SNAC model?"
 
 
-def _known(
-    values: Mapping[str, Any], kind: type[ModelConfig] | type[Stack], prefix: str = ""
-) -> dict[str, Any]:
-    """The values, if each key is that of a field of ``kind``."""
-    known = [field.name for field in dataclasses.fields(kind)]
+def _known(values: Any, kind: type[ModelConfig] | type[Stack], name: str = "") -> dict[str, Any]:
+    """The values of an object of JSON, if each key is that of a field of ``kind`` and none is missing."""
+    fields = {each.name: each for each in dataclasses.fields(kind)}
+    if not isinstance(values, Mapping):
+        raise _refusal(f"{name} must be an object with the keys {', '.join(fields)}")
+    prefix = f"{name}." if name else ""
     for key in values:
-        if key not in known:
-            raise _refusal(f"unknown key {prefix + str(key)!r}{_nearest(str(key), known)}")
+        if key not in fields:
+            near = difflib.get_close_matches(str(key), fields, n=1)
+            meant = f"; did you mean {near[0]!r}?" if near else ""
+            raise _refusal(f"unknown key {prefix + str(key)!r}{meant}")
+    for key, each in fields.items():
+        if each.default is dataclasses.MISSING and key not in values:
+            raise _refusal(f"{prefix}{key} is missing")
     return dict(values)
 
 
-def _nearest(key: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(key, known, n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
-
-
-def _stack(name: str, value: Any) -> Stack:
-    """A stack of a configuration, checked, from the object of a config.json or from a Stack."""
-    if isinstance(value, Stack):
-        value = dataclasses.asdict(value)
-    keys = [field.name for field in dataclasses.fields(Stack)]
-    if not isinstance(value, Mapping):
-        raise _refusal(f"{name} must be an object with the keys {', '.join(keys)}")
-    values = _known(value, Stack, f"{name}.")
-    if missing := [key for key in keys if key not in values]:
-        raise _refusal(f"{name}.{missing[0]} is missing")
-    for key, high in (("dim", _MAX_CHANNELS), ("hidden", 4 * _MAX_CHANNELS), ("blocks", _MAX_BLOCKS)):
-        _check_int(f"{name}.{key}", values[key], 1, high)
-    stack = Stack(**values)
-    if stack.dim * stack.hidden * stack.blocks > _MAX_STACK_WEIGHTS:
-        raise _refusal(
-            f"{name} has {stack.blocks} blocks of {stack.dim} x {stack.hidden}, over "
-            f"{_MAX_STACK_WEIGHTS} weights"
-        )
-    return stack
-
-
-def _check_int(name: str, value: Any, low: int, high: int) -> None:
+def _check_whole(name: str, value: Any, low: int, high: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
         raise _refusal(f"{name} must be a whole number from {low} to {high}, not {value!r}")
-
-
-def _positive_ints(name: str, values: Any) -> tuple[int, ...]:
-    if not isinstance(values, (list, tuple)) or not 1 <= len(values) <= _MAX_LEVELS:
-        raise _refusal(f"{name} must be a list of 1 to {_MAX_LEVELS} whole numbers")
-    for value in values:
-        _check_int(name, value, 1, 4096)
-    return tuple(values)
 
 
 def _refusal(text: str) -> ModelError:

@@ -21,7 +21,7 @@ from huggingface_hub import constants
 
 from snac.errors import ModelError, ModelNotFoundError
 from snac.hub import locate as hub
-from snac.hub import record, registry
+from snac.hub import registry
 from snac.hub.locate import ModelFiles, cached, locate, pull, recorded_fingerprint, remember
 from snac.hub.registry import KnownFile, KnownModel
 
@@ -381,7 +381,7 @@ def test_a_changed_configuration_is_noticed(loaded, kwargs):
 
 
 def test_an_unchanged_file_is_not_read_again(loaded, kwargs, monkeypatch):
-    monkeypatch.setattr(record, "sha256", lambda path: pytest.fail("read"))
+    monkeypatch.setattr(hub, "sha256", lambda path: pytest.fail("read"))
     assert locate("me/voice", **kwargs) == loaded
     assert recorded_fingerprint(loaded) == FINGERPRINT
     remember(loaded, FINGERPRINT)
@@ -396,7 +396,7 @@ def test_a_touched_file_is_read_and_found_unchanged(loaded, kwargs):
 
 
 def test_the_record_says_what_it_should(loaded):
-    entries = record.read(loaded.cache_folder)
+    entries = hub.read_record(loaded.cache_folder)
     assert {name.partition("/")[2]: entry.fingerprint for name, entry in entries.items()} == {
         "config.json": "",
         SAFE: FINGERPRINT,
@@ -408,7 +408,7 @@ def test_the_record_says_what_it_should(loaded):
 
 
 def test_a_damaged_record_counts_as_none(loaded, kwargs):
-    path = loaded.cache_folder / record.RECORD_FILE
+    path = loaded.cache_folder / hub.RECORD_FILE
     whole = path.read_bytes()
     digit = whole.index(hashlib.sha256(WEIGHTS).hexdigest().encode())
     damaged = [
@@ -422,7 +422,7 @@ def test_a_damaged_record_counts_as_none(loaded, kwargs):
     ]
     for content_ in [*damaged, b'{"checksum": 1, "files": []}', b"null"]:
         path.write_bytes(content_)
-        assert record.read(loaded.cache_folder) == {}
+        assert hub.read_record(loaded.cache_folder) == {}
         assert locate("me/voice", **kwargs) == loaded
         assert recorded_fingerprint(loaded) is None
     remember(loaded, FINGERPRINT)
@@ -430,24 +430,24 @@ def test_a_damaged_record_counts_as_none(loaded, kwargs):
 
 
 def test_a_record_that_cannot_be_written_is_done_without(loaded, kwargs, monkeypatch):
-    (loaded.cache_folder / record.RECORD_FILE).unlink()
+    (loaded.cache_folder / hub.RECORD_FILE).unlink()
 
     def refuse(*args, **kwargs):
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr(record, "replacing", refuse)
+    monkeypatch.setattr(hub, "replacing", refuse)
     remember(loaded, FINGERPRINT)
     assert recorded_fingerprint(loaded) is None
     assert locate("me/voice", **kwargs) == loaded
 
 
 def test_the_record_stays_small(tmp_path):
-    entries = {f"{number}/{SAFE}": record.Entry(number, 0, "0" * 64, FINGERPRINT) for number in range(500)}
-    record.write(tmp_path, entries)
-    kept = record.read(tmp_path)
+    entries = {f"{number}/{SAFE}": hub.Entry(number, 0, "0" * 64, FINGERPRINT) for number in range(500)}
+    hub.write_record(tmp_path, entries)
+    kept = hub.read_record(tmp_path)
     assert len(kept) == 200
     assert list(kept.items()) == list(entries.items())[-200:]
-    assert [path.name for path in tmp_path.iterdir()] == [record.RECORD_FILE]
+    assert [path.name for path in tmp_path.iterdir()] == [hub.RECORD_FILE]
 
 
 def test_published_weights_are_known(server, kwargs, monkeypatch):

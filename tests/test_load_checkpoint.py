@@ -19,7 +19,7 @@ from snac import SNAC
 from snac.config import ModelConfig, SpectralConfig, Stack, WaveformConfig
 from snac.errors import ModelError
 from snac.hub import checkpoint as module
-from snac.hub import record
+from snac.hub import locate as hub
 from snac.hub.checkpoint import Checkpoint, load_checkpoint
 from snac.hub.fingerprint import fingerprint
 from snac.hub.shapes import state_shapes
@@ -286,17 +286,17 @@ def test_a_pickle_of_the_hub_is_converted_beside_the_record(cached: Path) -> Non
     found = load_cached(cached)
     assert found.name == "me/voice"
     assert sorted(path.name for path in cached.iterdir() if path.is_file()) == [
-        "snac-012345678901-pytorch_model.safetensors", record.RECORD_FILE,
+        "snac-012345678901-pytorch_model.safetensors", hub.RECORD_FILE,
     ]  # fmt: skip
     assert without_torch(Path("me/voice"), f"cache_dir={str(cached.parent)!r}") == found.fingerprint
-    entries = record.read(cached)
+    entries = hub.read_record(cached)
     assert [entry.fingerprint for entry in entries.values()] == ["", found.fingerprint, found.fingerprint]
 
 
 def test_what_the_record_holds_is_not_hashed_again(cached: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = load_cached(cached)
     monkeypatch.setattr(module, "fingerprint", lambda *arguments: pytest.fail("hashed"))
-    monkeypatch.setattr(record, "sha256", lambda path: pytest.fail("read"))
+    monkeypatch.setattr(hub, "sha256", lambda path: pytest.fail("read"))
     assert load_cached(cached).fingerprint == found.fingerprint
 
 

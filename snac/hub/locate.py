@@ -2,25 +2,38 @@
 
 What is in the cache is used without asking the network; ``pull`` is what asks for something newer. So a model
 that worked once works without a network, at once, and stays the same until it is pulled again. Cached files
-are compared with what the Hub said of them and with the record of their first use (``snac.hub.record``).
+are compared with what the Hub said of them and with the record of their first use.
+
+The record is one JSON file, ``snac.json``, in the cache folder of a repository. It maps ``<commit>/<file>``,
+or the name of a file that was made beside it, to the size in bytes, the time of modification in nanoseconds,
+the SHA-256, and beside weights the model's fingerprint. It holds a checksum of itself: a damaged record
+counts as none, and so does a missing one. Lying in the cache folder, it goes along when that is copied to
+another machine, and is gone when that is deleted.
 
 Knows no torch.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from snac.errors import ChangedModelError, ModelError, ModelNotFoundError, UnreachableModelError
-from snac.hub import record
+from snac.files import replacing
 from snac.hub.download import cache_place, cached_commit, download, repository_folder
 from snac.hub.registry import CONFIG_FILE, WEIGHTS_FILES, ModelSource, is_repository, resolve
 
+RECORD_FILE = "snac.json"
+_MAX_BYTES = 1 << 20  # of the record
+_MAX_ENTRIES = 200
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -66,9 +79,9 @@ def locate(source: str | os.PathLike[str], *, revision: str | None = None, **hub
         ModelNotFoundError: there is no such model, it cannot be reached, or a file of it is missing.
         ModelError: a cached file is not what was downloaded or published.
     """
-    wanted = _wanted(source, revision)
+    wanted = resolve(source, revision)
     if wanted.folder is not None:
-        return _in_folder(wanted)
+        return _in_folder(wanted, wanted.folder, wanted.place)
     present = None if hub_kwargs.get("force_download") else _in_cache(wanted, hub_kwargs)
     return _checked(present or _downloaded(wanted, hub_kwargs))
 
@@ -81,11 +94,11 @@ def cached(
     Raises:
         ModelNotFoundError: ``source`` is neither a name nor a folder nor of the form ``owner/name``.
     """
-    wanted = _wanted(source, revision)
+    wanted = resolve(source, revision)
     if wanted.folder is None:
         return _in_cache(wanted, hub_kwargs)
     try:
-        return _in_folder(wanted)
+        return _in_folder(wanted, wanted.folder, wanted.place)
     except ModelNotFoundError:
         return None
 
@@ -98,9 +111,9 @@ def pull(source: str | os.PathLike[str], *, revision: str | None = None, **hub_k
     Raises:
         ModelError, ModelNotFoundError: as ``locate`` does.
     """
-    wanted = _wanted(source, revision)
+    wanted = resolve(source, revision)
     if wanted.folder is not None:
-        return _in_folder(wanted)
+        return _in_folder(wanted, wanted.folder, wanted.place)
     try:
         files = _downloaded(wanted, hub_kwargs)
     except UnreachableModelError:
@@ -125,12 +138,14 @@ def remember(files: ModelFiles, fingerprint: str, converted: Path | None = None)
     """
     if files.cache_folder is None or recorded_fingerprint(files, converted) == fingerprint:
         return
-    entries = record.read(files.cache_folder)
+    entries = read_record(files.cache_folder)
     for path, value in ((files.config, ""), (files.weights, fingerprint), (converted, fingerprint)):
         if path is not None:
             entries.pop(_key(files, path), None)  # so that it comes last: the oldest are dropped first
-            entries[_key(files, path)] = record.describe(path, value)
-    record.write(files.cache_folder, entries)
+            entries[_key(files, path)] = Entry(
+                path.stat().st_size, path.stat().st_mtime_ns, sha256(path), value
+            )
+    write_record(files.cache_folder, entries)
 
 
 def recorded_fingerprint(files: ModelFiles, converted: Path | None = None) -> str | None:
@@ -142,39 +157,34 @@ def recorded_fingerprint(files: ModelFiles, converted: Path | None = None) -> st
     """
     if files.cache_folder is None:
         return None
-    entries = record.read(files.cache_folder)
+    entries = read_record(files.cache_folder)
     for path in (files.config, files.weights, converted):
-        if path is not None and not _is_untouched(path, entries.get(_key(files, path))):
+        if path is not None and not _untouched(path, entries.get(_key(files, path))):
             return None
     return entries[_key(files, converted or files.weights)].fingerprint or None
 
 
-def _is_untouched(path: Path, entry: record.Entry | None) -> bool:
-    return entry is not None and entry.is_untouched(path)
+def _in_folder(
+    source: ModelSource, folder: Path, origin: str, cache_folder: Path | None = None
+) -> ModelFiles:
+    """The files that lie in a folder.
 
-
-def _wanted(source: str | os.PathLike[str], revision: str | None) -> ModelSource:
-    wanted = resolve(source)
-    if revision is None or wanted.repository is None:
-        return wanted
-    if wanted.revision not in (None, revision):
-        raise ModelNotFoundError(f"model {str(source)!r}: revision {revision!r} was asked for, too: give one")
-    return replace(wanted, revision=revision)
-
-
-def _in_folder(source: ModelSource) -> ModelFiles:
-    folder = source.folder
-    assert folder is not None
-    if (folder / "snapshots").is_dir() and not (folder / CONFIG_FILE).exists():
-        return _handed_over(folder)
-    if not folder.is_dir():
-        raise ModelNotFoundError(f"the shipped model {source.name!r} is missing: install the package again")
-    config, weights = _pair(folder)
-    if config is None:
+    Raises:
+        ModelNotFoundError: one of them does not.
+    """
+    config = folder / CONFIG_FILE
+    weights = next((folder / name for name in WEIGHTS_FILES if (folder / name).is_file()), None)
+    if not config.is_file():
+        if source.known and source.folder and not folder.is_dir():
+            raise ModelNotFoundError(
+                f"the shipped model {source.name!r} is missing: install the package again"
+            )
+        if cache_folder is None and (folder / "snapshots").is_dir():
+            return _handed_over(folder)
         raise ModelNotFoundError(f"{folder}: has no {CONFIG_FILE}, so it is not the folder of a model")
     if weights is None:
         raise ModelNotFoundError(f"{folder}: has no weights ({' or '.join(WEIGHTS_FILES)})")
-    return ModelFiles(source, config, weights, "shipped" if source.known else f"folder {folder}")
+    return ModelFiles(source, config, weights, origin, cache_folder)
 
 
 def _handed_over(folder: Path) -> ModelFiles:
@@ -199,10 +209,10 @@ def _in_snapshot(source: ModelSource, folder: Path, revision: str, subfolder: st
     commit = cached_commit(folder, revision)
     if commit is None:
         return None
-    config, weights = _pair(folder / "snapshots" / commit / subfolder)
-    if config is None or weights is None:
+    try:
+        return _in_folder(source, folder / "snapshots" / commit / subfolder, _origin(source, commit), folder)
+    except ModelNotFoundError:
         return None
-    return ModelFiles(source, config, weights, _origin(source, commit), folder)
 
 
 def _downloaded(source: ModelSource, hub_kwargs: Mapping[str, Any]) -> ModelFiles:
@@ -215,20 +225,14 @@ def _origin(source: ModelSource, commit: str | None) -> str:
     return f"{source.repository} at {commit[:12]}" if commit else f"{source.repository}"
 
 
-def _pair(folder: Path) -> tuple[Path | None, Path | None]:
-    config = folder / CONFIG_FILE
-    weights = (folder / name for name in WEIGHTS_FILES)
-    return config if config.is_file() else None, next((path for path in weights if path.is_file()), None)
-
-
 def _checked(files: ModelFiles, *, compare_record: bool = True) -> ModelFiles:
     """Compares cached files with what is known of them; a file that is as recorded is not read."""
     if files.cache_folder is None:
         return files
-    entries = record.read(files.cache_folder) if compare_record else {}
+    entries = read_record(files.cache_folder) if compare_record else {}
     for path in (files.config, files.weights):
         entry = entries.get(_key(files, path))
-        if entry is not None and entry.is_untouched(path):
+        if _untouched(path, entry):
             continue
         published = files.source.known.files.get(path.name) if files.source.known else None
         if published is not None and files.source.revision is None:
@@ -240,12 +244,12 @@ def _checked(files: ModelFiles, *, compare_record: bool = True) -> ModelFiles:
     return files
 
 
-def _compare(files: ModelFiles, path: Path, when: str, sha256: str, size: int | None = None) -> None:
+def _compare(files: ModelFiles, path: Path, when: str, wanted: str, size: int | None = None) -> None:
     actual = path.stat().st_size
     if size is not None and actual != size:
         found = f"it has {actual} bytes instead of {size}"
-    elif (digest := record.sha256(path)) != sha256:
-        found = f"its SHA-256 begins with {digest[:12]} instead of {sha256[:12]}"
+    elif (digest := sha256(path)) != wanted:
+        found = f"its SHA-256 begins with {digest[:12]} instead of {wanted[:12]}"
     else:
         return
     raise ChangedModelError(files.source.spelling, path, f"is not the file that was {when}: {found}")
@@ -264,3 +268,62 @@ def _key(files: ModelFiles, path: Path) -> str:
     if path.parent == files.cache_folder:
         return path.name
     return path.relative_to(files.cache_folder / "snapshots").as_posix()
+
+
+# The record
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is recorded of one file."""
+
+    size: int
+    mtime_ns: int
+    sha256: str
+    fingerprint: str = ""
+
+
+def read_record(folder: Path) -> dict[str, Entry]:
+    """The entries of the record in ``folder``; none if it is missing, unreadable or damaged."""
+    try:
+        with open(folder / RECORD_FILE, "rb") as file:
+            data = json.loads(file.read(_MAX_BYTES + 1))
+        if data["checksum"] != _checksum(data["files"]):
+            return {}
+        return {name: Entry(**values) for name, values in data["files"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}
+
+
+def write_record(folder: Path, entries: Mapping[str, Entry]) -> None:
+    """Replaces the record, atomically. A folder that cannot be written to is left without one."""
+    files = {name: asdict(entry) for name, entry in list(entries.items())[-_MAX_ENTRIES:]}
+    text = json.dumps({"checksum": _checksum(files), "files": files}, indent=1)
+    with contextlib.suppress(OSError), replacing(folder / RECORD_FILE) as file:
+        file.write(text.encode())
+
+
+def _untouched(path: Path, entry: Entry | None) -> bool:
+    """Whether size and time of modification are those recorded, which costs no reading."""
+    status = path.stat()
+    return entry is not None and (status.st_size, status.st_mtime_ns) == (entry.size, entry.mtime_ns)
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, 64 hex digits; computed once for a file that is not touched in between."""
+    status = path.stat()
+    return _sha256(path, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=32)
+def _sha256(path: Path, size: int, mtime_ns: int) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _checksum(files: object) -> str:
+    text = json.dumps(files, sort_keys=True, separators=(",", ":"))
+    return hashlib.blake2b(text.encode("utf-8"), digest_size=8).hexdigest()

@@ -141,6 +141,11 @@ class ModelSource:
     known: KnownModel | None = None
 
     @property
+    def place(self) -> str:
+        """Where the files of a model that is not on the Hub are from, in words."""
+        return "shipped" if self.known else f"folder {self.folder}"
+
+    @property
     def spelling(self) -> str:
         """What to give as a model to get this one."""
         if self.folder is not None and self.known is None:
@@ -148,32 +153,39 @@ class ModelSource:
         return f"{self.name}@{self.revision}" if self.revision else self.name
 
 
-def resolve(source: str | os.PathLike[str]) -> ModelSource:
+def resolve(source: str | os.PathLike[str], revision: str | None = None) -> ModelSource:
     """Says what a user's model string stands for, touching neither network nor weights.
 
     In this order: a short name (``mini``, ``24khz``, in any case); an existing folder; ``owner/name`` on the
     Hub. The short names of the Hub and ``owner/name`` may be followed by ``@revision``. A published
     repository has the short name whichever way it is asked for. A path object is always a folder.
 
+    Args:
+        source: the model string, or the path of a folder.
+        revision: branch, tag or commit of a model of the Hub; others have none and take no notice.
+
     Raises:
-        ModelNotFoundError: it is none of these; the nearest known names are given.
+        ModelNotFoundError: it is none of these (the nearest known names are given), or two revisions differ.
     """
     if not isinstance(source, str):
         return _folder(Path(source))
     text = source.strip()
-    base, _, revision = text.partition("@")
+    base, _, named = text.partition("@")
     known = MODELS.get(base.lower())
     if known is None and (path := _existing(text)) is not None:
         return _folder(path)
     known = known or _BY_REPOSITORY.get(base.lower())
-    if "@" in text and not _is_revision(revision):
-        raise ModelNotFoundError(f"model {text!r}: {revision!r} is not the name of a revision")
-    if known is not None:
-        if known.repository is None and revision:
+    if "@" in text and not _is_revision(named):
+        raise ModelNotFoundError(f"model {text!r}: {named!r} is not the name of a revision")
+    if known is not None and known.repository is None:
+        if named:
             raise ModelNotFoundError(f"model {text!r}: {known.name!r} is shipped and has no revisions")
-        return ModelSource(known.name, known.folder, known.repository, revision or None, known)
-    if is_repository(base):
-        return ModelSource(base, None, base, revision or None)
+        return ModelSource(known.name, known.folder, known=known)
+    if known is not None or is_repository(base):
+        if named and revision not in (None, named):
+            raise ModelNotFoundError(f"model {text!r}: revision {revision!r} was asked for, too: give one")
+        name, repository = (known.name, known.repository) if known else (base, base)
+        return ModelSource(name, None, repository, named or revision or None, known)
     raise ModelNotFoundError(_unknown(text))
 
 

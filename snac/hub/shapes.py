@@ -2,140 +2,124 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from snac.config import ATTENTION_HEAD, ModelConfig, SpectralConfig, Stack, WaveformConfig
 from snac.spectrum import TAPS
 
 Shapes = dict[str, tuple[int, ...]]
+Layer = tuple[str, str, int, int, int]
+"""A layer's name, its kind, a key of ``_TENSORS``, and its outputs, inputs and taps, 0 where it has none."""
 
 _KERNEL = 7  # taps of the convolutions that keep the rate
 _UNITS = 3  # residual units a block
+_MAGNITUDE, _DIRECTION = "parametrizations.weight.original0", "parametrizations.weight.original1"
+
+# The tensors of a layer of each kind: o outputs, i inputs, k taps. Convolutions other than "plain" have
+# weight norm: a magnitude for each slice of the first axis, and a direction.
+_TENSORS = {
+    "convolution": {"bias": "o", _MAGNITUDE: "o11", _DIRECTION: "oik"},
+    "unbiased": {_MAGNITUDE: "o11", _DIRECTION: "oik"},
+    "transposed": {"bias": "o", _MAGNITUDE: "i11", _DIRECTION: "iok"},
+    "plain": {"weight": "oik", "bias": "o"},
+    "linear": {"weight": "oi", "bias": "o"},
+    "table": {"weight": "oi"},
+    "norm": {"weight": "o", "bias": "o"},
+    "snake": {"alpha": "1o1"},
+    "vector": {"": "o"},
+}
 
 
 def state_shapes(config: ModelConfig) -> Shapes:
-    """The names and shapes of a model's state dict in the published form."""
+    """The names and shapes of a model's state dict in the published form, in its order."""
     if isinstance(config, SpectralConfig):
-        encoder, decoder = _spectral(config)
+        encoder = _stack("encoder", config.features, config.encoder, ("project", config.latent_dim))
+        decoder = _stack("decoder", config.latent_dim, config.decoder, ("head", 2 * config.bins))
     else:
         assert isinstance(config, WaveformConfig)
-        encoder, decoder = _encoder(config), _decoder(config)
-    return {**_within("encoder", encoder), **_quantizer(config), **_within("decoder", decoder)}
+        encoder, decoder = _waveform_encoder(config), _waveform_decoder(config)
+    shapes: Shapes = {}
+    for name, kind, outputs, inputs, taps in (*encoder, *_quantizer(config), *decoder):
+        sizes = {"o": outputs, "i": inputs, "k": taps, "1": 1}
+        for tensor, shape in _TENSORS[kind].items():
+            shapes[f"{name}.{tensor}".rstrip(".")] = tuple(sizes[size] for size in shape)
+    return shapes
 
 
-def _within(name: str, shapes: Shapes) -> Shapes:
-    return {f"{name}.{key}": shape for key, shape in shapes.items()}
+def _quantizer(config: ModelConfig) -> Iterator[Layer]:
+    latent, dim = config.latent_channels, config.codebook_dim
+    for level in range(len(config.vq_strides)):
+        name = f"quantizer.quantizers.{level}"
+        yield f"{name}.in_proj", "convolution", dim, latent, 1
+        yield f"{name}.out_proj", "convolution", latent, dim, 1
+        yield f"{name}.codebook", "table", config.codebook_size, dim, 0
 
 
-def _convolution(inputs: int, outputs: int, kernel: int, groups: int = 1, *, bias: bool = True) -> Shapes:
-    """A convolution with weight norm."""
-    return _normed((outputs, inputs // groups, kernel), outputs if bias else 0)
+def _stack(name: str, inputs: int, size: Stack, last: tuple[str, int]) -> Iterator[Layer]:
+    """A stack of ConvNeXt blocks, and a linear layer of this name and with so many outputs."""
+    yield f"{name}.embed", "plain", size.dim, inputs, TAPS
+    yield f"{name}.norm", "norm", size.dim, 0, 0
+    for block in range(size.blocks):
+        within = f"{name}.blocks.{block}"
+        yield f"{within}.scale", "vector", size.dim, 0, 0
+        yield f"{within}.depthwise", "plain", size.dim, 1, TAPS
+        yield f"{within}.norm", "norm", size.dim, 0, 0
+        yield f"{within}.expand", "linear", size.hidden, size.dim, 0
+        yield f"{within}.contract", "linear", size.dim, size.hidden, 0
+    yield f"{name}.final_norm", "norm", size.dim, 0, 0
+    yield f"{name}.{last[0]}", "linear", last[1], size.dim, 0
 
 
-def _normed(weight: tuple[int, int, int], biases: int) -> Shapes:
-    weights: Shapes = {
-        "parametrizations.weight.original0": (weight[0], 1, 1),
-        "parametrizations.weight.original1": weight,
-    }
-    return {"bias": (biases,), **weights} if biases else weights
-
-
-def _snake(channels: int) -> Shapes:
-    return {"alpha": (1, channels, 1)}
-
-
-def _sequence(name: str, layers: list[Shapes]) -> Shapes:
-    return {f"{name}.{i}.{key}": shape for i, layer in enumerate(layers) for key, shape in layer.items()}
-
-
-def _unit(channels: int, groups: int) -> Shapes:
-    dilated, pointwise = (
-        _convolution(channels, channels, _KERNEL, groups),
-        _convolution(channels, channels, 1),
-    )
-    return _sequence("block", [_snake(channels), dilated, _snake(channels), pointwise])
-
-
-def _attention(channels: int) -> Shapes:
-    return {
-        "norm.weight": (channels,),
-        "norm.bias": (channels,),
-        "to_qkv.weight": (3 * channels, channels),
-        "rel_pos.inv_freq": (ATTENTION_HEAD // 2,),
-        "to_out.weight": (channels, channels),
-    }
-
-
-def _encoder(config: WaveformConfig) -> Shapes:
-    width = config.encoder_dim
-    layers = [_convolution(1, width, _KERNEL)]
-    for stride in config.encoder_rates:
-        units = [_unit(width, width if config.depthwise else 1)] * _UNITS
-        down = _convolution(width, 2 * width, 2 * stride)
-        layers.append(_sequence("block", [*units, _snake(width), down]))
+def _waveform_encoder(config: WaveformConfig) -> Iterator[Layer]:
+    width, number = config.encoder_dim, 0
+    yield "encoder.block.0", "convolution", width, 1, _KERNEL
+    for number, stride in enumerate(config.encoder_rates, 1):
+        block = f"encoder.block.{number}.block"
+        for unit in range(_UNITS):
+            yield from _unit(f"{block}.{unit}", width, config.depthwise)
+        yield f"{block}.{_UNITS}", "snake", width, 0, 0
+        yield f"{block}.{_UNITS + 1}", "convolution", 2 * width, width, 2 * stride
         width *= 2
     if config.attn_window_size is not None:
-        layers.append(_attention(width))
-    layers.append(_convolution(width, width, _KERNEL, width if config.depthwise else 1))
-    return _sequence("block", layers)
+        number += 1
+        yield from _attention(f"encoder.block.{number}", width)
+    yield f"encoder.block.{number + 1}", "convolution", width, 1 if config.depthwise else width, _KERNEL
 
 
-def _decoder(config: WaveformConfig) -> Shapes:
-    latent, width = config.latent_channels, config.decoder_dim
+def _waveform_decoder(config: WaveformConfig) -> Iterator[Layer]:
+    latent, width, number = config.latent_channels, config.decoder_dim, 0
     if config.depthwise:
-        layers = [_convolution(latent, latent, _KERNEL, latent), _convolution(latent, width, 1)]
+        yield "decoder.model.0", "convolution", latent, 1, _KERNEL
+        yield "decoder.model.1", "convolution", width, latent, 1
+        number = 1
     else:
-        layers = [_convolution(latent, width, _KERNEL)]
+        yield "decoder.model.0", "convolution", width, latent, _KERNEL
     if config.attn_window_size is not None:
-        layers.append(_attention(width))
+        number += 1
+        yield from _attention(f"decoder.model.{number}", width)
     for stride in config.decoder_rates:
-        up = _normed((width, width // 2, 2 * stride), width // 2)
-        block = [_snake(width), up]
+        number += 1
+        block, first = f"decoder.model.{number}.block", 3 if config.noise else 2
+        yield f"{block}.0", "snake", width, 0, 0
+        yield f"{block}.1", "transposed", width // 2, width, 2 * stride
         width //= 2
         if config.noise:
-            block.append(_within("linear", _convolution(width, width, 1, bias=False)))
-        block += [_unit(width, width if config.depthwise else 1)] * _UNITS
-        layers.append(_sequence("block", block))
-    layers += [_snake(width), _convolution(width, 1, _KERNEL)]
-    return _sequence("model", layers)
+            yield f"{block}.2.linear", "unbiased", width, width, 1
+        for unit in range(first, first + _UNITS):
+            yield from _unit(f"{block}.{unit}", width, config.depthwise)
+    yield f"decoder.model.{number + 1}", "snake", width, 0, 0
+    yield f"decoder.model.{number + 2}", "convolution", 1, width, _KERNEL
 
 
-def _quantizer(config: ModelConfig) -> Shapes:
-    level = {
-        **_within("in_proj", _convolution(config.latent_channels, config.codebook_dim, 1)),
-        **_within("out_proj", _convolution(config.codebook_dim, config.latent_channels, 1)),
-        "codebook.weight": (config.codebook_size, config.codebook_dim),
-    }
-    return _sequence("quantizer.quantizers", [level] * len(config.vq_strides))
+def _unit(name: str, channels: int, depthwise: bool) -> Iterator[Layer]:
+    yield f"{name}.block.0", "snake", channels, 0, 0
+    yield f"{name}.block.1", "convolution", channels, 1 if depthwise else channels, _KERNEL
+    yield f"{name}.block.2", "snake", channels, 0, 0
+    yield f"{name}.block.3", "convolution", channels, channels, 1
 
 
-def _spectral(config: SpectralConfig) -> tuple[Shapes, Shapes]:
-    encoder = _stack(config.features, config.encoder)
-    decoder = _stack(config.latent_dim, config.decoder)
-    project = _linear(config.encoder.dim, config.latent_dim)
-    head = _linear(config.decoder.dim, 2 * config.bins)
-    return {**encoder, **_within("project", project)}, {**decoder, **_within("head", head)}
-
-
-def _stack(inputs: int, size: Stack) -> Shapes:
-    block: Shapes = {
-        "scale": (size.dim,),
-        "depthwise.weight": (size.dim, 1, TAPS),
-        "depthwise.bias": (size.dim,),
-        **_within("norm", _norm(size.dim)),
-        **_within("expand", _linear(size.dim, size.hidden)),
-        **_within("contract", _linear(size.hidden, size.dim)),
-    }
-    return {
-        "embed.weight": (size.dim, inputs, TAPS),
-        "embed.bias": (size.dim,),
-        **_within("norm", _norm(size.dim)),
-        **_sequence("blocks", [block] * size.blocks),
-        **_within("final_norm", _norm(size.dim)),
-    }
-
-
-def _norm(channels: int) -> Shapes:
-    return {"weight": (channels,), "bias": (channels,)}
-
-
-def _linear(inputs: int, outputs: int) -> Shapes:
-    return {"weight": (outputs, inputs), "bias": (outputs,)}
+def _attention(name: str, channels: int) -> Iterator[Layer]:
+    yield f"{name}.norm", "norm", channels, 0, 0
+    yield f"{name}.to_qkv", "table", 3 * channels, channels, 0
+    yield f"{name}.rel_pos.inv_freq", "vector", ATTENTION_HEAD // 2, 0, 0
+    yield f"{name}.to_out", "table", channels, channels, 0

@@ -26,6 +26,7 @@ from snac.hub.fingerprint import as_float32
 from snac.hub.registry import CONFIG_FILE, WEIGHTS_FILES
 
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+_ARCHIVE = b"PK\x03\x04"  # how a file of torch.save begins
 _NESTED = ("state_dict", "model")  # keys under which training programs put the weights
 _MAX_HEADER = 100_000_000  # bytes; the bound of the safetensors format
 # Tensors up to this many values (biases, norms, snake parameters) stay in 32 bits in a half-precision export:
@@ -37,6 +38,12 @@ _KINDS: Mapping[str, str] = {
     "I8": "i1", "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1", "BOOL": "?",
 }  # fmt: skip
 
+# How to see the exponents of floating-point numbers: as which integers, by which mask; those of an infinity.
+_FLOATS: Mapping[str, tuple[str, int, int]] = {
+    "<f2": ("<u2", 0x7FFF, 0x7C00),
+    "<f4": ("<u4", 0x7FFFFFFF, 0x7F800000),
+}
+
 
 def is_pickle(path: Path) -> bool:
     """Whether a file is an archive of ``torch.save``, by its content.
@@ -44,7 +51,11 @@ def is_pickle(path: Path) -> bool:
     Raises:
         ModelError: it cannot be read.
     """
-    return _head(path)[0].startswith(b"PK\x03\x04")
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(_ARCHIVE)) == _ARCHIVE
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
 def read_weights(path: str | Path) -> dict[str, np.ndarray]:
@@ -60,14 +71,20 @@ def read_weights(path: str | Path) -> dict[str, np.ndarray]:
             data than it has.
     """
     path = Path(path)
-    head, size = _head(path)
-    if head.startswith(b"PK\x03\x04"):
+    try:
+        with open(path, "rb") as file:
+            head, size = file.read(64), os.fstat(file.fileno()).st_size
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if head.startswith(_ARCHIVE):
         if path.suffix == ".safetensors":  # torch.load goes by the name
             raise ModelError(f"{path}: is a PyTorch checkpoint by another name: call it {WEIGHTS_FILES[1]}")
-        return _published_names(_arrays_of(_load_torch(path), path, size))
-    if head[8:9] == b"{":
-        return _published_names(_read_safetensors(path))
-    raise ModelError(f"{path}: {_what_else(head, size)}")
+        arrays = _arrays_of(_load_torch(path), path, size)
+    elif head[8:9] == b"{":
+        arrays = _read_safetensors(path)
+    else:
+        raise ModelError(f"{path}: {_what_else(head, size)}")
+    return _published_names(arrays)
 
 
 def metadata_of(path: Path) -> dict[str, str]:
@@ -95,17 +112,17 @@ def check_weights(
         ModelError: names the first key of each kind that is missing, unexpected or of another shape, and how
             many there are; or the first array that is not of floating point.
     """
-    shapes = [
-        f"{name} is {_shape(weights[name].shape)} instead of {_shape(shape)}"
-        for name, shape in expected.items()
-        if name in weights and weights[name].shape != shape
-    ]
-    complaints = [
-        _complaint([name for name in expected if name not in weights], "missing"),
-        _complaint([name for name in weights if name not in expected], "unexpected"),
-        _complaint(shapes, "of another shape"),
-    ]
-    found = ", ".join(complaint for complaint in complaints if complaint)
+    kinds = {
+        "missing": [name for name in expected if name not in weights],
+        "unexpected": [name for name in weights if name not in expected],
+        "of another shape": [
+            f"{name} is {' x '.join(map(str, weights[name].shape)) or 'a scalar'} instead of "
+            f"{' x '.join(map(str, shape)) or 'a scalar'}"
+            for name, shape in expected.items()
+            if name in weights and weights[name].shape != shape
+        ],
+    }
+    found = ", ".join(f"{len(each)} {kind} (the first: {each[0]})" for kind, each in kinds.items() if each)
     if found:
         raise ModelError(f"{where}: these weights do not fit the model's {CONFIG_FILE}: {found}")
     for name, array in weights.items():
@@ -120,7 +137,12 @@ def check_finite(weights: Mapping[str, np.ndarray], where: str | Path) -> None:
         ModelError: names the first array with values that are not.
     """
     for name, array in weights.items():
-        if not _is_finite(array):
+        bits, exponent, infinity = _FLOATS.get(array.dtype.str, ("", 0, 0))
+        if not bits:
+            finite = bool(np.isfinite(array).all())
+        else:  # by the bits of their exponents: several times faster
+            finite = array.size == 0 or int((array.view(bits) & exponent).max()) < infinity
+        if not finite:
             raise ModelError(f"{where}: damaged weights: {name} has values that are not finite numbers")
 
 
@@ -174,15 +196,6 @@ def safetensors_bytes(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, s
     return content
 
 
-def _head(path: Path) -> tuple[bytes, int]:
-    """The first bytes of a file, and its size."""
-    try:
-        with open(path, "rb") as file:
-            return file.read(64), path.stat().st_size
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read: {error.strerror or error}") from error
-
-
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
     """The arrays of a safetensors file, mapped. The layout is that of the format's description.
 
@@ -195,55 +208,42 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
     except (OSError, ValueError) as error:
         raise ModelError(f"{path}: cannot be read: {_first_line(error)}") from error
     try:
-        entries, start = _header(mapped)
-        spans = sorted((tuple(entry["data_offsets"]), name) for name, entry in entries.items())
-        end = 0
-        for (first, last), name in spans:
+        start = 8 + int.from_bytes(mapped[:8], "little")
+        if start > min(8 + _MAX_HEADER, len(mapped)):
+            raise ValueError(f"a header of {start - 8} bytes")
+        objects = json.loads(mapped[8:start], object_pairs_hook=tuple)  # as pairs: a name may stand twice
+        entries: dict[str, Any] = {}
+        for name, pairs in objects:
+            entry = dict(pairs) if isinstance(pairs, tuple) else pairs
+            if name in entries or (isinstance(pairs, tuple) and len(entry) != len(pairs)):
+                raise ValueError("a name stands twice in the header")
+            entries[name] = entry
+        entries.pop("__metadata__", None)
+        if not entries:
+            raise ValueError("holds no weights")
+        arrays, end = {}, 0
+        for name, entry in sorted(entries.items(), key=lambda item: tuple(item[1]["data_offsets"])):
+            kind, shape, (first, last) = entry["dtype"], entry["shape"], entry["data_offsets"]
+            if not all(type(size) is int and size >= 0 for size in (*shape, first, last)):
+                raise ValueError(f"{name} has sizes that are no whole numbers")
             if first != end or last < first:
                 raise ValueError(f"the values of {name} do not follow those before")
-            end = last
+            if kind not in _KINDS:
+                raise ValueError(f"{name} is of the unknown type {kind!r}")
+            dtype, count, end = np.dtype(_KINDS[kind]), math.prod(shape), last
+            if count * dtype.itemsize != last - first:
+                raise ValueError(f"{name} has {last - first} bytes instead of {count * dtype.itemsize}")
+            array = np.frombuffer(mapped, dtype, count, start + first) if count else np.empty(0, dtype)
+            if kind == "BF16":  # the upper half of a float32
+                array = (array.astype(np.uint32) << 16).view(np.float32)
+            if kind == "F64" or (start + first) % dtype.itemsize:
+                array = array.astype(np.float32 if kind == "F64" else dtype)
+            arrays[name] = array.reshape(shape)
         if start + end != len(mapped):
             raise ValueError(f"{len(mapped)} bytes instead of {start + end}")
-        return {name: _mapped_array(mapped, start, name, entry) for name, entry in entries.items()}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ModelError(f"{path}: damaged or cut off ({_first_line(error)}): fetch it again") from error
-
-
-def _header(mapped: mmap.mmap) -> tuple[dict[str, Any], int]:
-    """The entries of the tensors, and where the values begin."""
-    length = int.from_bytes(mapped[:8], "little")
-    if length > min(_MAX_HEADER, len(mapped) - 8):
-        raise ValueError(f"a header of {length} bytes")
-    entries = json.loads(mapped[8 : 8 + length], object_pairs_hook=_without_doubles)
-    entries.pop("__metadata__", None)
-    if not entries:
-        raise ValueError("holds no weights")
-    return entries, 8 + length
-
-
-def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a name stands twice in the header")
-    return found
-
-
-def _mapped_array(mapped: mmap.mmap, start: int, name: str, entry: Mapping[str, Any]) -> np.ndarray:
-    kind, shape, (first, last) = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if kind not in _KINDS:
-        raise ValueError(f"{name} is of the unknown type {kind!r}")
-    if not all(type(size) is int and size >= 0 for size in (*shape, first, last)):
-        raise ValueError(f"{name} has sizes that are no whole numbers")
-    dtype, count = np.dtype(_KINDS[kind]), math.prod(shape)
-    if count * dtype.itemsize != last - first:
-        raise ValueError(f"{name} has {last - first} bytes instead of {count * dtype.itemsize}")
-    array = np.frombuffer(mapped, dtype, count, start + first) if count else np.empty(0, dtype)
-    if kind == "BF16":  # the upper half of a float32
-        array = (array.astype(np.uint32) << 16).view(np.float32)
-    if kind == "F64" or (start + first) % dtype.itemsize:
-        array = array.astype(np.float32 if kind == "F64" else dtype)
-    shaped: np.ndarray = array.reshape(shape)
-    return shaped
+    return {name: arrays[name] for name in entries}
 
 
 def _load_torch(path: Path) -> Any:
@@ -335,7 +335,7 @@ def _stored(name: str, value: Any, half: bool) -> np.ndarray:
     if half and array.size > _HALF_ABOVE:
         with np.errstate(over="ignore"):
             array = array.astype(np.float16)
-    if not _is_finite(array):
+    if not np.isfinite(array).all():
         raise ModelError(f"{name} has values that are not finite numbers{' of 16 bits' if half else ''}")
     return array
 
@@ -356,23 +356,6 @@ def _write_together(folder: Path, writers: Mapping[str, Callable[[str], Any]]) -
                 os.fsync(file.fileno())
         for name in writers:
             os.replace(os.path.join(temporary, name), folder / name)
-
-
-def _is_finite(array: np.ndarray) -> bool:
-    """Whether all values are finite, by their exponents' bits: several times faster than ``np.isfinite``."""
-    if array.dtype == np.float16:
-        return array.size == 0 or int((array.view(np.uint16) & 0x7FFF).max()) < 0x7C00
-    if array.dtype == np.float32:
-        return array.size == 0 or int((array.view(np.uint32) & 0x7FFFFFFF).max()) < 0x7F800000
-    return bool(np.isfinite(array).all())
-
-
-def _complaint(names: list[str], what: str) -> str:
-    return f"{len(names)} {what} (the first: {names[0]})" if names else ""
-
-
-def _shape(shape: tuple[int, ...]) -> str:
-    return " x ".join(map(str, shape)) or "a scalar"
 
 
 def _first_line(error: BaseException) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 
 from snaccli.errors import UsageError
@@ -41,24 +42,18 @@ class Device:
         Raises:
             UsageError: there is no such device here.
         """
-        if text == "auto":
-            return cls(next(kind for kind in _KINDS if _is_there(kind)))
         kind = text.removesuffix("-half")
-        if kind not in _KINDS or not _is_there(kind):
-            raise UsageError(f"device {text!r} is not available here; use cpu or auto")
-        return cls(kind, half=kind != text)
+        for each in _KINDS if text == "auto" else (kind,):
+            if each == "cpu":
+                return cls("cpu", half=text == "cpu-half")
+            if (each == "cuda" and _may_have_cuda()) or (each == "mps" and _may_have_mps()):
+                with suppress(ImportError):
+                    import torch
 
-
-def _is_there(kind: str) -> bool:
-    if kind == "cpu":
-        return True
-    if not (_may_have_cuda() if kind == "cuda" else _may_have_mps()):
-        return False
-    try:
-        import torch
-    except ImportError:
-        return False
-    return torch.cuda.is_available() if kind == "cuda" else torch.backends.mps.is_available()
+                    of_kind = torch.cuda if each == "cuda" else torch.backends.mps
+                    if of_kind.is_available():
+                        return cls(each, half=text == f"{each}-half")
+        raise UsageError(f"device {text!r} is not available here; use cpu or auto")
 
 
 def _may_have_cuda() -> bool:
