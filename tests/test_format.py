@@ -235,16 +235,24 @@ def test_worked_example_decodes():
     assert reference.decode([None, streams[1].payload], tokens) == tokens
 
 
-@pytest.mark.parametrize(("name", "coder"), [("raw", 0), ("adaptive", 1), ("prior", 2)])
-def test_files_of_version_1_decode_for_ever(name: str, coder: int):
+@pytest.mark.parametrize("channels", ["", "mono", "sixteen"])
+@pytest.mark.parametrize(
+    ("name", "coders"), [("raw", {0}), ("adaptive", {1}), ("prior", {2}), ("mixed", {0, 1, 2})]
+)
+def test_files_of_version_1_decode_for_ever(name: str, coders: set[int], channels: str):
     """Files that an earlier state of the program wrote, by the program and by the reference decoder."""
     folder = Path(__file__).parent / "golden"
     record = json.loads((folder / "version1.json").read_text("utf-8"))
+    if channels:
+        order = json.loads((folder / "version1-layouts.json").read_text("utf-8"))[channels]
+        record["levels"] = [[level[channel] for channel in order] for level in record["levels"]]
     books = [np.array(book, np.float32) for book in record["codebooks"]]
-    layout, streams, damage = container.unpack((folder / f"version1-{name}.snac").read_bytes())
+    path = folder / f"version1-{'-'.join(filter(None, (name, channels)))}.snac"
+    layout, streams, damage = container.unpack(path.read_bytes())
     header = layout.header
     assert damage is None
-    assert {stream.coder for stream in streams} == {coder}
+    assert {stream.coder for stream in streams} == coders
+    assert header.channels == len(record["levels"][0])
     prior = None
     if header.prior is not None:
         prior = prior_module.load(folder / "version1-prior.safetensors")
@@ -263,10 +271,12 @@ def test_files_of_version_1_decode_for_ever(name: str, coder: int):
     if prior is not None:
         layers = [{name: array.tolist() for name, array in vars(layer).items()} for layer in prior.layers]
         numbers = (prior.embedding.tolist(), layers)
-    reference = Reference(record["codebooks"], header.strides, numbers)
-    for channel in range(header.channels):
+    for channel in range(min(2, header.channels)):
         tokens = [level[channel] for level in record["levels"]]
-        payloads = [
-            stream.payload if stream.coder else None for stream in streams[channel :: header.channels]
-        ]
-        assert reference.decode(payloads, tokens) == tokens
+        for coder, needed in ((1, None), (2, numbers)):
+            payloads = [
+                stream.payload if stream.coder == coder else None
+                for stream in streams[channel :: header.channels]
+            ]
+            reference = Reference(record["codebooks"], header.strides, needed)
+            assert reference.decode(payloads, tokens) == tokens

@@ -1,4 +1,6 @@
-"""Makes the golden files of version 1, one for each coder, and their tokens. Never run it to mend a test.
+"""Makes the golden files of version 1, of each coder and layout of channels, and their tokens.
+
+Never run it to mend a test.
 
 python -m tests.golden.make_files        # from the repository's root; makes only what is not there
 
@@ -14,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from snaccli import container
-from snaccli.codes import CodedStream, Codes
+from snaccli.codes import CodedStream, Coder, Codes
 from snaccli.entropy import prior as priors
 from snaccli.entropy import raw
 from tests.test_format import golden_grid
@@ -29,6 +31,12 @@ HEADER = {
     "model_rate": 16_000,
     "samples": 1_000,
 }
+LAYOUTS = {"mono": [0], "sixteen": [0, 1] * 8}
+"""Files of other numbers of channels, each by which of the two channels' tokens it has."""
+OTHER_HEADERS = {
+    "mono": {"model": "mini", "sample_rate": 44_100, "model_rate": 24_000},
+    "sixteen": {"model": "32khz", "sample_rate": 768_000, "model_rate": 32_000},
+}
 
 
 def two_channels() -> tuple[Codes, list[np.ndarray]]:
@@ -38,10 +46,31 @@ def two_channels() -> tuple[Codes, list[np.ndarray]]:
     return Codes(levels, codes.strides, codes.codebook_size), books
 
 
-def packed(codes: Codes, streams: list[CodedStream], prior: priors.Prior | None) -> bytes:
+def of_channels(codes: Codes, channels: list[int]) -> Codes:
+    """The tokens of these channels, in this order."""
+    return Codes(tuple(level[channels] for level in codes.levels), codes.strides, codes.codebook_size)
+
+
+def streams_by_coder(
+    codes: Codes, books: list[np.ndarray], prior: priors.Prior
+) -> dict[str, list[CodedStream]]:
+    """The streams by each coder, and by one after the other."""
+    found = {
+        "raw": [CodedStream(0, raw.pack(tokens, codes.codebook_size)) for tokens in streams_of(codes)],
+        "adaptive": always_adaptive(codes, books),
+        "prior": coded(codes, books, prior),
+    }
+    ways = list(found.values())
+    found["mixed"] = [ways[number % 3][number] for number in range(len(ways[0]))]
+    return found
+
+
+def packed(
+    codes: Codes, streams: list[CodedStream], prior: priors.Prior | None, layout: str | None = None
+) -> bytes:
     """A whole file."""
     header = container.Header(
-        **HEADER,
+        **HEADER | OTHER_HEADERS.get(layout or "", {}),
         channels=codes.channels,
         frames=codes.frames,
         codebook_size=codes.codebook_size,
@@ -66,24 +95,22 @@ def main() -> None:
     """Writes the files that are not there yet."""
     codes, books = two_channels()
     prior = fitting_prior(codes)
-    streams = {
-        "raw": [CodedStream(0, raw.pack(tokens, codes.codebook_size)) for tokens in streams_of(codes)],
-        "adaptive": always_adaptive(codes, books),
-        "prior": coded(codes, books, prior),
-    }
-    for name, each in streams.items():
-        path = FOLDER / f"version1-{name}.snac"
-        if not path.exists():
-            path.write_bytes(packed(codes, each, prior if name == "prior" else None))
+    for layout, channels in {"": [0, 1], **LAYOUTS}.items():
+        own = of_channels(codes, channels)
+        for name, each in streams_by_coder(own, books, prior).items():
+            path = FOLDER / f"version1-{'-'.join(filter(None, (name, layout)))}.snac"
+            if not path.exists():
+                needed = any(stream.coder == Coder.PRIOR for stream in each)
+                path.write_bytes(packed(own, each, prior if needed else None, layout))
     if not (path := FOLDER / "version1-prior.safetensors").exists():
         priors.save(prior, path)
     record = {
         "codebooks": [book.tolist() for book in books],
         "levels": [level.tolist() for level in codes.levels],
     }
-    path = FOLDER / "version1.json"
-    if not path.exists():
-        path.write_text(json.dumps(record) + "\n", "utf-8")
+    for path, value in ((FOLDER / "version1.json", record), (FOLDER / "version1-layouts.json", LAYOUTS)):
+        if not path.exists():
+            path.write_text(json.dumps(value) + "\n", "utf-8")
 
 
 if __name__ == "__main__":
