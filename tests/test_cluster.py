@@ -202,7 +202,8 @@ def test_a_driver_that_is_killed_leaves_whole_shards_to_go_on_from(tiny_model_fo
         wait_for(lambda: list(Path("out").glob("*.jsonl")))
         driver.kill()
     wait_for(lambda: not workers(root))
-    before = contents("out")
+    # A worker that is killed within a shard leaves its temporary file, which is no shard.
+    before = {name: data for name, data in contents("out").items() if not name.startswith(".snac-")}
     assert 0 < len(paths("out")) < 12
     with started(tiny_model_folder, address, environment, "--skip-existing") as driver:
         err = driver.stderr.read()

@@ -16,7 +16,6 @@ import typer.core
 import typer.main
 
 from snaccli.cli import options
-from snaccli.cli.parsing import PlainValues
 from snaccli.cli.ui import text
 from snaccli.cli.ui.console import Console
 from snaccli.errors import ExitStatus
@@ -180,7 +179,7 @@ def snac_command(name: str = "snac", group: Group | None = None) -> typer.core.T
     return command
 
 
-class _LazyGroup(PlainValues, typer.core.TyperGroup):
+class _LazyGroup(options.PlainValues, typer.core.TyperGroup):
     """A group that imports a command when it is called or described."""
 
     entries: ClassVar[Mapping[str, Entry | Group]] = {}
@@ -229,7 +228,7 @@ class _LazyGroup(PlainValues, typer.core.TyperGroup):
             formatter.write_dl([(name, entry.summary) for name, entry in self.entries.items()])
 
 
-class _PlainCommand(PlainValues, typer.core.TyperCommand):
+class _PlainCommand(options.PlainValues, typer.core.TyperCommand):
     """A command that is no group."""
 
 

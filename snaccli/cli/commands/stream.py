@@ -19,7 +19,7 @@ from snaccli.cli.ui.console import Console
 from snaccli.cli.ui.progress import waiting
 from snaccli.errors import ExitStatus, UsageError
 from snaccli.io.files import cause, is_stdio, open_output, shown
-from snaccli.tokens import Form, TokenError, TokenFileError
+from snaccli.tokens import Form, Interleaving, TokenError, TokenFileError
 from snaccli.tokens.stream import CUSTOM_TOKEN, CUSTOM_TOKEN_START, Frames, IdReader, Syntax, guessed
 
 EXAMPLES = """
@@ -173,8 +173,7 @@ def stream(
             work = functools.partial(listen, file, pcm.value, channels, rate or loaded.rate, loaded, written)
         else:
             start = _start(file)
-            kind, form = _read_as(start, syntax, pattern, form)
-            order = form.order(loaded.config.vq_strides, loaded.config.codebook_size)
+            kind, order = _read_as(start, syntax, pattern, form, loaded)
             report = None if on_error is ErrorChoice.stop else lambda error: console.complain(str(error))
             reader = IdReader(order, kind, pattern=pattern or CUSTOM_TOKEN, report=report)
             frames = Frames(order, on_error=on_error.value, report=report, ignore=ignore or ())
@@ -208,12 +207,14 @@ def _check(
         raise UsageError("--rate and --channels are of the samples that --encode takes")
 
 
-def _read_as(start: bytes, syntax: SyntaxChoice, pattern: str | None, form: Form) -> tuple[Syntax, Form]:
+def _read_as(
+    start: bytes, syntax: SyntaxChoice, pattern: str | None, form: Form, model: Model
+) -> tuple[Syntax, Interleaving]:
     """How the input is to be read; text with <custom_token_N> has offsets, and ids from 10 on."""
     kind: Syntax = guessed(start) if syntax is SyntaxChoice.auto else syntax.value
     if kind == "text" and pattern is None and form == Form(True):
-        return kind, Form(True, True, CUSTOM_TOKEN_START)
-    return kind, form
+        form = Form(True, True, CUSTOM_TOKEN_START)
+    return kind, form.order(model.config.vq_strides, model.config.codebook_size)
 
 
 def _written_as(form: Form, syntax: SyntaxChoice, nested: bool) -> Form:

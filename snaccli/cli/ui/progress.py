@@ -30,6 +30,10 @@ class _Bars:
     """Bars on standard error, if that is a terminal; redrawn by whoever tells of progress.
 
     A thread of rich's own would redraw them too, but can come between a message and the bars below it.
+
+    Args:
+        console: where to.
+        jobs: the files whose work is shown, if it is that of files.
     """
 
     def __init__(self, console: Console, jobs: Sequence[Job] = ()) -> None:

@@ -10,8 +10,7 @@ import pytest
 import typer
 import typer.main
 
-from snaccli.cli.options import seconds
-from snaccli.cli.parsing import PlainValues
+from snaccli.cli.options import PlainValues, seconds
 
 
 class Colour(str, Enum):
