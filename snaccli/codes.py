@@ -103,7 +103,7 @@ class Codes:
         return sum(level.size for level in self.levels)
 
     def coarsest(self, levels: int) -> Codes:
-        """Return the ``levels`` coarsest levels alone (1 to all of them).
+        """Returns the ``levels`` coarsest levels alone (1 to all of them).
 
         Raises:
             ValueError: there are not as many levels.

@@ -256,7 +256,7 @@ def delay(reference: Samples, decoded: Samples, rate: int) -> int:
 
 
 def _best(reference: Samples, decoded: Samples, most: int) -> tuple[int, float]:
-    """(lag, correlation) where the normalised cross-correlation is greatest, |lag| <= most."""
+    """Returns (lag, correlation) where the normalised cross-correlation is greatest, |lag| <= most."""
     energy = float(np.sqrt(np.sum(reference**2, dtype=np.float64) * np.sum(decoded**2, dtype=np.float64)))
     if energy == 0.0:
         return 0, 0.0

@@ -71,7 +71,7 @@ class Perceptual:
                 self._measure()
 
     def result(self) -> dict[str, float | None]:
-        """``{"stoi": …, "pesq": …}``, None where undefined or not installed. Ends the comparison."""
+        """Returns ``{"stoi": …, "pesq": …}``, None where undefined or not installed. Ends the comparison."""
         if self._samples:
             self._measure()
         values = {}
@@ -94,7 +94,7 @@ class Perceptual:
 
 
 def stoi(reference: Samples, decoded: Samples) -> float | None:
-    """Short-time objective intelligibility of speech at 16 kHz, about 0 to 1, higher is better.
+    """Returns the short-time objective intelligibility of speech at 16 kHz, about 0 to 1, higher is better.
 
     None where there is too little speech to tell (less than 0.4 s, or silence). Source: Taal, Hendriks,
     Heusdens and Jensen, An algorithm for intelligibility prediction of time-frequency weighted noisy speech,
@@ -114,7 +114,9 @@ def stoi(reference: Samples, decoded: Samples) -> float | None:
 
 
 def pesq(reference: Samples, decoded: Samples) -> float | None:
-    """Perceived quality of speech at 16 kHz, 1.04 to 4.64 (MOS-LQO), higher is better; None without speech.
+    """Returns the perceived quality of speech at 16 kHz, 1.04 to 4.64 (MOS-LQO), higher is better.
+
+    None without speech.
 
     Source: ITU-T P.862.2, Wideband extension to Recommendation P.862, 2007.
     """

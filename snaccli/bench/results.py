@@ -98,7 +98,7 @@ MEASURES = tuple(
 
 
 def interval(numerators: Sequence[float], denominators: Sequence[float]) -> Interval | None:
-    """95 % percentile bootstrap interval of sum(numerators) / sum(denominators) over recordings.
+    """Returns the 95 % percentile bootstrap interval of sum(numerators) / sum(denominators) over recordings.
 
     Recordings are drawn with replacement, `RESAMPLES` times; ones as denominators make it that of a plain
     mean. The draw is seeded, so that the same figures give the same interval. Source: Efron and Tibshirani,

@@ -217,7 +217,7 @@ class Codec:
         ]
 
     def _encoded_together(self, group: Sequence[tuple[int, np.ndarray]]) -> dict[int, Codes]:
-        """The codes of signals (channels, n) of one length, by their numbers."""
+        """Returns the codes of signals (channels, n) of one length, by their numbers."""
         whole = np.concatenate([padded for _, padded in group])
         pieces = list(self.engine.encode([whole], len(whole)))
         empty = np.zeros((len(whole), 0), np.uint16)

@@ -271,7 +271,7 @@ class CodedRecording:
         )
 
     def _prior(self, codec: Codec, streams: Sequence[CodedStream]) -> entropy.Prior | None:
-        """The prior that these streams need, None if they need none."""
+        """Returns the prior that these streams need, None if they need none."""
         if self.header.prior is None or not any(stream.coder == Coder.PRIOR for stream in streams):
             return None
         wanted, prior = self.header.prior.hex(), codec.prior

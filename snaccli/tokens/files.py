@@ -66,7 +66,7 @@ _ZIP = b"PK\x03\x04"
 
 
 def read(source: str | Path) -> Draft:
-    """Read a file of one recording, ``.npz`` or JSON by its content.
+    """Reads a file of one recording, ``.npz`` or JSON by its content.
 
     Args:
         source: path, ``-`` for standard input.
@@ -97,7 +97,7 @@ _PATH_FIRST = re.compile(rb'\s*\{\s*"path"\s*:\s*')
 
 
 def lines(source: str | Path) -> Iterator[Line]:
-    """The recordings of a JSONL file, one a line; empty lines are passed over.
+    """Yields the recordings of a JSONL file, one a line; empty lines are passed over.
 
     Only their beginnings are read into memory.
 
@@ -122,7 +122,7 @@ HEAD_BYTES = 32 << 10  # more than a path of 4,096 characters takes
 
 
 def _path(start: bytes, number: int) -> str:
-    """The path that a line begins with, as ours do; '' of others."""
+    """Returns the path that a line begins with, as ours do; '' of others."""
     head = _PATH_FIRST.match(start)
     if head is None:
         return ""
@@ -136,7 +136,7 @@ def _path(start: bytes, number: int) -> str:
 
 
 def read_line(source: str | Path, line: Line) -> Draft:
-    """Read the recording of one line.
+    """Reads the recording of one line.
 
     Raises: as ``read``.
     """
@@ -148,7 +148,7 @@ def read_line(source: str | Path, line: Line) -> Draft:
 
 
 def parse(text: bytes) -> Draft:
-    """A recording from JSON: an object with ``codes``, or the codes alone.
+    """Reads a recording from JSON: an object with ``codes``, or the codes alone.
 
     Raises: as ``read``.
     """
@@ -189,7 +189,7 @@ def parse(text: bytes) -> Draft:
 
 
 def _array(values: Any, where: str) -> Ids:
-    """A list of whole numbers as an array; a bad one is named with its position."""
+    """Returns a list of whole numbers as an array; a bad one is named with its position."""
     if not isinstance(values, list):
         raise TokenFileError(f"{where}is not a list of whole numbers", remedy=Remedy.TOKEN_FILE)
     if set(map(type, values)) <= {int}:
@@ -218,7 +218,7 @@ def _stack(rows: list[Ids], where: str) -> Ids:
 
 
 def _from_npz(file: BinaryIO) -> Draft:
-    """A recording from an ``.npz``: ``ids``, or ``level_0``, ``level_1``, ..., and 0- and 1-d facts."""
+    """Reads a recording from an ``.npz``: ``ids``, or ``level_0``, ``level_1``, ..., and 0- and 1-d facts."""
     try:
         with zipfile.ZipFile(file) as archive:
             wanted = {name: info for name, info in archive.NameToInfo.items() if _WANTED.fullmatch(name)}
@@ -235,19 +235,8 @@ def _from_npz(file: BinaryIO) -> Draft:
         name: array.tolist() for name, array in arrays.items() if name in FACTS and array.size <= MAX_LEVELS
     }
     facts = checked_facts(told)
-    if "ids" in arrays:
-        return Draft([table_of(arrays["ids"], "ids")], True, facts)
-    levels = [arrays[f"level_{n}"] for n in range(MAX_LEVELS) if f"level_{n}" in arrays]
-    if not levels or f"level_{len(levels) - 1}" not in arrays:
-        raise TokenFileError(
-            "is not an .npz of tokens: it has neither 'ids' nor 'level_0' and on", remedy=Remedy.TOKEN_FILE
-        )
-    tables = [table_of(array, f"level_{number}") for number, array in enumerate(levels)]
-    if len({len(table) for table in tables}) > 1:
-        raise TokenFileError(
-            f"the levels have {[len(table) for table in tables]} channels; they must be equal"
-        )
-    return Draft(tables, False, facts)
+    tables = {name: table_of(array, name) for name, array in arrays.items() if name not in FACTS}
+    return Draft.of_arrays(tables, facts)
 
 
 _ARCHIVE_ERRORS: tuple[type[Exception], ...] = (
@@ -268,7 +257,7 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Any:
 
 
 def array_of(member: IO[bytes], name: str, size: int) -> Any:
-    """One array in NumPy's format, of which no more is read than its header asks for and there is.
+    """Reads one array in NumPy's format, and no more of it than its header asks for and there is.
 
     Args:
         member: the file, at its beginning.
@@ -308,7 +297,7 @@ def _array_header(member: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, 
 
 
 def table_of(array: Any, name: str) -> Ids:
-    """Integers as int64 (channels, tokens).
+    """Returns integers as int64 (channels, tokens).
 
     Raises:
         TokenFileError: they are no such array.
@@ -322,7 +311,7 @@ def table_of(array: Any, name: str) -> Ids:
 
 
 def safe_path(path: str) -> str:
-    """A recording's path as a file's name below some folder of this system; '' stays ''.
+    """Returns a recording's path as a file's name below some folder of this system; '' stays ''.
 
     Raises:
         TokenFileError: it leads out of the folder, or is no name.
@@ -338,7 +327,7 @@ def safe_path(path: str) -> str:
 
 
 def facts(recording: NamedRecording, form: Form) -> dict[str, Any]:
-    """What a file says besides the tokens, the path first, as JSON values."""
+    """Returns what a file says besides the tokens, the path first, as JSON values."""
     codes = recording.codes
     values: dict[str, Any] = {
         "path": recording.path,
@@ -362,7 +351,7 @@ def facts(recording: NamedRecording, form: Form) -> dict[str, Any]:
 
 
 def draft(recording: NamedRecording, form: Form) -> Draft:
-    """A recording as a file says it: its tokens in this form, and the facts.
+    """Returns a recording as a file says it: its tokens in this form, and the facts.
 
     Raises:
         UsageError: the ids would be too large.
@@ -371,12 +360,12 @@ def draft(recording: NamedRecording, form: Form) -> Draft:
 
 
 def to_json(recording: NamedRecording, form: Form) -> bytes:
-    """The recording as JSON on one line, with the line end; see :func:`json_line`."""
+    """Returns the recording as JSON on one line, with the line end; see :func:`json_line`."""
     return json_line(draft(recording, form))
 
 
 def json_line(told: Draft) -> bytes:
-    """A recording as JSON on one line, with the line end.
+    """Returns a recording as JSON on one line, with the line end.
 
     ``codes`` is a list of ids, or a list of lists, one a level; of several channels a list of these.
 
@@ -398,7 +387,7 @@ def json_line(told: Draft) -> bytes:
 
 
 def to_npz(recording: NamedRecording, form: Form) -> bytes:
-    """The recording as a compressed ``.npz``.
+    """Returns the recording as a compressed ``.npz``.
 
     Arrays ``ids`` (int32, (channels, tokens)), or ``level_0``, ``level_1``, ... (uint16, (channels, tokens));
     the facts as arrays of no or one dimension. No pickles.

@@ -30,7 +30,7 @@ from snaccli.tokens.files import (
     table_of,
 )
 from snaccli.tokens.interleave import TokenFileError
-from snaccli.tokens.recording import MAX_LEVELS, MAX_TOKENS, Draft, checked_facts
+from snaccli.tokens.recording import MAX_TOKENS, Draft, checked_facts
 
 __all__ = ["FORMATS", "Companions", "Facts", "RowWriter", "ShardFormat", "format_of"]
 
@@ -58,14 +58,14 @@ class ShardFormat(Protocol):
         """Begins a shard."""
 
     def heads(self, source: str) -> Iterator[Facts]:
-        """What each recording of a shard says of itself, its tokens left out.
+        """Yields what each recording of a shard says of itself, its tokens left out.
 
         Raises:
             TokenFileError: the shard cannot be read, or is not of this format.
         """
 
     def places(self, source: str | Path) -> Iterator[Line]:
-        """Where the recordings of a shard stand. Raises: as ``heads``."""
+        """Yields where the recordings of a shard stand. Raises: as ``heads``."""
 
     def read(self, source: str | Path, place: Line) -> Draft:
         """Reads one recording. Raises: as ``snaccli.tokens.files.read``."""
@@ -162,12 +162,6 @@ def _is_tokens(name: str) -> bool:
     return name == "ids" or name.startswith("level_")
 
 
-def _levels(found: Facts) -> list[Any]:
-    """What stands under ``level_0``, ``level_1``, ...; nothing if one is missing before another."""
-    levels = [found[f"level_{n}"] for n in range(MAX_LEVELS) if f"level_{n}" in found]
-    return levels if f"level_{len(levels) - 1}" in found else []
-
-
 @lru_cache(maxsize=4)
 def _row_group(source: str, group: int) -> Any:
     with open_input(source, error=TokenFileError) as file, _read_by_arrow(source):
@@ -182,16 +176,11 @@ def _draft_of_row(table: Any, row: int) -> Draft:
     names = {name: table.column(name)[row] for name in table.column_names}
     facts = checked_facts({name: cell.as_py() for name, cell in names.items() if not _is_tokens(name)})
     tokens = {name: cell for name, cell in names.items() if _is_tokens(name) and cell.is_valid}
-    if "ids" in tokens:
-        return Draft([_rows(tokens["ids"], "ids")], True, facts)
-    levels = _levels(tokens)
-    if not levels:
-        raise TokenFileError("has neither a column 'ids' nor 'level_0' and on")
-    return Draft([_rows(level, f"level_{n}") for n, level in enumerate(levels)], False, facts)
+    return Draft.of_arrays({name: _rows(cell, name) for name, cell in tokens.items()}, facts)
 
 
 def _rows(cell: Any, name: str) -> Any:
-    """The numbers of a cell, a list or a list a channel, int64 (channels, tokens)."""
+    """Returns the numbers of a cell, a list or a list a channel, int64 (channels, tokens)."""
     try:
         values = cell.values
         rows = [row.values for row in values] if _is_list(values.type) else [values]
@@ -359,12 +348,7 @@ class WebDataset:
                         raise TokenFileError(f"{member.name!r} has more than {MAX_ARRAY_BYTES >> 20} MiB")
                     file.seek(member.offset_data)
                     arrays[name] = table_of(_array(file.read(member.size), member), name)
-        if "ids" in arrays:
-            return Draft([arrays["ids"]], True, facts)
-        levels = _levels(arrays)
-        if not levels:
-            raise TokenFileError("has neither 'ids.npy' nor 'level_0.npy' and on")
-        return Draft(levels, False, facts)
+        return Draft.of_arrays(arrays, facts)
 
 
 def _array(data: bytes, member: tarfile.TarInfo) -> Any:
@@ -386,7 +370,7 @@ def _samples(source: str | Path, file: BinaryIO) -> Iterator[list[tarfile.TarInf
 
 
 def _told(file: BinaryIO, sample: list[tarfile.TarInfo]) -> Facts | None:
-    """What a sample's ``KEY.tokens.json`` says; None where there is none."""
+    """Returns what a sample's ``KEY.tokens.json`` says; None where there is none."""
     for member in sample:
         if member.name == f"{key(member.name)}.tokens.json" and member.size <= HEAD_BYTES:
             after = file.tell()
@@ -425,7 +409,7 @@ class _TarWriter:
         self._tar.close()
 
     def _key(self, path: str) -> str:
-        """A name of its own, with no dot in its last component: WebDataset cuts there."""
+        """Returns a name of its own, with no dot in its last component: WebDataset cuts there."""
         folder, slash, last = path.rpartition("/")
         stem = folder + slash + last.rpartition(".")[0].replace(".", "_") if "." in last else path
         name, number = stem, 1
@@ -449,5 +433,5 @@ FORMATS: dict[str, ShardFormat] = {kind.extension: kind for kind in (JsonLines()
 
 
 def format_of(name: str) -> ShardFormat | None:
-    """The format of a shard by the extension of its name; None for other files."""
+    """Returns the format of a shard by the extension of its name; None for other files."""
     return FORMATS.get(name.rpartition(".")[2].lower())

@@ -133,19 +133,19 @@ class Interleaving:
         return range(self.start_id, self.start_id + ranges * self.codebook_size)
 
     def lengths(self, tokens: int) -> tuple[int, ...]:
-        """Return how many of the first ``tokens`` of a sequence are of each level."""
+        """Returns how many of the first ``tokens`` of a sequence are of each level."""
         frames, rest = divmod(tokens, self.frame_length)
         tail = [level for level, _ in self.positions[:rest]]
         return tuple(frames * count + tail.count(level) for level, count in enumerate(self.per_level))
 
     def first_ids(self) -> npt.NDArray[np.int64]:
-        """Return the id of code 0 at each position of a frame."""
+        """Returns the id of code 0 at each position of a frame."""
         step = self.codebook_size if self.offsets else 0
         return self.start_id + step * np.arange(self.frame_length, dtype=np.int64)
 
 
 def flatten(levels: Sequence[Array], order: Interleaving) -> Array:
-    """Put the codes of all levels into one sequence of ids.
+    """Puts the codes of all levels into one sequence of ids.
 
     Args:
         levels: integer arrays or tensors, coarse to fine, of shape (..., tokens) each; all arrays or all
@@ -179,7 +179,7 @@ def flatten(levels: Sequence[Array], order: Interleaving) -> Array:
 
 
 def unflatten(ids: Array, order: Interleaving) -> list[Array]:
-    """Undo :func:`flatten`.
+    """Undoes :func:`flatten`.
 
     Args:
         ids: integer array or tensor (..., tokens); the sequence may end within a frame.
@@ -250,7 +250,7 @@ def _check_ids(ids: Any, codes: Any, order: Interleaving) -> None:
 
 
 def _first(bad: Any, values: Any) -> tuple[int, int]:
-    """Position along the last dimension, and value, of the first bad one there."""
+    """Returns position along the last dimension, and value, of the first bad one there."""
     rows, columns = bad.reshape(-1, bad.shape[-1]), values.reshape(-1, values.shape[-1])
     position = int((rows.sum(0) > 0).nonzero()[0].min())
     row = int(rows[:, position].nonzero()[0].min())
@@ -305,7 +305,7 @@ class _Torch:
 
 
 def _library(values: Sequence[Any]) -> tuple[_Numpy | _Torch, list[Any]]:
-    """The library of the values, and the values as int64 of it."""
+    """Returns the library of the values, and the values as int64 of it."""
     torch = sys.modules.get("torch")  # who has tensors has imported it
     tensors = torch is not None and any(isinstance(value, torch.Tensor) for value in values)
     library = _Torch() if tensors else _Numpy()

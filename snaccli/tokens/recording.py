@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
@@ -86,7 +86,7 @@ class Form:
     start_id: int = 0
 
     def order(self, strides: Sequence[int], codebook_size: int) -> Interleaving:
-        """The interleaving of levels of these strides.
+        """Returns the interleaving of levels of these strides.
 
         Raises:
             UsageError: the ids would be too large.
@@ -97,7 +97,7 @@ class Form:
             raise UsageError(str(problem), remedy=Remedy.SMALLER_IDS) from problem
 
     def sequences(self, codes: Codes) -> list[Ids]:
-        """The arrays to be written: (channels, tokens), one a level, or one in all.
+        """Returns the arrays to be written: (channels, tokens), one a level, or one in all.
 
         Raises:
             UsageError: the ids would be too large.
@@ -127,8 +127,30 @@ class Draft:
     interleaved: bool
     facts: dict[str, Any] = field(default_factory=dict)
 
+    @classmethod
+    def of_arrays(cls, arrays: Mapping[str, Ids], facts: dict[str, Any]) -> Draft:
+        """Returns the draft that a file with a name for each array holds.
+
+        Args:
+            arrays: ``ids``, or ``level_0``, ``level_1`` and on, (channels, tokens) each.
+            facts: see the class.
+
+        Raises:
+            TokenFileError: there are no such arrays, or they have unequal numbers of channels.
+        """
+        if "ids" in arrays:
+            return cls([arrays["ids"]], True, facts)
+        levels = [arrays[f"level_{n}"] for n in range(MAX_LEVELS) if f"level_{n}" in arrays]
+        if not levels or f"level_{len(levels) - 1}" not in arrays:
+            raise TokenFileError("has neither 'ids' nor 'level_0' and on", remedy=Remedy.TOKEN_FILE)
+        if len({len(level) for level in levels}) > 1:
+            raise TokenFileError(
+                f"the levels have {[len(level) for level in levels]} channels; they must be equal"
+            )
+        return cls(levels, False, facts)
+
     def complete(self, codec: Codec, form: Form) -> NamedRecording:
-        """Check the draft against its model, and fill in what it does not say.
+        """Checks the draft against its model, and fills in what it does not say.
 
         Args:
             codec: the model.
@@ -156,7 +178,7 @@ class Draft:
         return NamedRecording(codes, codec.name, codec.fingerprint, codec.rate, rate, samples, path)
 
     def _check_model(self, codec: Codec) -> tuple[int, ...]:
-        """The strides of the levels that are there."""
+        """Returns the strides of the levels that are there; checks that the model has them."""
         found = self.facts.get("fingerprint", codec.fingerprint)
         if found != codec.fingerprint:
             raise WeightsMismatchError(
@@ -249,7 +271,7 @@ def _length_problem(codec: Codec, frames: int, samples: int, rate: int, said: bo
 
 
 def checked_facts(values: dict[str, Any]) -> dict[str, Any]:
-    """The known facts among ``values``, each of the right type and range; others are left out.
+    """Returns the known facts among ``values``, each of the right type and range; others are left out.
 
     Raises:
         TokenFileError: one is not.

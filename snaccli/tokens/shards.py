@@ -49,7 +49,7 @@ _NAME = re.compile(rf"tokens-(\d{{5,9}})\.(?:{'|'.join(FORMATS)})", re.ASCII)
 
 
 def existing(folder: str) -> list[str]:
-    """The shards in a folder or below a URL, of any format, by number."""
+    """Returns the shards in a folder or below a URL, of any format, by number."""
     try:
         names = remote.names(folder) if remote.is_url(folder) else os.listdir(folder)
     except (FileNotFoundError, NotADirectoryError):
@@ -59,14 +59,14 @@ def existing(folder: str) -> list[str]:
 
 
 def next_number(folder: str) -> int:
-    """The number of the next shard in a folder."""
+    """Returns the number of the next shard in a folder."""
     shards = existing(folder)
     match = _NAME.fullmatch(_base(shards[-1])) if shards else None
     return int(match[1]) + 1 if match else 0
 
 
 def shard_path(folder: str, number: int, extension: str) -> str:
-    """The path or URL of a shard."""
+    """Returns the path or URL of a shard."""
     return _below(folder, f"tokens-{number:05d}.{extension}")
 
 
@@ -95,7 +95,7 @@ def _base(shard: str) -> str:
 
 
 def paths_done(folder: str, extension: str, expected: Callable[[str], Sequence[Facts]]) -> set[str]:
-    """The paths of all recordings in a folder's shards.
+    """Returns the paths of all recordings in a folder's shards.
 
     Args:
         folder: where the shards are.
@@ -337,7 +337,7 @@ class ShardWork:
         return UnitResult(unit.shard, tuple(done))
 
     def _recordings(self, unit: ShardUnit) -> Iterator[tuple[str, NamedRecording | SnacError | OSError]]:
-        """Each source with its tokens, or why it has none; on a GPU many are coded together."""
+        """Yields each source with its tokens, or why it has none; on a GPU many are coded together."""
         size = 1 if Device.parse(self.device).kind == "cpu" else _TOGETHER
         for low in range(0, len(unit.recordings), size):
             part = unit.recordings[low : low + size]

@@ -176,7 +176,7 @@ def guessed(start: bytes) -> Syntax:
 
 
 def _with_codes(line: str) -> str:
-    """The line with ``ids`` called ``codes``, as the files call them."""
+    """Returns the line with ``ids`` called ``codes``, as the files call them."""
     try:
         value = json.loads(line)
     except (ValueError, RecursionError):

@@ -79,7 +79,7 @@ class Exporter:
     channels: Literal["mono", "keep"] = "mono"
 
     def recording(self, source: str | Path, path: str, progress: Listener = None) -> NamedRecording:
-        """The tokens of an audio or ``.snac`` file, which is opened once: it may be a pipe.
+        """Returns the tokens of an audio or ``.snac`` file, which is opened once: it may be a pipe.
 
         Raises:
             AudioError, ContainerError: it cannot be read, or is damaged.
@@ -108,7 +108,7 @@ class Exporter:
         return NamedRecording.of(found.coarsest(self.levels), path, mixed_from)
 
     def for_audio(self) -> Codec:
-        """The model for audio.
+        """Returns the model for audio.
 
         Raises:
             ModelError: it cannot be had.
@@ -120,7 +120,7 @@ class Exporter:
         return codec
 
     def together(self, sources: Sequence[tuple[str, str]]) -> list[NamedRecording | SnacError | OSError]:
-        """The tokens of several recordings, of the short ones among them by :meth:`Codec.encode_many`.
+        """Returns the tokens of several recordings; short ones go through :meth:`Codec.encode_many`.
 
         Args:
             sources: name of each, and its path in the file of tokens.
@@ -145,7 +145,7 @@ class Exporter:
         return [each for each in found if each is not None]
 
     def _short(self, source: str) -> tuple[tuple[np.ndarray, int], int | None] | None:
-        """Samples and rate of a short audio file, and channels mixed down; None of other files."""
+        """Returns samples and rate of a short audio file, and channels mixed down; None of other files."""
         with open_input(source) as file:
             if file.read(len(_MAGIC)) == _MAGIC:
                 return None
@@ -166,7 +166,7 @@ class Exporter:
         overwrite: bool = False,
         progress: Listener = None,
     ) -> ExportResult:
-        """Write one recording's tokens to a file: an ``.npz`` by its ending, or else JSON."""
+        """Writes one recording's tokens to a file: an ``.npz`` by its ending, or else JSON."""
         started = time.perf_counter()
         check_output(output, source=source, overwrite=overwrite)
         report = rising(progress)
@@ -181,7 +181,7 @@ class Exporter:
     def result(
         self, recording: NamedRecording, source: str | Path, output: str | Path, size: int, started: float
     ) -> ExportResult:
-        """What is told of a recording that was written."""
+        """Returns what is told of a recording that was written."""
         codes = recording.codes
         return ExportResult(
             source=str(source),
@@ -216,14 +216,14 @@ class Importer:
     overwrite: bool = False
 
     def from_file(self, source: str | Path, output: str | Path, *, progress: Listener = None) -> ImportResult:
-        """A file of one recording's tokens to a ``.snac`` or audio file."""
+        """Turns a file of one recording's tokens into a ``.snac`` or audio file."""
         check_output(output, source=source, overwrite=self.overwrite)
         return self._convert(read(source), source, output, progress)
 
     def from_line(
         self, source: str | Path, line: Line, output: str | Path, *, progress: Listener = None
     ) -> ImportResult:
-        """One recording of a shard to a ``.snac`` or audio file."""
+        """Turns one recording of a shard into a ``.snac`` or audio file."""
         check_output(output, source=source, overwrite=self.overwrite)
         return self._convert(self._read(source, line), source, output, progress)
 
@@ -282,7 +282,7 @@ class Importer:
 
 
 def companions(source: str) -> tuple[tuple[str, bytes], ...]:
-    """What stands beside a recording in a tar, such as its transcript: extensions and bytes."""
+    """Returns what stands beside a recording in a tar, such as its transcript: extensions and bytes."""
     if not isinstance(source, Part):
         return ()
     found = []
