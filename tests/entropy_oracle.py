@@ -41,7 +41,7 @@ from snaccli.entropy.kernel import (
     UNIFORM,
 )
 from snaccli.entropy.points import LIMIT, Points
-from snaccli.entropy.rangecoder import undecodable
+from snaccli.entropy.rangecoder import Encoder, undecodable
 
 Floats = npt.NDArray[np.float64]
 Frequencies = npt.NDArray[np.float64] | npt.NDArray[np.float32]
@@ -57,6 +57,14 @@ MANTISSAS = (
 )  # fmt: skip
 UNSHIFT = 0.5**MIX_BITS
 KEPT = 1 << 23  # numbers of spread counts that are kept at hand
+
+
+class RowEncoder(Encoder):
+    """Writes symbols under whole rows, which the program needs nowhere."""
+
+    def encode(self, symbols: npt.NDArray[np.int32], rows_less_one: Frequencies) -> None:
+        """Encode symbols (n,) under rows (n, size), each row the frequencies less one."""
+        self._encoder.encode(symbols, self._family, rows_less_one)
 
 
 class Decoder:

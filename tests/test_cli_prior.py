@@ -10,16 +10,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from huggingface_hub import constants
 
+from snac.hub import registry
 from snaccli import decode_file, encode_file, read
+from snaccli.cli import cluster_runs
 from snaccli.cli.app import run
 from snaccli.cli.ui.console import Console
 from snaccli.codec import Codec
+from snaccli.codec.cluster import EncodeUnit, EncodeWork
+from snaccli.codec.rate_distortion import SMALLER
 from snaccli.codec.recording import dumps, loads
 from snaccli.codes import Coder
 from snaccli.container import read_header
 from snaccli.entropy import prior as priors
 from snaccli.errors import PriorError
+from tests.hub_standin import Repository, StandIn
 
 
 def call(*arguments: object) -> tuple[int, str, str]:
@@ -92,6 +98,97 @@ def test_a_prior_beside_the_weights_is_found(material: Path, tmp_path: Path):
     assert call("decode", tmp_path / "a.snac", "-m", model, "-o", tmp_path / "a.wav")[0] == 0
     first, second = (read(tmp_path / f"{name}.snac", model=str(model))[0] for name in "ab")
     np.testing.assert_array_equal(first, second)
+
+
+def test_the_models_commands_tell_of_a_prior(material: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    model = shutil.copytree(material / "model", tmp_path / "model")
+    assert json.loads(call("models", "show", model, "--json")[1])["prior"] is None
+    shutil.copy(material / "prior.safetensors", model)
+    wanted = priors.load(model / "prior.safetensors")
+    for arguments in (("models", "show", model), ("models", "pull", model)):
+        found = json.loads(call(*arguments, "--json")[1])["prior"]
+        assert found["path"] == str(model / "prior.safetensors")
+        assert found["bytes"] == (model / "prior.safetensors").stat().st_size
+        assert (found["fingerprint"], found["model_fingerprint"]) == (
+            wanted.fingerprint,
+            wanted.model_fingerprint,
+        )
+    assert wanted.fingerprint in call("models", "show", model)[1]
+    assert "with a learned prior" in call("models", "pull", model)[1]
+    known = registry.KnownModel("mini", "shipped")
+    monkeypatch.setattr(registry, "MODELS", {"mini": known})
+    monkeypatch.setattr(registry.KnownModel, "folder", model)
+    (entry,) = json.loads(call("models", "list", "--json")[1])
+    assert entry["prior"]["fingerprint"] == wanted.fingerprint
+    assert "with a learned prior" in call("models", "list")[1]
+
+
+def test_a_model_of_the_hub_brings_its_prior(material: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    model = material / "model"
+    files = {path.name: path.read_bytes() for path in model.iterdir() if path.is_file()}
+    with StandIn() as server:
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(constants, "ENDPOINT", server.url)
+        address = server.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address)
+        repository = server.repositories["me/voice"] = Repository()
+        repository.commit(files | {"prior.safetensors": (material / "prior.safetensors").read_bytes()})
+        arguments = ("encode", material / "known.wav", "-m", "me/voice", "-o", tmp_path / "a.snac")
+        status, _, told = call(*arguments)
+        assert (status, "defect" in told) == (0, False)
+        assert Coder.PRIOR in coders(tmp_path / "a.snac")
+        assert call("decode", tmp_path / "a.snac", "-m", "me/voice", "-o", tmp_path / "a.wav")[0] == 0
+        # A file's word alone fetches nothing.
+        server.requests.clear()
+        shutil.rmtree(tmp_path / "cache")
+        assert call("decode", tmp_path / "a.snac", "-o", tmp_path / "b.wav")[0] == 1
+        assert server.requests == []
+
+
+def test_workers_of_a_cluster_take_the_prior_too(material: Path, tmp_path: Path):
+    unit = EncodeUnit(((str(material / "known.wav"), str(tmp_path / "a.snac")),))
+    taken = {}
+    for prior in (str(material / "prior.safetensors"), False):
+        work = EncodeWork(str(material / "model"), "cpu", 1, "mono", prior=prior)
+        work.start()
+        assert [done.error for done in work(unit).recordings] == [None]
+        taken[prior] = Coder.PRIOR in coders(tmp_path / "a.snac")
+    assert list(taken.values()) == [True, False]
+    work = EncodeWork(str(material / "model"), "cpu", 1, "mono", prior=str(material / "known.wav"))
+    with pytest.raises(PriorError, match=r"known\.wav"):
+        work.start()
+
+
+@pytest.mark.parametrize(
+    ("options", "prior", "price"),
+    [
+        ((), True, 0.0),
+        (("--no-prior",), False, 0.0),
+        (("--prior", "p.safetensors", "--smaller"), "p.safetensors", SMALLER),
+    ],
+)
+def test_options_reach_the_workers(
+    material: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: tuple[str, ...],
+    prior: bool | str,
+    price: float,
+):
+    given: list[EncodeWork] = []
+
+    def taken(console: Console, told: object, work: EncodeWork, *rest: object, **named: object) -> int:
+        given.append(work)
+        return 0
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cluster_runs, "run", taken)
+    arguments = ("encode", material / "known.wav", "-m", material / "model", "-o", "a.snac")
+    assert call(*arguments, "--cluster", "local", *options)[0] == 0
+    wanted = str(tmp_path / prior) if isinstance(prior, str) else prior
+    assert [(work.prior, work.rate_distortion) for work in given] == [(wanted, price)]
 
 
 def test_a_reader_without_the_prior_says_which_it_needs(material: Path, tmp_path: Path):

@@ -109,6 +109,33 @@ def test_what_is_cached_needs_no_network(server, repository, kwargs, monkeypatch
     assert pull("me/voice", **kwargs) == files
 
 
+def test_a_prior_comes_along(server, repository, kwargs):
+    repository.commit({"config.json": CONFIG, SAFE: WEIGHTS})
+    assert locate("me/voice", **kwargs).prior is None
+    old = repository.commit({"config.json": CONFIG, SAFE: WEIGHTS, "prior.safetensors": b"first"})
+    repository.commit({"config.json": CONFIG, SAFE: WEIGHTS, "prior.safetensors": b"second"})
+    assert locate("me/voice", **kwargs).prior is None  # what is in the cache is used as it is
+    files = pull("me/voice", **kwargs)
+    assert files.prior.read_bytes() == b"second"
+    assert files.size_on_disk == len(CONFIG) + len(WEIGHTS)
+    server.requests.clear()
+    assert locate("me/voice", **kwargs).prior == files.prior
+    assert server.requests == []
+    assert locate(f"me/voice@{old}", **kwargs).prior.read_bytes() == b"first"
+
+
+def test_a_prior_alone_is_no_model(repository, kwargs):
+    repository.commit({"config.json": CONFIG, "prior.safetensors": b"prior"})
+    assert "has no weights" in failure(locate, "me/voice", **kwargs)
+
+
+def test_a_prior_that_cannot_be_fetched_is_told(server, repository, kwargs, monkeypatch):
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    repository.commit({"config.json": CONFIG, SAFE: WEIGHTS, "prior.safetensors": b"prior"})
+    server.fault = lambda method, path: "500" if path.endswith("prior.safetensors") else None
+    assert "the download broke off" in failure(locate, "me/voice", **kwargs)
+
+
 @pytest.mark.parametrize("large", [True, False])
 def test_safetensors_come_first_and_pickles_second(repository, kwargs, large):
     repository.large = large

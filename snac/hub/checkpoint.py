@@ -42,12 +42,14 @@ class Checkpoint:
         arrays: the weights by their names in the published state dict, in the width they are stored in
             (float16 or float32), read-only.
         fingerprint: 16 hex digits, see ``snac.hub.fingerprint``.
+        prior: the file of the learned prior that lies beside the weights, if there is one.
     """
 
     name: str
     config: ModelConfig
     arrays: Mapping[str, np.ndarray]
     fingerprint: str
+    prior: Path | None = None
 
 
 def load_checkpoint(source: str | os.PathLike[str], **hub_kwargs: Any) -> Checkpoint:
@@ -75,7 +77,7 @@ def load_checkpoint(source: str | os.PathLike[str], **hub_kwargs: Any) -> Checkp
         check_finite(arrays, files.weights)
         known = fingerprint(config, arrays).hex()
         remember(files, known)
-    checkpoint = Checkpoint(files.name, config, arrays, known)
+    checkpoint = Checkpoint(files.name, config, arrays, known, files.prior)
     if pickled:
         _convert(files, checkpoint)
     return checkpoint
@@ -112,7 +114,7 @@ def _converted(files: ModelFiles, config: ModelConfig) -> Checkpoint | None:
         if known != metadata.get("fingerprint"):
             return None
         remember(files, known, path)
-    return Checkpoint(files.name, config, arrays, known)
+    return Checkpoint(files.name, config, arrays, known, files.prior)
 
 
 def _convert(files: ModelFiles, checkpoint: Checkpoint) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from snac.errors import BrokenDownloadError, ModelError, ModelNotFoundError, UnreachableModelError
-from snac.hub.registry import CONFIG_FILE, WEIGHTS_FILES, ModelSource
+from snac.hub.registry import CONFIG_FILE, PRIOR_FILE, WEIGHTS_FILES, ModelSource
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 # The arguments of hf_hub_download that make the address, and those that make the request.
@@ -27,6 +27,8 @@ _REQUEST_ARGUMENTS = ("headers", "library_name", "library_version", "proxies", "
 
 def download(source: ModelSource, hub_kwargs: Mapping[str, Any]) -> tuple[Path, Path]:
     """Configuration and weights of a model of the Hub, of one commit. Files that are up to date are kept.
+
+    A learned prior that lies beside them there comes along.
 
     Args:
         source: with ``repository`` set.
@@ -105,20 +107,27 @@ def _fetch(source: ModelSource, hub_kwargs: Mapping[str, Any]) -> tuple[Path, Pa
     from huggingface_hub import hf_hub_download
 
     assert source.repository is not None
+    repository = source.repository
     errors = _client_errors()
-    config = Path(hf_hub_download(source.repository, CONFIG_FILE, revision=source.revision, **hub_kwargs))
-    # The weights come from the commit of the configuration, even if the branch has moved in between.
+    config = Path(hf_hub_download(repository, CONFIG_FILE, revision=source.revision, **hub_kwargs))
+    # What follows comes from the commit of the configuration, even if the branch has moved in between.
     revision = cache_place(config)[1] or source.revision
-    for name in WEIGHTS_FILES:
+
+    def fetched(name: str) -> Path | None:
         try:
-            return config, Path(hf_hub_download(source.repository, name, revision=revision, **hub_kwargs))
+            return Path(hf_hub_download(repository, name, revision=revision, **hub_kwargs))
         except errors.LocalEntryNotFoundError:
             raise
         except errors.EntryNotFoundError:
-            continue
-    raise ModelNotFoundError(
-        f"{source.repository}: has no weights ({' or '.join(WEIGHTS_FILES)}), so it is not a SNAC model"
-    )
+            return None
+
+    weights = next(filter(None, map(fetched, WEIGHTS_FILES)), None)
+    if weights is None:
+        raise ModelNotFoundError(
+            f"{repository}: has no weights ({' or '.join(WEIGHTS_FILES)}), so it is not a SNAC model"
+        )
+    fetched(PRIOR_FILE)
+    return config, weights
 
 
 @contextmanager

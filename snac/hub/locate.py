@@ -29,7 +29,7 @@ from typing import Any
 from snac.errors import ChangedModelError, ModelError, ModelNotFoundError, UnreachableModelError
 from snac.files import replacing
 from snac.hub.download import cache_place, cached_commit, download, repository_folder
-from snac.hub.registry import CONFIG_FILE, WEIGHTS_FILES, ModelSource, is_repository, resolve
+from snac.hub.registry import CONFIG_FILE, PRIOR_FILE, WEIGHTS_FILES, ModelSource, is_repository, resolve
 
 RECORD_FILE = "snac.json"
 _MAX_BYTES = 1 << 20  # of the record
@@ -59,6 +59,12 @@ class ModelFiles:
     def name(self) -> str:
         """The model id that files carry."""
         return self.source.name
+
+    @property
+    def prior(self) -> Path | None:
+        """The learned prior of its tokens, if one lies beside the weights."""
+        path = self.weights.parent / PRIOR_FILE
+        return path if path.is_file() else None
 
     @property
     def size_on_disk(self) -> int:

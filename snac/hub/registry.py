@@ -17,6 +17,7 @@ DEFAULT_MODEL = "mini"
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILES = ("model.safetensors", "pytorch_model.bin")  # in the order in which they are looked for
+PRIOR_FILE = "prior.safetensors"  # of the entropy coder; a model may lack it
 
 _SHIPPED = Path(__file__).parent.parent / "models"
 _REPOSITORY = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}", re.ASCII)

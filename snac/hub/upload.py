@@ -8,7 +8,7 @@ from typing import Any
 
 from snac.config import ModelConfig
 from snac.errors import ModelError
-from snac.hub.registry import CONFIG_FILE, WEIGHTS_FILES, is_repository
+from snac.hub.registry import CONFIG_FILE, PRIOR_FILE, WEIGHTS_FILES, is_repository
 
 _CARD = "README.md"
 
@@ -16,7 +16,7 @@ _CARD = "README.md"
 def push(
     folder: str | Path, repository: str, *, private: bool = False, message: str = "", **hub_kwargs: Any
 ) -> str:
-    """Uploads a model's configuration, weights and card; nothing else that lies in the folder.
+    """Uploads a model's configuration, weights, learned prior and card; nothing else that lies in the folder.
 
     Args:
         folder: with config.json and weights.
@@ -37,7 +37,7 @@ def push(
     if not folder.is_dir():
         raise ModelError(f"{folder}: is not a folder: name the model that training has exported")
     ModelConfig.from_file(folder / CONFIG_FILE)
-    names = [name for name in (CONFIG_FILE, *WEIGHTS_FILES, _CARD) if (folder / name).is_file()]
+    names = [name for name in (CONFIG_FILE, *WEIGHTS_FILES, PRIOR_FILE, _CARD) if (folder / name).is_file()]
     if not set(WEIGHTS_FILES) & set(names):
         raise ModelError(f"{folder}: has no weights ({' or '.join(WEIGHTS_FILES)})")
     from huggingface_hub import HfApi

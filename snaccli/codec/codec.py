@@ -50,11 +50,11 @@ class Codec:
         name: str,
         device: Device,
         *,
-        source: str | Path | None = None,
+        beside: Path | None = None,
         prior: WantedPrior = True,
     ) -> None:
         self.engine, self.name, self.device = engine, name, device
-        self._source, self._prior = source, prior
+        self._beside, self._prior = beside, prior
         self.config, self.fingerprint, self.codebooks = engine.config, engine.fingerprint, engine.codebooks
         self.rate: int = engine.config.sampling_rate
         self.threads: int = engine.threads
@@ -66,7 +66,7 @@ class Codec:
         Raises:
             PriorError: it cannot be read, or is of other weights.
         """
-        return find_prior(self._prior, self._source, self.name, self.fingerprint)
+        return find_prior(self._prior, self._beside, self.name, self.fingerprint)
 
     @property
     def hop_length(self) -> int:
@@ -109,7 +109,7 @@ class Codec:
         place = Device.parse(device)
         checkpoint = load_checkpoint(model)
         engine = build_engine(checkpoint, device=str(place), threads=threads or share(available(), 1).threads)
-        return cls(engine, checkpoint.name, place, source=model, prior=prior)
+        return cls(engine, checkpoint.name, place, beside=checkpoint.prior, prior=prior)
 
     def encode(
         self,

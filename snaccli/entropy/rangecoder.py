@@ -15,25 +15,19 @@ import numpy.typing as npt
 from snaccli.entropy.kernel import TOTAL
 from snaccli.errors import StreamInvalidError
 
-Frequencies = npt.NDArray[np.float64] | npt.NDArray[np.float32]
-
 _Categorical: Any = constriction.stream.model.Categorical
 
 
 class Encoder:
-    """Writes symbols under rows of integer frequencies that are at least 1 and sum to 2^24.
+    """Writes symbols under integer frequencies that are at least 1 and sum to 2^24.
 
-    Rows are passed *less one*, as floats: constriction adds 1 to every entry of a row and scales the rest
-    to 2^24 less their number. The scale is then exactly 1, and no step rounds.
+    constriction gets rows of them *less one*, as floats: it adds 1 to every entry of a row and scales the
+    rest to 2^24 less their number. The scale is then exactly 1, and no step rounds.
     """
 
     def __init__(self) -> None:
         self._encoder = constriction.stream.queue.RangeEncoder()
         self._family = _Categorical(perfect=False)
-
-    def encode(self, symbols: npt.NDArray[np.int32], rows_less_one: Frequencies) -> None:
-        """Encodes symbols (n,) under rows (n, size), each row the frequencies less one."""
-        self._encoder.encode(symbols, self._family, rows_less_one)
 
     def encode_intervals(self, intervals: npt.NDArray[np.int64]) -> None:
         """Encodes symbols of which no more than their intervals is known.
@@ -48,7 +42,7 @@ class Encoder:
         left = np.where(first, own, np.where(last, 1, below))
         middle = np.where(first, 1, np.where(last, below - 1, own))
         rows = np.stack([left, middle, TOTAL - left - middle], axis=1)
-        self.encode(symbols, (rows - 1).astype(np.float64))
+        self._encoder.encode(symbols, self._family, (rows - 1).astype(np.float64))
 
     def payload(self) -> bytes:
         """Returns the shortest bytes that decode to the symbols so far."""

@@ -59,7 +59,8 @@ def list_models(
     for value in values if not console.quiet else []:
         where = "here" if value["on_disk"] else "to pull" if value["repository"] else "missing"
         rate = f"{value['rate'] / 1000:g} kHz" if value["rate"] else ""
-        console.result(f"{value['name']:<7} {where:<8} {rate:>8}  {value['description']}")
+        prior = "; with a learned prior" if value["prior"] else ""
+        console.result(f"{value['name']:<7} {where:<8} {rate:>8}  {value['description']}{prior}")
     return ExitStatus.OK
 
 
@@ -75,11 +76,17 @@ def pull(
         files = hub.pull(name)
     folder = files.cache_folder or files.config.parent
     console.emit(
-        {"name": files.name, "origin": files.origin, "folder": str(folder), "bytes": files.size_on_disk}
+        {
+            "name": files.name,
+            "origin": files.origin,
+            "folder": str(folder),
+            "bytes": files.size_on_disk,
+            "prior": _prior(files),
+        }
     )
     if not console.quiet:
         console.result(f"{shown(files.name)}: {shown(files.origin)}, {text.size(files.size_on_disk)}")
-        console.result(f"  in {shown(folder)}")
+        console.result(f"  in {shown(folder)}{', with a learned prior' if files.prior else ''}")
     return ExitStatus.OK
 
 
@@ -138,6 +145,22 @@ def _entry(name: str) -> dict[str, Any]:
         "rate": rate,
         "on_disk": files is not None,
         "bytes": files.size_on_disk if files else None,
+        "prior": _prior(files),
+    }
+
+
+def _prior(files: ModelFiles | None) -> dict[str, Any] | None:
+    """What the learned prior beside a model's weights says of itself; None where there is none."""
+    from snac.hub.weights import metadata_of
+
+    if files is None or files.prior is None:
+        return None
+    told = metadata_of(files.prior)
+    return {
+        "path": str(files.prior),
+        "bytes": files.prior.stat().st_size,
+        "fingerprint": told.get("fingerprint"),
+        "model_fingerprint": told.get("model_fingerprint"),
     }
 
 
@@ -164,6 +187,7 @@ def _details(name: str) -> dict[str, Any]:
         **_geometry(config),
         "on_disk": files is not None,
         **_places(files),
+        "prior": _prior(files),
     }
 
 
@@ -206,6 +230,7 @@ def _show(console: Console, value: dict[str, Any]) -> None:
         ("weights", value["weights"] or f"not here; fetch them with 'snac models pull {value['name']}'"),
         ("size", text.size(value["bytes"]) if value["bytes"] else None),
         ("print", value["fingerprint"]),
+        ("prior", f"{value['prior']['path']}, {value['prior']['fingerprint']}" if value["prior"] else None),
     ]
     console.result(shown(value["name"]))
     for title, told in rows:

@@ -30,7 +30,8 @@ REMEDIES: Mapping[Remedy, str] = {
     Remedy.SALVAGE: "; get the file again, or decode what is intact of it with --salvage",
     Remedy.OTHER_FORMAT_OR_RATE: ": choose another format such as wav or flac, or --rate model",
     Remedy.ALREADY_CODED: ": `snac decode` turns it into audio",
-    Remedy.NAME_PRIOR: "; name its file with --prior, or put it beside the weights as prior.safetensors",
+    Remedy.NAME_PRIOR: "; name its file with --prior, or put it beside the weights as prior.safetensors; "
+    "'snac models pull MODEL' fetches that of a model of the Hub",
     Remedy.OTHER_PRIOR: "; name the right one with --prior, or code without one: --no-prior",
     Remedy.SMALLER_IDS: "; choose a smaller --start-id",
     Remedy.SAME_FORMAT: "; choose another folder, or the same --format",
