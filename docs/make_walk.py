@@ -46,7 +46,7 @@ ONCE = {
     "input opened": "snaccli.io.files.open_input",
     "header of a `.snac` file parsed": "snaccli.container.read_header",
     "model looked for": "snac.hub.locate.locate",
-    "weights hashed": "snac.hub.fingerprint.fingerprint",
+    "weights hashed": "snac.hub.state.fingerprint",
     "engine built": "snac.engine.build.build_engine",
 }
 

@@ -20,7 +20,7 @@ from snac.engine import Engine, build, build_engine, chain
 from snac.engine.chain import Flow
 from snac.engine.torch_chain import TorchBackend
 from snac.hub.checkpoint import Checkpoint
-from snac.hub.shapes import state_shapes
+from snac.hub.state import state_shapes
 from snac.nn.model import SNAC
 from snac.noise import Noise
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from snac.config import ModelConfig, SpectralConfig, WaveformConfig
-from snac.hub.fingerprint import fingerprint
+from snac.hub.state import fingerprint
 
 CONFIG = WaveformConfig(
     sampling_rate=16000,
@@ -159,7 +159,7 @@ def test_arrays_have_the_fingerprint_of_tensors_without_torch(dtype):
     assert fingerprint(CONFIG, arrays) == fingerprint(CONFIG, strided) == fingerprint(CONFIG, tensors)
     with pytest.raises(ValueError, match="steps is of int64"):
         fingerprint(CONFIG, arrays | {"steps": np.zeros(1, np.int64)})
-    code = "import sys, snac.hub.fingerprint; assert 'torch' not in sys.modules"
+    code = "import sys, snac.hub.state; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -172,7 +172,7 @@ def test_folded_and_whole_number_weights_are_refused():
 
 @pytest.mark.parametrize(("part", "config"), [(1, CONFIG), (2, SPECTRAL)])
 def test_the_description_names_every_key_of_the_geometry(part: int, config: ModelConfig):
-    from snac.hub import fingerprint as module
+    from snac.hub import state as module
 
     text = module.__doc__.split("::\n")[part].partition("(broken")[0]
     described = json.loads("".join(text.split()))

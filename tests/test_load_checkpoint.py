@@ -21,8 +21,7 @@ from snac.errors import ModelError
 from snac.hub import checkpoint as module
 from snac.hub import locate as hub
 from snac.hub.checkpoint import Checkpoint, load_checkpoint
-from snac.hub.fingerprint import fingerprint
-from snac.hub.shapes import state_shapes
+from snac.hub.state import fingerprint, state_shapes
 from snac.hub.weights import read_weights, save_checkpoint
 
 from .golden.make_spectral import SMALL as SPECTRAL

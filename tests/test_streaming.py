@@ -16,7 +16,7 @@ from torch import Tensor
 from snac.engine import build
 from snac.engine.torch_chain import FoldedModel
 from snac.hub.registry import MODELS
-from snac.hub.shapes import state_shapes
+from snac.hub.state import state_shapes
 from snac.nn.model import SNAC
 from snac.streaming import StreamingDecoder
 

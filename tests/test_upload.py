@@ -13,7 +13,7 @@ from huggingface_hub import constants
 
 from snac.errors import ModelError
 from snac.hub.locate import locate
-from snac.hub.upload import push
+from snac.hub.network import push
 from snaccli.cli.app import run
 from snaccli.cli.ui.console import Console
 

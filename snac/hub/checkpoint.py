@@ -19,9 +19,8 @@ import numpy as np
 from snac.config import ModelConfig
 from snac.errors import ModelError
 from snac.files import replacing
-from snac.hub.fingerprint import fingerprint
 from snac.hub.locate import ModelFiles, locate, recorded_fingerprint, remember
-from snac.hub.shapes import state_shapes
+from snac.hub.state import fingerprint, state_shapes
 from snac.hub.weights import (
     check_finite,
     check_weights,
@@ -41,7 +40,7 @@ class Checkpoint:
         config: of either form.
         arrays: the weights by their names in the published state dict, in the width they are stored in
             (float16 or float32), read-only.
-        fingerprint: 16 hex digits, see ``snac.hub.fingerprint``.
+        fingerprint: 16 hex digits, see ``snac.hub.state``.
         prior: the file of the learned prior that lies beside the weights, if there is one.
     """
 

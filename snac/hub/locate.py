@@ -28,7 +28,7 @@ from typing import Any
 
 from snac.errors import ChangedModelError, ModelError, ModelNotFoundError, UnreachableModelError
 from snac.files import replacing
-from snac.hub.download import cache_place, cached_commit, download, repository_folder
+from snac.hub.network import cache_place, cached_commit, download, repository_folder
 from snac.hub.registry import CONFIG_FILE, PRIOR_FILE, WEIGHTS_FILES, ModelSource, is_repository, resolve
 
 RECORD_FILE = "snac.json"

@@ -22,8 +22,8 @@ import numpy as np
 
 from snac.config import ModelConfig, WaveformConfig
 from snac.errors import ModelError
-from snac.hub.fingerprint import as_float32
 from snac.hub.registry import CONFIG_FILE, WEIGHTS_FILES
+from snac.hub.state import as_float32
 
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _ARCHIVE = b"PK\x03\x04"  # how a file of torch.save begins
@@ -104,7 +104,7 @@ def check_weights(
     """Checks that weights fit a model: the same names, the same shapes, of floating point.
 
     Args:
-        expected: the shapes that the configuration wants, ``snac.hub.shapes.state_shapes``.
+        expected: the shapes that the configuration wants, ``snac.hub.state.state_shapes``.
         weights: the arrays.
         where: the file they are from, for the message.
 

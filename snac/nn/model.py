@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from snac.config import ModelConfig, SpectralConfig, WaveformConfig
 from snac.hub.checkpoint import Checkpoint, load_checkpoint
-from snac.hub.fingerprint import fingerprint
+from snac.hub.state import fingerprint
 from snac.hub.weights import save_checkpoint
 from snac.nn.arguments import check_audio, checked_codes
 from snac.nn.layers import Decoder, Encoder
@@ -229,7 +229,7 @@ class SNAC(nn.Module):
         save_checkpoint(folder, self.config, self.state_dict(), half=half)
 
     def fingerprint(self) -> str:
-        """16 hex digits that change with the weights and the configuration; see ``snac.hub.fingerprint``."""
+        """16 hex digits that change with the weights and the configuration; see ``snac.hub.state``."""
         return fingerprint(self.config, self.state_dict()).hex()
 
     def checkpoint(self, name: str = "model") -> Checkpoint:

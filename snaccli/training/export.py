@@ -8,8 +8,8 @@ from pathlib import Path
 from torch import Tensor
 
 from snac.config import ModelConfig, SpectralConfig, WaveformConfig
-from snac.hub.fingerprint import fingerprint
 from snac.hub.registry import WEIGHTS_FILES
+from snac.hub.state import fingerprint
 from snac.hub.weights import read_weights, save_checkpoint
 from snaccli.errors import OutputError
 from snaccli.io.files import open_output

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from snac.config import ModelConfig
-from snac.hub.fingerprint import fingerprint
-from snac.hub.shapes import state_shapes
+from snac.hub.state import fingerprint, state_shapes
 from snac.hub.weights import save_checkpoint
 from snaccli.codec import Codec
 from snaccli.codec.recording import Recording

@@ -104,7 +104,7 @@ def push(
 
     Needs a token with write access: 'hf auth login', or HF_TOKEN.
     """
-    from snac.hub.upload import push as upload
+    from snac.hub.network import push as upload
 
     console: Console = context.obj
     with waiting(console, f"uploading to {repository}"):
