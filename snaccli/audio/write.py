@@ -16,6 +16,7 @@ from typing import BinaryIO, cast
 import numpy as np
 import soundfile
 
+from snaccli.audio.read import MAX_CHANNELS, MAX_RATE
 from snaccli.errors import OutputError, Remedy
 from snaccli.io.files import cause, is_stdio, open_output, shown
 
@@ -44,9 +45,9 @@ class AudioFormat:
     extension: str
     container: str
     encoding: str
-    channels: int = 16  # most
+    channels: int = MAX_CHANNELS  # most
     rates: tuple[int, ...] = ()  # the only ones in Hz; empty: any up to `highest`
-    highest: int = 768_000
+    highest: int = MAX_RATE
     most_bytes: int | None = None  # of samples
     may_be_empty: bool = True  # whether libsndfile writes a file of no samples that can be read again
 

@@ -22,13 +22,13 @@ from snaccli.codec.codec import Codec
 from snaccli.codec.pool import ModelPool
 from snaccli.codec.prior import WantedPrior
 from snaccli.codec.rate_distortion import check_rate_distortion
-from snaccli.codec.recording import CodedRecording, Span, dumps, loads
+from snaccli.codec.recording import CodedRecording, Recording, Span, dumps, loads
 from snaccli.errors import AudioError, ContainerError
 from snaccli.io.files import check_output, is_stdio, open_input, open_output
-from snaccli.progress import Listener, part, rising
+from snaccli.progress import SILENT, Listener, Progress, part, rising
 from snaccli.workers import read_ahead
 
-__all__ = ["DecodeResult", "EncodeResult", "Model", "decode_file", "encode_file", "read", "write"]
+__all__ = ["DecodeResult", "EncodeResult", "Model", "decode_file", "encode_file", "read", "save", "write"]
 
 Model = str | Path | Codec | ModelPool
 """A model by its name, folder or Hub repository; a loaded one; or a pool, with its choice of one."""
@@ -145,9 +145,7 @@ def encode_file(
                 progress=part(told, 0.0, 1 - _CODING_SHARE),
             )
     share = part(told, 1 - _CODING_SHARE, 1.0)
-    data = dumps(recording, codec.codebooks, prior=codec.prior, progress=share)
-    with open_output(output, source=source, overwrite=overwrite) as file:
-        file.write(data)
+    size = save(recording, codec, output, source=source, overwrite=overwrite, progress=share)
     told(1.0)
     duration = recording.duration_s
     return EncodeResult(
@@ -160,8 +158,8 @@ def encode_file(
         channels=recording.channels,
         samples=recording.samples,
         duration_s=duration,
-        bytes=len(data),
-        bitrate_bps=8 * len(data) / duration if duration else 0.0,
+        bytes=size,
+        bitrate_bps=8 * size / duration if duration else 0.0,
         seconds=time.perf_counter() - began,
         note="; ".join(reader.notes),
     )
@@ -311,8 +309,37 @@ def write(
     check_output(path, overwrite=overwrite)
     codec = _pool(model).for_audio()
     recording = codec.encode([array], int(rate), array.shape[1])
-    data = dumps(recording, codec.codebooks, prior=codec.prior)
-    with open_output(path, overwrite=overwrite) as file:
+    return save(recording, codec, path, overwrite=overwrite)
+
+
+def save(
+    recording: Recording,
+    codec: Codec,
+    output: str | Path,
+    *,
+    source: str | Path | None = None,
+    overwrite: bool = False,
+    progress: Progress = SILENT,
+) -> int:
+    """Writes a recording to a ``.snac`` file.
+
+    Args:
+        recording: of this model.
+        codec: the model.
+        output: ``-`` for standard output.
+        source: that it was made from, which the output must not be.
+        overwrite: whether an existing file may be replaced.
+        progress: of the entropy coding.
+
+    Returns:
+        the size of the file in bytes.
+
+    Raises:
+        OutputError: the file cannot be written.
+        PriorError: the model's prior cannot be read.
+    """
+    data = dumps(recording, codec.codebooks, prior=codec.prior, progress=progress)
+    with open_output(output, source=source, overwrite=overwrite) as file:
         file.write(data)
     return len(data)
 

@@ -12,7 +12,8 @@ from typing import BinaryIO, Literal
 import numpy as np
 
 from snaccli.audio import AudioWriter, open_audio
-from snaccli.codec import Codec, ModelPool, Recording, dumps, loads
+from snaccli.codec import Codec, ModelPool, Recording, loads
+from snaccli.codec.api import save
 from snaccli.errors import LevelsError, OutputError, SnacError
 from snaccli.io.files import check_output, is_stdio, open_input, open_output, shown
 from snaccli.io.parts import Part, key
@@ -240,9 +241,7 @@ class Importer:
         report = rising(progress)
         ending = (self.audio_format or Path(output).suffix).lower().lstrip(".")
         if ending == "snac" or (is_stdio(output) and not ending):
-            data = dumps(recording, codec.codebooks, prior=codec.prior, progress=report)
-            with open_output(output, source=source, overwrite=self.overwrite) as file:
-                file.write(data)
+            save(recording, codec, output, source=source, overwrite=self.overwrite, progress=report)
         else:
             self._write_audio(recording, codec, source, output, report)
         report(1.0)
