@@ -124,9 +124,23 @@ def available(*kernels: Kernel) -> bool:
         return False
     with _lock:
         for kernel in kernels:
-            if not kernel.tried:
-                kernel.entry = _load(kernel, llvm)
-                kernel.tried = True
+            if kernel.tried:
+                continue
+            paths = _paths(kernel, llvm)
+            for code in filter(None, map(_read, paths)):
+                with suppress(Exception):  # an object that another version wrote: compile it anew
+                    kernel.entry = _linked(code, llvm, llvm.machine())
+                    break
+            else:
+                try:
+                    code = _compile(kernel, llvm)
+                    kernel.entry = _linked(code, llvm, llvm.machine())
+                    any(_write(path, code) for path in paths)  # the first place that can be written to
+                except Exception as error:
+                    # numba refuses versions of Python and NumPy that it does not know, in many ways.
+                    _fail(f"numba cannot compile {kernel.name} ({_words(error)})")
+                    _log.debug("%s cannot be compiled", kernel.name, exc_info=error)
+            kernel.tried = True
     return all(kernel.entry is not None for kernel in kernels)
 
 
@@ -287,26 +301,6 @@ def _fail(why: str) -> None:
 def _words(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return "; ".join(lines[:2]) or type(error).__name__
-
-
-def _load(kernel: Kernel, llvm: _Llvm) -> Callable[..., int] | None:
-    """A kernel's compiled code, from the cache or compiled now; None where it cannot be had."""
-    paths = _paths(kernel, llvm)
-    for path in paths:
-        code = _read(path)
-        if code is not None:
-            with suppress(Exception):  # an object that another version wrote: compile it anew
-                return _linked(code, llvm, llvm.machine())
-    try:
-        code = _compile(kernel, llvm)
-        entry = _linked(code, llvm, llvm.machine())
-    except Exception as error:
-        # numba refuses versions of Python and NumPy that it does not know, in many ways.
-        _fail(f"numba cannot compile {kernel.name} ({_words(error)})")
-        _log.debug("%s cannot be compiled", kernel.name, exc_info=error)
-        return None
-    any(_write(path, code) for path in paths)  # the first place that can be written to
-    return entry
 
 
 def _linked(code: bytes, llvm: _Llvm, machine: Any) -> Callable[..., int]:
