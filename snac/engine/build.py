@@ -23,7 +23,7 @@ from snac.noise import Noise
 if TYPE_CHECKING:
     from snac.hub.checkpoint import Checkpoint
 
-PIECE_VALUES = 1 << 20
+PIECE_VALUES = 1 << 19
 """Activations that a thread computes at once on a CPU: few enough to lie in a processor's last cache."""
 
 _PUSH_SECONDS = 5.0  # of audio that go into the first stage at once, so that all have enough to work on

@@ -133,7 +133,7 @@ class Layer(CpuStage):
         arena: for what the kernel needs beside its outputs.
         kernel: of ``held``, ``x``, the weights, the routine of the products, the scratch arrays and ``out``.
         weights: in the order of its parameters.
-        scratch: shapes of the arrays that it overwrites; they do not depend on how much is computed.
+        scratch: shapes of the arrays that it overwrites; a length of 0 stands for that of the signal.
         channels, values, window, history, tail: see ``CpuStage`` and ``Stage``.
     """
 
@@ -152,6 +152,6 @@ class Layer(CpuStage):
     ) -> np.ndarray:
         """See ``Stage.run``."""
         assert out is not None
-        scratch = [self.arena.take(*shape) for shape in self.scratch]
+        scratch = [self.arena.take(rows or len(held) + len(x), width) for rows, width in self.scratch]
         self.kernel(held, x, *self.weights, library().routine, *scratch, out)
         return out

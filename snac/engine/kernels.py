@@ -25,7 +25,7 @@ _HALF = np.float32(0.5)
 # Fused multiply-add alone: reassociation would undo the rounding.
 FAST = frozenset({"contract", "nsz"})
 
-_ROWS = 256  # times for which a product and what is done with it stay in the cache
+_STRIP, _LEAST_ROWS = 1 << 17, 128  # values, and times, for which a product stays in the cache
 _CHUNK = 512  # columns of a few rows that stay in the cache nearest to the processor
 
 TAPS = 7
@@ -61,8 +61,12 @@ def multiply(routine: int, a: Any, b: Any, out: Any, add: bool) -> None:
 def snake_rows(held: Any, x: Any, first: int, last: int, snake: Any, out: Any) -> None:
     """The snake of the signal from ``first`` to ``last``, to the first rows of ``out``."""
     kept, rate, scale = held.shape[0], snake[0], snake[1]
-    for t in range(first, last):
-        row, to = held[t] if t < kept else x[t - kept], out[t - first]
+    for t in range(first, min(last, kept)):
+        row, to = held[t], out[t - first]
+        for c in range(row.size):
+            to[c] = _snaked(row[c], rate[c], scale[c])
+    for t in range(max(first, kept), last):
+        row, to = x[t - kept], out[t - first]
         for c in range(row.size):
             to[c] = _snaked(row[c], rate[c], scale[c])
 
@@ -95,28 +99,22 @@ def unit(
         product: (C, C).
         shift: (C), the bias of the product.
         routine: of the product.
-        rows: scratch, (n + 6 dilation, C), for n outputs that are computed at once.
-        middle: scratch, (n, C).
+        rows: scratch, (times of the signal, C).
+        middle: scratch, (some, C): outputs that are computed at once.
         out: (some, C).
     """
-    kept, length, most, span = held.shape[0], out.shape[0], middle.shape[0], 6 * dilation
+    kept, length, most = held.shape[0], out.shape[0], middle.shape[0]
     w0, w1, w2, w3, w4, w5, w6 = weight[0], weight[1], weight[2], weight[3], weight[4], weight[5], weight[6]
     rate, scale = snake2[0], snake2[1]
-    # Some rows at a time, so that each pass finds what the one before left in the cache.
+    snake_rows(held, x, 0, length + 6 * dilation, snake1, rows)
+    # Some rows at a time, so that the product finds them in the cache.
     for first in range(0, length, most):
-        last, there = min(length, first + most), 0
-        if first > 0:
-            there = span
-            for t in range(span):
-                to, row = rows[t], rows[most + t]
-                for c in range(to.size):
-                    to[c] = row[c]
-        snake_rows(held, x, first + there, last + span, snake1, rows[there:])
-        for t in range(last - first):
+        last = min(length, first + most)
+        for t in range(first, last):
             r0, r1, r2, r3 = rows[t], rows[t + dilation], rows[t + 2 * dilation], rows[t + 3 * dilation]
             r4, r5, r6 = rows[t + 4 * dilation], rows[t + 5 * dilation], rows[t + 6 * dilation]
-            to, result = middle[t], out[first + t]
-            centre = first + t + 3 * dilation
+            to, result = middle[t - first], out[t]
+            centre = t + 3 * dilation
             row = held[centre] if centre < kept else x[centre - kept]
             for c in range(to.size):
                 y = bias[c] + w0[c] * r0[c] + w1[c] * r1[c] + w2[c] * r2[c] + w3[c] * r3[c]
@@ -229,8 +227,9 @@ def output(
 @compiled("f4[:,:]", "f4[:,:]", "f4[:]", "i8", "f4[:,:]", fastmath=FAST)
 def noisy(x: Any, linear: Any, noise: Any, routine: int, out: Any) -> None:
     """``x`` (T, C) and, added to it, ``x`` times ``linear`` (C, C) times ``noise`` (T): ``out`` (T, C)."""
-    for first in range(0, x.shape[0], _ROWS):
-        last = min(x.shape[0], first + _ROWS)
+    most = max(_LEAST_ROWS, _STRIP // x.shape[1])
+    for first in range(0, x.shape[0], most):
+        last = min(x.shape[0], first + most)
         multiply(routine, x[first:last], linear, out[first:last], False)
         for t in range(first, last):
             to, row, factor = out[t], x[t], noise[t]

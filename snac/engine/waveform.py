@@ -61,7 +61,7 @@ def _unit(arena: Arena, weights: Weights, at: str, dilation: int) -> Layer:
             _transposed(weights[f"{at}.block.1.weight"][:, 0]), weights[f"{at}.block.1.bias"],
             _snake(weights[f"{at}.block.2.alpha"]), dilation, product, weights[f"{at}.block.3.bias"],
         ),
-        ((rows + 6 * dilation, channels), (rows, channels)),
+        ((0, channels), (rows, channels)),
         channels=channels, values=channels, window=6 * dilation + 1, history=3 * dilation, tail=3 * dilation,
     )  # fmt: skip
 
