@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from snac.config import LONG_BANDS, SHORT_BANDS, SpectralConfig
+from snac.config import SpectralConfig
 
 FLOOR: Final = 1e-4
 """The least magnitude that features tell from silence."""
@@ -67,16 +67,6 @@ def mel_bank(rate: int, window: int, bands: int) -> np.ndarray:
     bank: np.ndarray = np.maximum(np.minimum(rising, falling), 0)
     bank /= bank.sum(1, keepdims=True) + 1e-8
     return bank.astype(np.float32)
-
-
-def long_bank(config: SpectralConfig) -> np.ndarray:
-    """The mel bands of the long window's spectrum, (LONG_BANDS, bins)."""
-    return mel_bank(config.sampling_rate, config.window_length, LONG_BANDS)
-
-
-def short_bank(config: SpectralConfig) -> np.ndarray:
-    """The mel bands of a short window's spectrum, (SHORT_BANDS, hop_length // 2 + 1)."""
-    return mel_bank(config.sampling_rate, config.hop_length, SHORT_BANDS)
 
 
 def running_phases(config: SpectralConfig) -> np.ndarray:

@@ -13,7 +13,6 @@ little waits between stages; threads share each piece of each stage.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -167,7 +166,7 @@ class _Node:
     piece: int
     start: int
     held: Array = None
-    inbox: deque[Array] = field(default_factory=deque)
+    inbox: list[Array] = field(default_factory=list)
     waiting: int = 0
     taken: int = 0
     steps: int = 0
@@ -228,7 +227,7 @@ class Flow:
 
         ``last`` tells that nothing follows within this push.
         """
-        length = 0 if x is None else self._workspace.length(x)
+        workspace, length = self._workspace, 0 if x is None else self._workspace.length(x)
         if place == len(nodes):
             if length:
                 self._out.append(x)
@@ -237,28 +236,18 @@ class Flow:
         if length:
             node.inbox.append(x)
             node.waiting += length
-        done = False
-        while node.waiting >= node.piece or (last and not done):
-            inputs = self._piece(node) if node.waiting else None
-            done = last and not node.waiting
-            outputs = self._advance(node, inputs, ending=done and self._ended)
-            self._carry(nodes, place + 1, outputs, last=done)
-
-    def _piece(self, node: _Node) -> Array:
-        """The next inputs of a node, about a piece of them."""
-        workspace = self._workspace
-        wanted = node.waiting if node.waiting < node.piece + node.piece // 2 else node.piece
-        node.waiting -= wanted
-        parts = []
-        while wanted:
-            first = node.inbox.popleft()
-            length = workspace.length(first)
-            if length > wanted:
-                node.inbox.appendleft(workspace.part(first, wanted, length))
-                first, length = workspace.part(first, 0, wanted), wanted
-            parts.append(first)
-            wanted -= length
-        return parts[0] if len(parts) == 1 else workspace.joined(parts)
+        if node.waiting < node.piece and not last:
+            return
+        inputs, waiting = node.inbox, node.waiting
+        node.inbox, node.waiting = [], 0
+        whole = workspace.joined(inputs) if len(inputs) > 1 else inputs[0] if inputs else None
+        count = max(1, (waiting + node.piece // 2) // node.piece)
+        for number in range(count):
+            done = last and number + 1 == count
+            low, high = waiting * number // count, waiting * (number + 1) // count
+            piece = None if whole is None else workspace.part(whole, low, high)
+            y = self._advance(node, piece, ending=done and self._ended)
+            self._carry(nodes, place + 1, y, last=done)
 
     def _advance(self, node: _Node, x: Array | None, *, ending: bool) -> Array | None:
         """Outputs for further inputs; ``ending`` if the signal ends with them."""

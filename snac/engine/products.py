@@ -12,6 +12,7 @@ calls :func:`keep_one_thread` once instead.
 from __future__ import annotations
 
 import ctypes
+import itertools
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -42,29 +43,21 @@ class Library(NamedTuple):
 def library() -> Library:
     """The BLAS that computes products."""
     package = Path(np.__file__).parent
-    for folder in (package.parent / "numpy.libs", package / ".dylibs"):
-        for path in sorted(folder.glob("*openblas64*")):
-            with suppress(OSError, AttributeError):
-                return _openblas(ctypes.CDLL(str(path)))
+    folders = package.parent / "numpy.libs", package / ".dylibs"
+    paths = [path for folder in folders for path in sorted(folder.glob("*openblas64*"))]
+    for path, prefix in itertools.product(paths, ("scipy_", "")):
+        with suppress(OSError, AttributeError):
+            blas = ctypes.CDLL(str(path))
+            address = ctypes.cast(blas[f"{prefix}cblas_sgemm64_"], ctypes.c_void_p).value or 0
+            threads, set_threads = (
+                blas[f"{prefix}openblas_{verb}_num_threads64_"] for verb in ("get", "set")
+            )
+            return Library(address, threads, set_threads)
     if sys.platform == "darwin":
         with suppress(OSError, AttributeError):
-            found = ctypes.CDLL("/System/Library/Frameworks/Accelerate.framework/Accelerate")
-            return Library(-_address(found.cblas_sgemm))
+            blas = ctypes.CDLL("/System/Library/Frameworks/Accelerate.framework/Accelerate")
+            return Library(-(ctypes.cast(blas.cblas_sgemm, ctypes.c_void_p).value or 0))
     return Library(0)
-
-
-def _openblas(found: ctypes.CDLL) -> Library:
-    for prefix, end in (("scipy_", "64_"), ("", "64_")):
-        with suppress(AttributeError):
-            routine = getattr(found, f"{prefix}cblas_sgemm{end}")
-            threads = getattr(found, f"{prefix}openblas_get_num_threads{end}")
-            set_threads = getattr(found, f"{prefix}openblas_set_num_threads{end}")
-            return Library(_address(routine), threads, set_threads)
-    raise AttributeError("no sgemm")
-
-
-def _address(function: Any) -> int:
-    return ctypes.cast(function, ctypes.c_void_p).value or 0
 
 
 _lock = threading.Lock()

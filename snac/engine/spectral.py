@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from snac import spectrum
-from snac.config import SpectralConfig
+from snac.config import LONG_BANDS, SHORT_BANDS, SpectralConfig
 from snac.engine import spectral_kernels as kernels
 from snac.engine.chain import Stage
 from snac.engine.cpu import Arena, CpuStage, Layer, Weights
@@ -26,7 +26,10 @@ class Features(CpuStage):
     def __init__(self, config: SpectralConfig) -> None:
         self._linear_bins, self._hop = config.linear_bins, config.hop_length
         self._windows = spectrum.hann(config.window_length), spectrum.hann(self._hop)
-        self._banks = spectrum.long_bank(config).T.copy(), spectrum.short_bank(config).T.copy()
+        rate = config.sampling_rate
+        long = spectrum.mel_bank(rate, config.window_length, LONG_BANDS)
+        short = spectrum.mel_bank(rate, self._hop, SHORT_BANDS)
+        self._banks = long.T.copy(), short.T.copy()
         self.channels = config.features
         self.window, self.step = config.window_length, self._hop
         self.history = self.tail = (self.window - self._hop) // 2

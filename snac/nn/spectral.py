@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from snac import spectrum
-from snac.config import SpectralConfig, Stack
+from snac.config import LONG_BANDS, SHORT_BANDS, SpectralConfig, Stack
 
 
 class ConvNeXtBlock(nn.Module):
@@ -84,8 +84,10 @@ class SpectralEncoder(_ConvNeXt):
         self.project = nn.Linear(config.encoder.dim, config.latent_dim)
         _constant(self, "long_window", spectrum.hann(config.window_length))
         _constant(self, "short_window", spectrum.hann(config.hop_length))
-        _constant(self, "long_bank", spectrum.long_bank(config).T)
-        _constant(self, "short_bank", spectrum.short_bank(config).T)
+        long = spectrum.mel_bank(config.sampling_rate, config.window_length, LONG_BANDS)
+        short = spectrum.mel_bank(config.sampling_rate, config.hop_length, SHORT_BANDS)
+        _constant(self, "long_bank", long.T)
+        _constant(self, "short_bank", short.T)
 
     def features(self, audio: Tensor) -> Tensor:
         """(B, 1, T), T a multiple of the hop, to (B, features, T / hop); in single precision throughout."""
