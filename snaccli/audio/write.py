@@ -190,8 +190,10 @@ class AudioWriter:
             elif container == "WAV" and self._beyond(self.frames or 0):
                 container, self._limit = "RF64", None
             with self._bridge.checked():
-                how = (self.rate, self.channels, self.encoding, "FILE" if container != "RAW" else "LITTLE")
-                self._sound = soundfile.SoundFile(self._bridge, "w", *how, format=container)
+                endian = "LITTLE" if container == "RAW" else "FILE"
+                self._sound = soundfile.SoundFile(
+                    self._bridge, "w", self.rate, self.channels, self.encoding, endian, container
+                )
             self._stack = stack.pop_all()
         return self
 
