@@ -98,6 +98,7 @@ class SndfileDecoder:
         expected_frames: `frames`, or an estimate, or None.
         format, encoding: names that libsndfile uses, such as ``WAV`` and ``PCM_16``.
         notes: what a user should know of the file.
+        close: lets go of libsndfile's state; the file itself belongs to the caller.
 
     Raises:
         NotForLibsndfileError: not a format of libsndfile.
@@ -114,12 +115,21 @@ class SndfileDecoder:
             self._scan_pages(file)
         elif head == b"caff":  # libsndfile refuses a chunk of samples that is open to the end
             self._source.patches = completed(file, "CAF", open_end=True)
-        self._sound = self._open()
-        if self._sound.frames == 0 and (patches := completed(file, str(self._sound.format))):
+        for again in (False, True):
+            file.seek(0)
+            try:
+                self._sound = _InOrder(self._source)
+            except soundfile.LibsndfileError as error:
+                self._check_system()
+                if error.code == _MALFORMED:
+                    raise AudioError(f"is damaged or cut off{REMEDY}", path) from error
+                raise NotForLibsndfileError(_words(error)) from error
+            if again or self._sound.frames or not (patches := completed(file, str(self._sound.format))):
+                break
             self._source.patches = patches
             self._sound.close()
-            self._sound = self._open()
             self.notes = ("the header says that it is empty, so it was read to its end",)
+        self.close = self._sound.close
         try:
             self._describe(file)
         except BaseException:
@@ -134,16 +144,6 @@ class SndfileDecoder:
             raise NotForLibsndfileError("several recordings joined in one Ogg file")
         if not scan.ended:
             self.notes = ("the file has no end mark, it may be cut off",)
-
-    def _open(self) -> _InOrder:
-        self._source.file.seek(0)
-        try:
-            return _InOrder(self._source)
-        except soundfile.LibsndfileError as error:
-            self._check_system()
-            if error.code == _MALFORMED:
-                raise AudioError(f"is damaged or cut off{REMEDY}", self._path) from error
-            raise NotForLibsndfileError(_words(error)) from error
 
     def _describe(self, file: BinaryIO) -> None:
         sound = self._sound
@@ -208,10 +208,6 @@ class SndfileDecoder:
         error = self._source.error
         if error is not None:
             raise AudioError(f"cannot be read: {cause(error)}", self._path) from error
-
-    def close(self) -> None:
-        """Lets go of libsndfile's state; the file itself belongs to the caller."""
-        self._sound.close()
 
 
 def _words(error: Exception) -> str:
