@@ -47,21 +47,20 @@ def mel_edges(rate: int, bands: int) -> np.ndarray:
     return edges
 
 
-def mel_bank(rate: int, window: int, bands: int) -> np.ndarray:
+def mel_bank(rate: int, window: int, edges: np.ndarray) -> np.ndarray:
     """Triangular mel bands over the bins of a spectrum; each band is a weighted mean of magnitudes.
 
-    A band so narrow that no bin lies in it is all zero; :func:`mel_edges` says where the bands lie.
+    A band so narrow that no bin lies in it is all zero.
 
     Args:
         rate: sampling rate in Hz.
         window: samples of the window.
-        bands: how many bands.
+        edges: of the bands in Hz, see :func:`mel_edges`.
 
     Returns:
         float32 of shape (bands, window // 2 + 1).
     """
     frequencies = np.linspace(0, rate / 2, window // 2 + 1)
-    edges = mel_edges(rate, bands)
     low, centre, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
     rising, falling = (frequencies - low) / (centre - low), (high - frequencies) / (high - centre)
     bank: np.ndarray = np.maximum(np.minimum(rising, falling), 0)

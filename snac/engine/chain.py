@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -54,8 +54,8 @@ class Workspace(Protocol):
         """Zeros of the shape of ``like`` but for its length."""
         ...
 
-    def blank(self, stage: Stage, steps: int) -> Array | None:
-        """An array for the outputs of so many steps; None where stages make their own."""
+    def take(self, *shape: int, dtype: type[np.generic]) -> Array | None:
+        """An array whose values are undefined; None where stages make their own."""
         ...
 
     def inward(self, signal: np.ndarray) -> list[Array]:
@@ -79,6 +79,8 @@ class Stage(ABC):
         history: zeros before the signal.
         skip: outputs at the start that lie before the signal and are left out.
         tail: zeros after the signal, enough for all its outputs.
+        channels: of its outputs.
+        dtype: of its outputs.
         values: the larger of its channels in and its channels out for one input: the size of its work.
     """
 
@@ -88,6 +90,8 @@ class Stage(ABC):
     history: int = 0
     skip: int = 0
     tail: int = 0
+    channels: int = 1
+    dtype: ClassVar[type[np.generic]] = np.float32
     values: int = 1
 
     @abstractmethod
@@ -99,7 +103,7 @@ class Stage(ABC):
             x: inputs that follow; may be overwritten by a stage that keeps none.
             steps: how many, at least one; they read the first (steps - 1) step + window inputs.
             position: index of the first output, counted from the signal's first.
-            out: what the workspace's ``blank`` gave for these steps, to be filled.
+            out: what the workspace's ``take`` gave for these outputs, to be filled.
 
         Returns:
             steps * up outputs: ``out``, or an array of the stage's own where that is None.
@@ -287,7 +291,7 @@ class Flow:
     def _computed(self, stage: Stage, held: Array, x: Array, steps: int, position: int) -> Array:
         """The outputs of a stage's next steps, a share of them by each thread."""
         part, up = self._workspace.part, stage.up
-        out = self._workspace.blank(stage, steps)
+        out = self._workspace.take(steps * up, stage.channels, dtype=stage.dtype)
         shares = min(self._workers, steps, steps * stage.step * stage.values // _LEAST)
         if shares < 2 or out is None or self._pool is None:
             return stage.run(held, x, steps, position, out)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -41,7 +41,7 @@ class Weights:
 
 
 class Arena:
-    """Float32 arrays, times by channels, in blocks of memory that are used again: a chain's workspace.
+    """Arrays, times by channels, in blocks of memory that are used again: a chain's workspace.
 
     Pages fresh from the system cost as much as many a computation on them. A block comes back by itself when
     the last array that lies in it is gone, whoever held that. Safe to share between threads.
@@ -52,8 +52,8 @@ class Arena:
     def __init__(self) -> None:
         self._free: dict[int, list[np.ndarray]] = {}
 
-    def take(self, *shape: int) -> np.ndarray:
-        """A C-contiguous array whose values are undefined."""
+    def take(self, *shape: int, dtype: type[np.generic] = np.float32) -> np.ndarray:
+        """See ``Workspace.take``: C-contiguous, of values of at most four bytes."""
         count = max(_LEAST, math.prod(shape))
         # Four sizes of blocks between one power of two and the next.
         quarter = 1 << max(0, (count - 1).bit_length() - 3)
@@ -64,7 +64,7 @@ class Arena:
         except IndexError:
             block = np.empty(size, dtype=np.float32)
         address = block.__array_interface__["data"]
-        interface = {"version": 3, "typestr": block.dtype.str, "shape": shape, "data": address}
+        interface = {"version": 3, "typestr": np.dtype(dtype).str, "shape": shape, "data": address}
         return np.asarray(_Lease(block, free, interface))
 
     def length(self, array: np.ndarray) -> int:
@@ -83,13 +83,6 @@ class Arena:
     def zeros(self, like: np.ndarray, length: int) -> np.ndarray:
         """See ``Workspace.zeros``."""
         return np.zeros((length, *like.shape[1:]), dtype=np.float32)
-
-    def blank(self, stage: Stage, steps: int) -> np.ndarray:
-        """See ``Workspace.blank``."""
-        assert isinstance(stage, CpuStage)
-        if stage.dtype != np.float32:
-            return np.empty((steps * stage.up, stage.channels), dtype=stage.dtype)
-        return self.take(steps * stage.up, stage.channels)
 
     def inward(self, signal: np.ndarray) -> list[np.ndarray]:
         """See ``Workspace.inward``."""
@@ -113,20 +106,8 @@ class _Lease:
         self.free.append(self.block)
 
 
-class CpuStage(Stage):
-    """A stage over NumPy's arrays (times, channels).
-
-    Attributes:
-        channels: of its outputs.
-        dtype: of its outputs.
-    """
-
-    channels: int
-    dtype: ClassVar[type[np.generic]] = np.float32
-
-
 @dataclass(eq=False)
-class Layer(CpuStage):
+class Layer(Stage):
     """A stage that one kernel computes: nothing but data.
 
     Args:
@@ -134,7 +115,7 @@ class Layer(CpuStage):
         kernel: of ``held``, ``x``, the weights, the routine of the products, the scratch arrays and ``out``.
         weights: in the order of its parameters.
         scratch: shapes of the arrays that it overwrites; a length of 0 stands for that of the signal.
-        channels, values, window, history, tail: see ``CpuStage`` and ``Stage``.
+        channels, values, window, history, tail: see ``Stage``.
     """
 
     arena: Arena

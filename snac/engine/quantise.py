@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from snac.config import ModelConfig
-from snac.engine.cpu import CpuStage, Weights
+from snac.engine.chain import Stage
+from snac.engine.cpu import Weights
 
 _SMALLEST_NORM = 1e-12  # of a vector that is normalised
 
@@ -40,9 +41,10 @@ class Level(NamedTuple):
             latents = latents.reshape(-1, self.stride, latents.shape[1]).mean(axis=1)
         return np.asarray(latents @ self.inner + self.inner_bias)
 
-    def indices(self, latents: np.ndarray) -> np.ndarray:
-        """The codewords nearest in angle to latents (T, C): (T / stride,)."""
-        directions = _normalised(self.project(latents))
+    def indices(self, points: np.ndarray) -> np.ndarray:
+        """The codewords nearest in angle to points (T, D) of the codebook's space: (T,)."""
+        lengths = np.linalg.norm(points, axis=1, keepdims=True)
+        directions = points / np.maximum(lengths, np.float32(_SMALLEST_NORM))
         # Kept in the published order of operations, so that near ties fall the same way.
         distances = 2 * directions @ self.directions
         np.subtract(np.square(directions).sum(axis=1, keepdims=True), distances, out=distances)
@@ -55,12 +57,7 @@ class Level(NamedTuple):
         return np.asarray(np.repeat(found, self.stride, axis=0)[first:last])
 
 
-def _normalised(vectors: np.ndarray) -> np.ndarray:
-    length = np.sqrt(np.square(vectors).sum(axis=1, keepdims=True))
-    return np.asarray(vectors / np.maximum(length, np.float32(_SMALLEST_NORM)))
-
-
-class Quantiser(CpuStage):
+class Quantiser(Stage):
     """Latents (n, C) to codes: a row of all tokens in the span of one coarsest token, coarse to fine.
 
     Attributes:
@@ -76,7 +73,8 @@ class Quantiser(CpuStage):
         for number, stride in enumerate(self.strides):
             at = f"quantizer.quantizers.{number}"
             codebook = weights[f"{at}.codebook.weight"]
-            directions = _normalised(codebook)
+            lengths = np.linalg.norm(codebook, axis=1, keepdims=True)
+            directions = codebook / np.maximum(lengths, np.float32(_SMALLEST_NORM))
             inner, outer = (weights[f"{at}.{name}.weight"][:, :, 0] for name in ("in_proj", "out_proj"))
             parts.append(
                 Level(
@@ -97,7 +95,7 @@ class Quantiser(CpuStage):
         residual = np.concatenate((held, x))[: steps * self.step]
         place = 0
         for level in self.parts:
-            tokens, indices = self.step // level.stride, level.indices(residual)
+            tokens, indices = self.step // level.stride, level.indices(level.project(residual))
             residual -= level.latents(indices, 0, len(residual))
             out[:, place : place + tokens] = indices.reshape(steps, tokens)
             place += tokens

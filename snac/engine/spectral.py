@@ -10,7 +10,7 @@ from snac import spectrum
 from snac.config import LONG_BANDS, SHORT_BANDS, SpectralConfig
 from snac.engine import spectral_kernels as kernels
 from snac.engine.chain import Stage
-from snac.engine.cpu import Arena, CpuStage, Layer, Weights
+from snac.engine.cpu import Arena, Layer, Weights
 from snac.jit import Kernel
 
 KERNELS: tuple[Kernel, ...] = (kernels.embed, kernels.block, kernels.normed)
@@ -20,15 +20,15 @@ _TAPS = spectrum.TAPS
 _ROWS = 256  # frames that a kernel puts into one product
 
 
-class Features(CpuStage):
+class Features(Stage):
     """Samples (T, 1) to log magnitudes (T / hop, features), see ``snac.spectrum``."""
 
     def __init__(self, config: SpectralConfig) -> None:
         self._linear_bins, self._hop = config.linear_bins, config.hop_length
         self._windows = spectrum.hann(config.window_length), spectrum.hann(self._hop)
         rate = config.sampling_rate
-        long = spectrum.mel_bank(rate, config.window_length, LONG_BANDS)
-        short = spectrum.mel_bank(rate, self._hop, SHORT_BANDS)
+        long = spectrum.mel_bank(rate, config.window_length, spectrum.mel_edges(rate, LONG_BANDS))
+        short = spectrum.mel_bank(rate, self._hop, spectrum.mel_edges(rate, SHORT_BANDS))
         self._banks = long.T.copy(), short.T.copy()
         self.channels = config.features
         self.window, self.step = config.window_length, self._hop
@@ -57,7 +57,7 @@ class Features(CpuStage):
         return np.asarray(out)
 
 
-class Frames(CpuStage):
+class Frames(Stage):
     """Log magnitudes and phases (n, 2 bins) to windowed frames of samples (n, window + 1).
 
     The last value is 1: where there is no frame, before the signal and after it, the next stage reads 0.
@@ -83,7 +83,7 @@ class Frames(CpuStage):
         return np.asarray(out)
 
 
-class Overlap(CpuStage):
+class Overlap(Stage):
     """Windowed frames to samples: their sum over that of the squared windows (Griffin and Lim 1984)."""
 
     def __init__(self, config: SpectralConfig) -> None:

@@ -103,7 +103,7 @@ class _Tensors:
     def zeros(self, like: Tensor, length: int) -> Tensor:
         return like.new_zeros(*like.shape[:-1], length)
 
-    def blank(self, stage: Stage, steps: int) -> None:
+    def take(self, *shape: int, dtype: type[np.generic]) -> None:
         return None
 
     def inward(self, signal: np.ndarray) -> list[Tensor]:

@@ -9,7 +9,7 @@ import numpy as np
 from snac.config import ATTENTION_HEAD, WaveformConfig
 from snac.engine import kernels
 from snac.engine.chain import Stage
-from snac.engine.cpu import Arena, CpuStage, Layer, Weights
+from snac.engine.cpu import Arena, Layer, Weights
 from snac.engine.products import library
 from snac.jit import Kernel
 from snac.noise import Noise
@@ -66,7 +66,7 @@ def _unit(arena: Arena, weights: Weights, at: str, dilation: int) -> Layer:
     )  # fmt: skip
 
 
-class FullUnit(CpuStage):
+class FullUnit(Stage):
     """A residual unit whose convolution is of all channels to all."""
 
     def __init__(self, weights: Weights, at: str, dilation: int) -> None:
@@ -93,7 +93,7 @@ class FullUnit(CpuStage):
         return np.asarray(out)
 
 
-class Convolution(CpuStage):
+class Convolution(Stage):
     """A convolution of seven taps of each channel by itself, at the rate of the latents."""
 
     def __init__(self, weights: Weights, at: str) -> None:
@@ -110,7 +110,7 @@ class Convolution(CpuStage):
         return np.asarray(out)
 
 
-class FullConvolution(CpuStage):
+class FullConvolution(Stage):
     """A convolution of seven taps of all channels to all."""
 
     def __init__(self, weights: Weights, at: str) -> None:
@@ -124,7 +124,7 @@ class FullConvolution(CpuStage):
         return np.asarray(out)
 
 
-class _Resampling(CpuStage):
+class _Resampling(Stage):
     """A snake and a convolution that changes the rate by its stride, of twice as many taps.
 
     Args:
@@ -192,7 +192,7 @@ class Up(_Resampling):
         self.values = max(taps.shape[0], taps.shape[2])
 
 
-class NoiseBlock(CpuStage):
+class NoiseBlock(Stage):
     """Noise times a linear function of the signal, added to it."""
 
     def __init__(self, weights: Weights, at: str, layer: int) -> None:
@@ -214,7 +214,7 @@ class NoiseBlock(CpuStage):
         return np.asarray(out)
 
 
-class Attention(CpuStage):
+class Attention(Stage):
     """Multi-head attention within windows that do not overlap, with a residual."""
 
     def __init__(self, weights: Weights, at: str, window: int) -> None:
@@ -252,7 +252,7 @@ class Attention(CpuStage):
         return np.asarray(out)
 
 
-class Output(CpuStage):
+class Output(Stage):
     """The last snake, a convolution to one channel, and tanh."""
 
     def __init__(self, arena: Arena, weights: Weights, snake: str, at: str) -> None:

@@ -84,8 +84,9 @@ class SpectralEncoder(_ConvNeXt):
         self.project = nn.Linear(config.encoder.dim, config.latent_dim)
         _constant(self, "long_window", spectrum.hann(config.window_length))
         _constant(self, "short_window", spectrum.hann(config.hop_length))
-        long = spectrum.mel_bank(config.sampling_rate, config.window_length, LONG_BANDS)
-        short = spectrum.mel_bank(config.sampling_rate, config.hop_length, SHORT_BANDS)
+        rate = config.sampling_rate
+        long = spectrum.mel_bank(rate, config.window_length, spectrum.mel_edges(rate, LONG_BANDS))
+        short = spectrum.mel_bank(rate, config.hop_length, spectrum.mel_edges(rate, SHORT_BANDS))
         _constant(self, "long_bank", long.T)
         _constant(self, "short_bank", short.T)
 

@@ -71,8 +71,9 @@ class MagnitudeLoss(nn.Module):
         """What compares; replaced where it is compiled."""
         for window in self.windows:
             bands = min(120, max(4, window * 5 // 64))
-            filters = torch.from_numpy(mel_bank(rate, window, bands))
-            centres = torch.from_numpy(mel_edges(rate, bands)[1:-1]).float()
+            edges = mel_edges(rate, bands)
+            filters = torch.from_numpy(mel_bank(rate, window, edges))
+            centres = torch.from_numpy(edges[1:-1]).float()
             self.register_buffer(f"hann_{window}", torch.hann_window(window), persistent=False)
             self.register_buffer(f"filters_{window}", filters, persistent=False)
             self.register_buffer(f"centres_{window}", centres, persistent=False)
