@@ -15,11 +15,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from snaccli.codec import Codec
 from snaccli.entropy import prior as priors
 from snaccli.errors import PriorError
 from snaccli.tokens import TokenFileError
 from snaccli.tokens.files import read, safe_path
 from snaccli.tokens.formats import FORMATS
+from snaccli.tokens.recording import Form
 from tests.fuzz.priors import join_safetensors, split_safetensors
 from tests.test_prior import some_prior
 
@@ -250,6 +252,15 @@ def test_table_that_took_the_place_of_another(parquet: Columns):
     """No tokens of a file that was there before."""
     assert first_of(parquet(path=["a"], level_0=[[[1, 2]]])) == [[[1, 2]]]
     assert first_of(parquet(path=["a"], level_0=[[[3, 4]]])) == [[[3, 4]]]
+
+
+def test_levels_of_unequal_channels(parquet: Columns, tiny_model_folder: Path):
+    codec = Codec.load(str(tiny_model_folder))
+    path = parquet(level_0=[[[1], [2]]], level_1=[[[1, 2]]], level_2=[[[1] * 4]], level_3=[[[1] * 8]])
+    kind = FORMATS["parquet"]
+    (place,) = kind.places(path)
+    with pytest.raises(TokenFileError, match=r"the levels have \[2, 1, 1, 1\] channels"):
+        kind.read(path, place).complete(codec, Form())
 
 
 # Checkpoints of training

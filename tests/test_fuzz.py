@@ -16,7 +16,7 @@ from tests.fuzz import watch
 from tests.fuzz.cases import Case, attempt, make, promise
 from tests.fuzz.kinds import NAMES, kind_of
 
-CASES = {"snac": 400, "prior": 200, "tokens": 120, "audio": 200, "checkpoint": 60, "training-checkpoint": 40}
+CASES = {"snac": 300, "prior": 200, "tokens": 120, "audio": 200, "checkpoint": 50, "training-checkpoint": 25}
 NEEDS = {"checkpoint": "torch", "training-checkpoint": "torch"}
 
 

@@ -26,7 +26,9 @@ from snaccli.io.files import open_output
 from snaccli.tokens.files import draft as drafted
 from snaccli.tokens.files import safe_path, to_json, to_npz
 from snaccli.tokens.formats import FORMATS, format_of
+from snaccli.tokens.interleave import TokenError
 from snaccli.tokens.recording import Form, NamedRecording
+from snaccli.tokens.stream import Frames, IdReader, Syntax
 from snaccli.tokens.transfer import Importer
 from tests.fuzz import mutate
 from tests.fuzz.cases import Case, promise
@@ -60,6 +62,10 @@ class Tokens:
                 self._originals.append((f"case.{extension}", self._shard(folder, extension, form), 0))
         bare = [self._recordings[0].codes.levels[n][0].tolist() for n in range(3)]
         self._originals.append(("case.json", json.dumps(bare).encode(), 0))
+        ids = FORMS[2].sequences(self._recordings[0].codes)[0][0].tolist()
+        said = "".join(f"<custom_token_{number}>" for number in ids)
+        self._originals.append(("case.txt", " ".join(map(str, ids)).encode(), 0))
+        self._originals.append(("case.txt", said.encode(), 0))
 
     def _shard(self, folder: Path, extension: str, form: Form) -> bytes:
         path = folder / f"shard.{extension}"
@@ -75,7 +81,7 @@ class Tokens:
         origin = rng.randrange(len(self._originals))
         name, data, _ = self._originals[origin]
         others = [other for its, other, _ in self._originals if its == name]
-        if rng.random() < 0.4:
+        if rng.random() < 0.4 or name == "case.txt":
             return Case({name: mutate.mutated(rng, data, others)}, "bytes", origin)
         ways = {"json": _json, "jsonl": _json_lines, "npz": _npz, "tar": _tar, "parquet": _parquet}
         changed = ways[name.rpartition(".")[2]](rng, data, others)
@@ -85,6 +91,8 @@ class Tokens:
         """See :class:`tests.fuzz.cases.Kind`."""
         ((name, data),) = case.files.items()
         path = folder / name
+        if name == "case.txt" or (name.startswith("case.json") and rng.random() < 0.2):
+            return self._streamed(data, rng)
         importer = Importer(self._pool, rng.choice(FORMS), overwrite=True)
         output = folder / "out.snac"
         kind = format_of(name)
@@ -100,6 +108,28 @@ class Tokens:
         ):
             promise(same, "a changed .npz gives other tokens")
         return "the same" if same else "other tokens"
+
+    def _streamed(self, data: bytes, rng: Random) -> str:
+        """As ids that come piece by piece."""
+        codec = self._world.codec
+        order = rng.choice(FORMS[1:]).order(codec.strides, codec.codebook_size)
+        syntax: Syntax = rng.choice(("json", "integers", "text"))
+        told: list[TokenError] = []
+        report = rng.choice((None, told.append))
+        reader = IdReader(order, syntax, report=report)
+        taker = Frames(order, on_error=rng.choice(("stop", "skip-frame", "hold")), report=report)
+        count = 0
+        while data:
+            size = rng.choice((1, 7, 100, len(data)))
+            piece, data = data[:size], data[size:]
+            for frame in taker.push(reader.push(piece, ended=not data)):
+                levels = taker.levels([frame])
+                shapes = [(1, count) for count in order.per_level]
+                promise([level.shape for level in levels] == shapes, "a frame of another shape")
+                inside = all(0 <= level.min() <= level.max() < codec.codebook_size for level in levels)
+                promise(inside, "a code beyond the codebook")
+                count += 1
+        return "streamed" if count else "nothing streamed"
 
     def _shard_read(self, importer: Importer, kind: Any, path: Path, output: Path) -> str:
         refused: SnacError | None = None
