@@ -22,6 +22,7 @@ from snaccli.tokens import TokenFileError
 from snaccli.tokens.files import read, safe_path
 from snaccli.tokens.formats import FORMATS
 from snaccli.tokens.recording import Form
+from snaccli.tokens.stream import IdReader
 from tests.fuzz.priors import join_safetensors, split_safetensors
 from tests.test_prior import some_prior
 
@@ -252,6 +253,21 @@ def test_table_that_took_the_place_of_another(parquet: Columns):
     """No tokens of a file that was there before."""
     assert first_of(parquet(path=["a"], level_0=[[[1, 2]]])) == [[[1, 2]]]
     assert first_of(parquet(path=["a"], level_0=[[[3, 4]]])) == [[[3, 4]]]
+
+
+@pytest.mark.parametrize("line", ['{"ids":[' + "[]," * 20_000 + "[]]}", '{"ids":[' + "9" * 500 + "]}"])
+def test_line_of_a_stream_that_costs_more_than_its_ids(line: str, monkeypatch: pytest.MonkeyPatch):
+    """It is refused before it is read as JSON."""
+    reader = IdReader(Form(True).order((2, 1), 8), "json")
+    monkeypatch.setattr(json, "loads", None)
+    with pytest.raises(TokenFileError, match="too many lists or too long numbers"):
+        list(reader.push(line, ended=True))
+
+
+def test_line_of_a_stream_with_half_a_character():
+    reader = IdReader(Form(True).order((2, 1), 8), "json")
+    with pytest.raises(TokenFileError, match="is not a whole number"):
+        list(reader.push('["\ud800"]', ended=True))
 
 
 def test_levels_of_unequal_channels(parquet: Columns, tiny_model_folder: Path):

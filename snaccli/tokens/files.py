@@ -147,8 +147,12 @@ def read_line(source: str | Path, line: Line) -> Draft:
         return parse(file.read(line.size))
 
 
-def parse(text: bytes) -> Draft:
+def parse(text: bytes, *, ids: bool = False) -> Draft:
     """Reads a recording from JSON: an object with ``codes``, or the codes alone.
+
+    Args:
+        text: of the file or the line.
+        ids: take an object with ``ids``, too, of which nothing else is looked at.
 
     Raises: as ``read``.
     """
@@ -162,6 +166,8 @@ def parse(text: bytes) -> Draft:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise TokenFileError("is not JSON", remedy=Remedy.TOKEN_FILE) from error
+    if ids and isinstance(value, dict) and "ids" in value and "codes" not in value:
+        value = {"codes": value["ids"]}
     if isinstance(value, list):
         value = {"codes": value}
     if not isinstance(value, dict) or not isinstance(value.get("codes"), list):

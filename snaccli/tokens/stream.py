@@ -7,7 +7,6 @@ what is not whole yet (half a number, a part of a frame) and no more. Knows no t
 from __future__ import annotations
 
 import codecs
-import json
 import re
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from typing import Literal, TypeAlias, overload
@@ -131,7 +130,7 @@ class IdReader:
                     yield from ids
 
     def _of_line(self, line: str) -> list[int]:
-        draft = parse(_with_codes(line).encode())
+        draft = parse(line.encode("utf-8", "surrogatepass"), ids=True)
         if draft.sequences[0].shape[0] != 1:
             raise TokenFileError("several channels cannot be streamed; give each a stream of its own")
         if draft.interleaved:
@@ -173,17 +172,6 @@ def guessed(start: bytes) -> Syntax:
     """Returns the syntax that the first bytes of an input suggest; they are more than white space."""
     first = start.lstrip()[:1]
     return "json" if first in (b"{", b"[") else "integers" if first in b"0123456789+-" else "text"
-
-
-def _with_codes(line: str) -> str:
-    """Returns the line with ``ids`` called ``codes``, as the files call them."""
-    try:
-        value = json.loads(line)
-    except (ValueError, RecursionError):
-        return line  # refused, with words, by who parses it
-    if isinstance(value, dict) and "ids" in value and "codes" not in value:
-        return json.dumps({"codes": value["ids"]})
-    return line
 
 
 def _shown(word: str) -> str:
