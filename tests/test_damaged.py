@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from snac.errors import ModelError
+from snac.hub.weights import read_weights
 from snaccli.codec import Codec
 from snaccli.entropy import prior as priors
 from snaccli.errors import PriorError
@@ -81,6 +83,25 @@ def test_prior_with_a_scalar_for_a_matrix(prior_file: Path, name: str):
     save_file(arrays, prior_file, METADATA | {"strides": "[2, 1]", "fingerprint": "00" * 8})
     with pytest.raises(PriorError, match="not int"):
         priors.load(prior_file)
+
+
+# Models
+
+
+@pytest.mark.parametrize("name", ["encoder\n", "\x1b[2J", "a\u2028b"])
+def test_tensor_with_a_name_that_does_not_print(tmp_path: Path, name: str):
+    save_file({name: np.zeros(1, np.float32)}, tmp_path / "model.safetensors")
+    with pytest.raises(ModelError, match="does not print") as caught:
+        read_weights(tmp_path / "model.safetensors")
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("shape", [[0, 1 << 70], [0, -1], [1 << 62, 1 << 62]])
+def test_tensor_of_a_shape_that_cannot_be(tmp_path: Path, shape: list[int]):
+    entry = {"dtype": "F32", "shape": shape, "data_offsets": [0, 0]}
+    (tmp_path / "model.safetensors").write_bytes(join_safetensors({"x": entry}, b""))
+    with pytest.raises(ModelError, match="damaged or cut off"):
+        read_weights(tmp_path / "model.safetensors")
 
 
 # Tokens

@@ -14,7 +14,7 @@ import pickle
 import re
 import tempfile
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +82,7 @@ def read_weights(path: str | Path) -> dict[str, np.ndarray]:
         arrays = _arrays_of(_load_torch(path), path, size)
     elif head[8:9] == b"{":
         arrays = _read_safetensors(path)
+        _check_names(arrays, path)
     else:
         raise ModelError(f"{path}: {_what_else(head, size)}")
     return _published_names(arrays)
@@ -276,6 +277,7 @@ def _arrays_of(loaded: Any, path: Path, size: int) -> dict[str, np.ndarray]:
             break
     if not isinstance(loaded, dict) or not loaded:
         raise ModelError(f"{path}: holds no weights (a {type(loaded).__name__}, not a state dict)")
+    _check_names((name for name in loaded if isinstance(name, str)), path)
     total = 0
     for name, tensor in loaded.items():
         if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
@@ -316,6 +318,12 @@ def _what_else(head: bytes, size: int) -> str:
             f"code; export it as {WEIGHTS_FILES[0]}"
         )
     return "is neither safetensors nor a PyTorch checkpoint: damaged, or not weights"
+
+
+def _check_names(names: Iterable[str], path: Path) -> None:
+    """Refuses names that messages could not show on a line."""
+    if not all(map(str.isprintable, names)):
+        raise ModelError(f"{path}: damaged: the name of a tensor does not print: fetch it again")
 
 
 def _published_names(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
