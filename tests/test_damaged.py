@@ -192,18 +192,27 @@ def test_tar_of_headers_that_tell_of_headers(tmp_path: Path, kind: bytes):
         list(FORMATS["tar"].places(tmp_path / "x.tar"))
 
 
-def test_tar_with_a_level_missing(tmp_path: Path):
+@pytest.mark.parametrize(
+    ("arrays", "said"),
+    [
+        ({"level_0": (1, 4), "level_2": (1, 4)}, "has neither"),
+        ({"level_0": (2, 4), "level_1": (1, 8)}, "must be equal"),
+    ],
+)
+def test_tar_of_levels_that_do_not_belong_together(
+    tmp_path: Path, arrays: dict[str, tuple[int, int]], said: str
+):
     with tarfile.open(tmp_path / "x.tar", "w") as archive:
-        for name in ("a.level_0.npy", "a.level_2.npy"):
+        for name, shape in arrays.items():
             buffer = io.BytesIO()
-            np.save(buffer, np.zeros((1, 4), np.uint16))
-            member = tarfile.TarInfo(name)
+            np.save(buffer, np.zeros(shape, np.uint16))
+            member = tarfile.TarInfo(f"a.{name}.npy")
             member.size = buffer.tell()
             buffer.seek(0)
             archive.addfile(member, buffer)
     kind = FORMATS["tar"]
     (place,) = kind.places(tmp_path / "x.tar")
-    with pytest.raises(TokenFileError, match="has neither"):
+    with pytest.raises(TokenFileError, match=said):
         kind.read(tmp_path / "x.tar", place)
 
 
