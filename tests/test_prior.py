@@ -14,7 +14,7 @@ from snaccli import entropy
 from snaccli.codes import CodedStream, Coder, Codes
 from snaccli.entropy import adaptive, kernel
 from snaccli.entropy import prior as priors
-from snaccli.entropy.prior import Layer, Prior
+from snaccli.entropy.prior import Layer, Prior, PriorStream
 from snaccli.errors import ModelMismatchError, PriorError, StreamInvalidError
 from tests.format_reference import Reference
 from tests.token_grids import assert_equal, contexts, intervals_of, walk
@@ -53,7 +53,7 @@ def coded(codes: Codes, books: Sequence[np.ndarray], prior: Prior) -> list[Coded
     order = [(level, channel) for level in range(len(codes.levels)) for channel in range(codes.channels)]
     for (level, channel), context in zip(order, contexts(codes, books), strict=True):
         coarser = [each[channel] for each in codes.levels[:level]]
-        coder = adaptive.StreamCoder(context, prior=prior.stream(level, coarser))
+        coder = adaptive.StreamCoder(context, prior=PriorStream(prior, level, coarser))
         payloads = coder.encode(codes.levels[level][channel])
         streams.append(CodedStream(Coder.PRIOR, payloads[1]))
     return streams
@@ -157,8 +157,8 @@ def test_blocks_of_any_length():
     prior = some_prior(codes.strides, 40)
     context = contexts(codes, books)[1]
     tokens, coarser = codes.levels[1][0], [codes.levels[0][0]]
-    whole = intervals_of(adaptive.StreamCoder(context, prior=prior.stream(1, coarser)), tokens, 4)
-    coder = adaptive.StreamCoder(context, prior=prior.stream(1, coarser))
+    whole = intervals_of(adaptive.StreamCoder(context, prior=PriorStream(prior, 1, coarser)), tokens, 4)
+    coder = adaptive.StreamCoder(context, prior=PriorStream(prior, 1, coarser))
     parts = [intervals_of(coder, tokens[a:b], 4) for a, b in ((0, 1), (1, 1), (1, 3), (3, 50), (50, 64))]
     np.testing.assert_array_equal(np.concatenate(parts), whole)
     np.testing.assert_array_equal(whole[:, :2], intervals_of(adaptive.StreamCoder(context), tokens))

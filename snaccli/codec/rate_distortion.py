@@ -22,6 +22,7 @@ from snac.engine import Quantiser
 from snaccli.codes import Tokens
 from snaccli.entropy import Prior, context_of, space_of
 from snaccli.entropy.adaptive import StreamCoder
+from snaccli.entropy.prior import PriorStream
 from snaccli.errors import UsageError
 from snaccli.progress import SILENT, Progress, part
 
@@ -98,7 +99,7 @@ def choose(
     chosen: list[Tokens] = []
     for level, view in enumerate(views.arrays()):
         wanted = view - _taken(quantiser, chosen, len(view))
-        learned = None if prior is None else prior.stream(level, chosen)
+        learned = None if prior is None else PriorStream(prior, level, chosen)
         coder = StreamCoder(context_of(space, strides, chosen), prior=learned)
         blocks = [wanted[low : low + _BLOCK] for low in range(0, len(wanted), _BLOCK)]
         unit = sum(float(_distances(block, parts[level].codebook).min(axis=1).sum()) for block in blocks)

@@ -14,7 +14,7 @@ from snaccli.codes import FINGERPRINT_BYTES, CodedStream, Coder, Codes, Tokens, 
 from snaccli.entropy import raw
 from snaccli.entropy.adaptive import Context, Parent, StreamCoder
 from snaccli.entropy.points import Codebook, Points, points_of
-from snaccli.entropy.prior import Prior
+from snaccli.entropy.prior import Prior, PriorStream
 from snaccli.errors import ModelMismatchError, Remedy, StreamInvalidError
 from snaccli.progress import part, rising
 
@@ -55,7 +55,7 @@ def encode(
             forms: list[CodedStream] = []
             if space is not None and row.size:
                 coarser = [each[channel] for each in codes.levels[:level]]
-                learned = None if prior is None else prior.stream(level, coarser)
+                learned = None if prior is None else PriorStream(prior, level, coarser)
                 coder = StreamCoder(context_of(space, codes.strides, coarser), prior=learned)
                 share = part(told, done / codes.tokens, (done + row.size) / codes.tokens)
                 numbers = (Coder.ADAPTIVE, Coder.PRIOR)
@@ -120,7 +120,7 @@ def decode(
             if number != Coder.ADAPTIVE:
                 if prior is None or number != Coder.PRIOR:
                     raise StreamInvalidError("a stream needs a learned prior that is not here")
-                learned = prior.stream(level, coarser)
+                learned = PriorStream(prior, level, coarser)
             coder = StreamCoder(context_of(space, strides, coarser), payload, learned)
             share = part(told, (done - count) / whole, done / whole) if whole else told
             rows.append(coder.decode(count, share))

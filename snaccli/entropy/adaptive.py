@@ -26,7 +26,7 @@ from snac import jit
 from snaccli.codes import TOKENS_PER_BYTE, Tokens
 from snaccli.entropy import arithmetic, kernel
 from snaccli.entropy.points import Points
-from snaccli.entropy.prior import PriorStream, nothing
+from snaccli.entropy.prior import NOTHING, PriorStream
 from snaccli.entropy.rangecoder import Encoder, undecodable
 from snaccli.progress import SILENT, Progress
 
@@ -37,7 +37,6 @@ Integers = npt.NDArray[np.int64]
 MAX_PHASES = 16
 EARLIER = 2  # tokens of the same level that a context holds
 KERNELS = 1 << 23  # numbers of spread counts that are kept at hand
-NOTHING = nothing()
 LEARNING_RATES = np.array(
     [kernel.STEP // isqrt((seen + kernel.STEP_START) << 12) for seen in range(kernel.STEP_CAP + 1)],
     dtype=np.int64,

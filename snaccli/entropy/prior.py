@@ -21,9 +21,9 @@ import numpy.typing as npt
 
 from snaccli.codes import FINGERPRINT_BYTES, MAX_CODEBOOK_SIZE, MAX_LEVELS, Tokens
 from snaccli.entropy import kernel, mixing
-from snaccli.errors import ModelMismatchError, PriorError
+from snaccli.errors import ModelMismatchError, PriorError, about
 
-__all__ = ["Layer", "Prior", "load", "positions"]
+__all__ = ["NOTHING", "Layer", "Prior", "PriorStream", "load", "positions"]
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
@@ -36,6 +36,13 @@ MAX_HIDDEN = 1024
 MAX_BYTES = 64 << 20  # of a prior's file
 EXACT = 1 << 24
 FORMAT = "snac prior 1"
+
+_f1, _f2, _i1 = np.zeros(0, np.float32), np.zeros((0, 0), np.float32), np.zeros(0, np.int32)
+_l1, _d2 = np.zeros(0, np.int64), np.zeros((0, 0))
+NOTHING = mixing.Learned(
+    _f2, _l1, _f2, _f2, _f2, _f1, _l1, _f2, _f1, _f1, _f1, _f1, _i1, _f1, _i1, _d2, _i1, _l1, _l1
+)
+"""The kernel's argument where there is no prior."""
 
 
 @dataclass(frozen=True)
@@ -154,18 +161,15 @@ class Prior:
                 f"the tokens have {list(strides)} and {codebook_size}",
             )
 
-    def stream(self, level: int, coarser: Sequence[Tokens]) -> PriorStream:
-        """Returns what codes one stream.
-
-        Args:
-            level: the stream's.
-            coarser: the tokens of all coarser levels, of the same channel.
-        """
-        return PriorStream(self, level, coarser)
-
 
 class PriorStream:
-    """The prior's part in the coding of one stream."""
+    """The prior's part in the coding of one stream.
+
+    Args:
+        prior: of the checkpoint.
+        level: the stream's.
+        coarser: the tokens of all coarser levels, of the same channel.
+    """
 
     def __init__(self, prior: Prior, level: int, coarser: Sequence[Tokens]) -> None:
         size = prior.codebook_size
@@ -215,13 +219,14 @@ def _numbers(prior: Prior, level: int) -> _Numbers:
     own, outs = mixing.LAGS * width, -(-len(layer.second) // kernel.ABREAST) * kernel.ABREAST
     embedding = np.zeros((prior.codebook_size + 1, width), dtype=np.float32)
     embedding[:-1] = prior.embedding[level]
-    start = nothing()._replace(
+    more = (0, outs - len(layer.second))  # outputs of zeros
+    start = NOTHING._replace(
         embedding=embedding,
         first=layer.first[:own].astype(np.float32, order="C"),
-        second=_padded(layer.second, outs),
-        second_bias=_padded(layer.second_bias, outs),
+        second=np.pad(layer.second, (more, (0, 0))).astype(np.float32, order="C"),
+        second_bias=np.pad(layer.second_bias, more).astype(np.float32),
         shifts=layer.shifts.astype(np.int64),
-        table=_padded(np.ascontiguousarray(layer.table.T), outs),
+        table=np.pad(layer.table.T, (more, (0, 0))).astype(np.float32, order="C"),
         table_bias=layer.table_bias.astype(np.float32),
     )
     return _Numbers(
@@ -235,26 +240,12 @@ def positions(start: int, count: int, strides: Sequence[int], level: int) -> dic
     return {k: frames // strides[k] for k in range(max(0, level - COARSER), level)}
 
 
-def nothing() -> mixing.Learned:
-    """Returns the kernel's argument where there is no prior."""
-    f1, f2, i1 = np.zeros(0, np.float32), np.zeros((0, 0), np.float32), np.zeros(0, np.int32)
-    l1, d2 = np.zeros(0, np.int64), np.zeros((0, 0))
-    return mixing.Learned(f2, l1, f2, f2, f2, f1, l1, f2, f1, f1, f1, f1, i1, f1, i1, d2, i1, l1, l1)
-
-
 def _tokens(tokens: Tokens, places: Array) -> Array:
     """Returns tokens, -1 (an embedding's last row) before the first and after the last."""
     inside = (places >= 0) & (places < tokens.size)
     if not tokens.size:
         return np.full(places.shape, -1)
     return np.where(inside, tokens[np.where(inside, places, 0)].astype(np.int64), -1)
-
-
-def _padded(array: Array, rows: int) -> Floats:
-    """Returns an array as float32 with zeros up to so many rows."""
-    padded = np.zeros((rows, *array.shape[1:]), dtype=np.float32)
-    padded[: len(array)] = array
-    return padded
 
 
 def _check(layer: Layer, inputs: int, phases: int, size: int) -> None:
@@ -280,19 +271,14 @@ def _check(layer: Layer, inputs: int, phases: int, size: int) -> None:
     shifts_fit = ((layer.shifts >= 0) & (layer.shifts < 24)).all()
     if not (1 <= hidden <= MAX_HIDDEN and 1 <= outs <= MAX_WIDTH and shifts_fit):
         raise PriorError("has a layer or a shift of a size that no prior has")
-    sums = (
-        _largest(layer.first, 0, 128) + np.abs(layer.first_bias.astype(np.int64)).max(axis=0),
-        _largest(layer.second, 1, mixing.HIDDEN_LIMIT) + np.abs(layer.second_bias.astype(np.int64)),
-        _largest(layer.table, 1, mixing.OUT_LIMIT) + np.abs(layer.table_bias.astype(np.int64)),
-    )
-    if any(int(each.max()) >= EXACT for each in sums):
-        raise PriorError("has numbers so large that sums of them could leave 2^24")
-
-
-def _largest(weights: Array, axis: int, limit: int) -> Array:
-    """Returns the largest sums of weights times numbers up to a limit."""
-    found: Array = np.abs(weights.astype(np.int64)).sum(axis=axis) * limit
-    return found
+    for weights, bias, limit in (  # (outputs, inputs), of the inputs
+        (layer.first.T, layer.first_bias, 128),
+        (layer.second, layer.second_bias, mixing.HIDDEN_LIMIT),
+        (layer.table, layer.table_bias, mixing.OUT_LIMIT),
+    ):
+        sums = np.abs(weights.astype(np.int64)).sum(axis=1) * limit + np.abs(bias.astype(np.int64))
+        if int(sums.max()) >= EXACT:
+            raise PriorError("has numbers so large that sums of them could leave 2^24")
 
 
 def load(path: str | Path) -> Prior:
@@ -304,45 +290,38 @@ def load(path: str | Path) -> Prior:
     from safetensors import SafetensorError, safe_open
 
     path = Path(path)
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise PriorError(f"is larger than {MAX_BYTES >> 20} MiB: not a prior", path)
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError, ValueError, LookupError, TypeError, AttributeError) as error:
-        reason = str(error).partition("\n")[0]
-        raise PriorError(f"cannot be read as a prior: {reason}", path) from error
-    try:
-        return _assembled(arrays, metadata)
-    except PriorError as error:
-        raise PriorError(error.problem, path) from error
-
-
-def _assembled(arrays: dict[str, Array], metadata: Mapping[str, str]) -> Prior:
-    """Puts the arrays of a file together."""
-    if metadata.get("format") != FORMAT:
-        raise PriorError(f"is not a prior of the kind '{FORMAT}'")
-    try:
-        strides = tuple(int(stride) for stride in json.loads(metadata["strides"]))
-        summary = dict(json.loads(metadata.get("summary", "{}")))
-        layers = tuple(
-            Layer(**{name: arrays.pop(f"levels.{level}.{name}") for name in Layer.__dataclass_fields__})
-            for level in range(len(strides))
-        )
-        embedding = arrays.pop("embedding")
-        model, fingerprint = metadata["model"], metadata["model_fingerprint"]
-        own = metadata["fingerprint"]
-    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise PriorError(f"lacks a part that a prior has, or has it in another form ({error})") from error
-    if arrays or min(strides, default=0) < 1:
-        raise PriorError("has parts that no prior has")
-    prior = Prior(embedding, layers, strides, model, fingerprint, summary)
-    if prior.fingerprint != own:
-        raise PriorError(
-            f"is damaged: its numbers have the fingerprint {prior.fingerprint}, not {own}; get it again"
-        )
-    return prior
+    with about(path):
+        try:
+            if path.stat().st_size > MAX_BYTES:
+                raise PriorError(f"is larger than {MAX_BYTES >> 20} MiB: not a prior")
+            with safe_open(path, framework="numpy") as file:
+                metadata = file.metadata() or {}
+                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (OSError, SafetensorError, ValueError, LookupError, TypeError, AttributeError) as error:
+            reason = str(error).partition("\n")[0]
+            raise PriorError(f"cannot be read as a prior: {reason}") from error
+        if metadata.get("format") != FORMAT:
+            raise PriorError(f"is not a prior of the kind '{FORMAT}'")
+        try:
+            strides = tuple(int(stride) for stride in json.loads(metadata["strides"]))
+            summary = dict(json.loads(metadata.get("summary", "{}")))
+            layers = tuple(
+                Layer(**{name: arrays.pop(f"levels.{level}.{name}") for name in Layer.__dataclass_fields__})
+                for level in range(len(strides))
+            )
+            embedding = arrays.pop("embedding")
+            model, fingerprint = metadata["model"], metadata["model_fingerprint"]
+            own = metadata["fingerprint"]
+        except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise PriorError(f"lacks a part that a prior has, or has it in another form ({error})") from error
+        if arrays or min(strides, default=0) < 1:
+            raise PriorError("has parts that no prior has")
+        prior = Prior(embedding, layers, strides, model, fingerprint, summary)
+        if prior.fingerprint != own:
+            raise PriorError(
+                f"is damaged: its numbers have the fingerprint {prior.fingerprint}, not {own}; get it again"
+            )
+        return prior
 
 
 def save(prior: Prior, path: str | Path) -> None:
