@@ -13,7 +13,13 @@ from snaccli.errors import UsageError
 __all__ = ["Device"]
 
 _KINDS = ("cuda", "mps", "cpu")
-_GPU_FILES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg", "/dev/kfd")  # NVIDIA, the same in WSL, AMD
+# Importing torch to ask for a GPU takes a second and more: only where there may be one. NVIDIA, WSL, AMD:
+_CUDA_FILES: tuple[str, ...] = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg", "/dev/kfd")
+if sys.platform == "win32":
+    _CUDA_FILES = (os.path.join(os.environ.get("SYSTEMROOT", r"C:\Windows"), "System32", "nvcuda.dll"),)
+elif sys.platform == "darwin":
+    _CUDA_FILES = ()
+_MAY_HAVE_MPS = sys.platform == "darwin" and platform.machine() == "arm64"
 
 
 @dataclass(frozen=True)
@@ -43,28 +49,15 @@ class Device:
             UsageError: there is no such device here.
         """
         kind = text.removesuffix("-half")
+        hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+        may_be = {"cuda": not hidden and any(map(os.path.exists, _CUDA_FILES)), "mps": _MAY_HAVE_MPS}
         for each in _KINDS if text == "auto" else (kind,):
             if each == "cpu":
                 return cls("cpu", half=text == "cpu-half")
-            if (each == "cuda" and _may_have_cuda()) or (each == "mps" and _may_have_mps()):
+            if may_be.get(each):
                 with suppress(ImportError):
                     import torch
 
-                    of_kind = torch.cuda if each == "cuda" else torch.backends.mps
-                    if of_kind.is_available():
+                    if (torch.cuda if each == "cuda" else torch.backends.mps).is_available():
                         return cls(each, half=text == f"{each}-half")
         raise UsageError(f"device {text!r} is not available here; use cpu or auto")
-
-
-def _may_have_cuda() -> bool:
-    """Returns whether it is worth the second and more that importing torch takes to ask for CUDA."""
-    if sys.platform == "darwin" or os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
-        return False
-    if sys.platform == "win32":
-        system = os.environ.get("SYSTEMROOT", r"C:\Windows")
-        return os.path.exists(os.path.join(system, "System32", "nvcuda.dll"))
-    return any(map(os.path.exists, _GPU_FILES))
-
-
-def _may_have_mps() -> bool:
-    return sys.platform == "darwin" and platform.machine() == "arm64"
