@@ -26,7 +26,7 @@ import snaccli
 from snac import SNAC
 from snaccli import container
 from snaccli.codec import Codec, ModelPool, Recording, decode_file, dumps, encode_file, loads
-from snaccli.codec.device import Device
+from snaccli.codec.codec import Device
 from snaccli.codes import Codes
 from snaccli.errors import (
     AudioError,
@@ -627,8 +627,8 @@ def test_the_length_is_told_once_it_is_known(tmp_path: Path, codec: Codec) -> No
 
 
 def test_a_cpu_is_chosen_without_asking_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("snaccli.codec.device._CUDA_FILES", ())
-    monkeypatch.setattr("snaccli.codec.device._MAY_HAVE_MPS", False)
+    monkeypatch.setattr("snaccli.codec.codec._CUDA_FILES", ())
+    monkeypatch.setattr("snaccli.codec.codec._MAY_HAVE_MPS", False)
     monkeypatch.setitem(sys.modules, "torch", None)  # importing it fails
     assert Device.parse("auto") == Device("cpu")
     assert str(Device.parse("cpu-half")) == "cpu-half"

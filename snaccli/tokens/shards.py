@@ -21,7 +21,7 @@ from typing import BinaryIO, Literal, cast
 
 from snaccli.cluster import Done, UnitResult
 from snaccli.codec import ModelPool
-from snaccli.codec.device import Device
+from snaccli.codec.codec import Device
 from snaccli.errors import OutputError, Remedy, SnacError
 from snaccli.io import remote
 from snaccli.io.files import OutputFile, cause, open_output, shown

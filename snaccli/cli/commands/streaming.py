@@ -46,7 +46,7 @@ class Model:
     def __init__(self, model: str, device: str, threads: int | None) -> None:
         from snac.engine import build_engine
         from snac.hub.checkpoint import load_checkpoint
-        from snaccli.codec.device import Device
+        from snaccli.codec.codec import Device
 
         checkpoint = load_checkpoint(model)
         self._engine = build_engine(checkpoint, device=str(Device.parse(device)), threads=threads)
