@@ -44,7 +44,8 @@ class Pool:
         self.loaded = []
         self._noted = noted
 
-    def get(self, choice):
+    def get(self, choice=None):
+        choice = choice or self.choice
         if choice == "absent":
             raise ModelNotFoundError("no model 'absent'; see 'snac models list'")
         if not self.loaded:
@@ -52,9 +53,6 @@ class Pool:
             self.loaded.append(
                 types.SimpleNamespace(name=choice, fingerprint="0123456789abcdef", device="cpu")
             )
-
-    def for_audio(self):
-        self.get(self.choice)
 
 
 class StandIn(types.ModuleType):
@@ -75,7 +73,7 @@ class StandIn(types.ModuleType):
         what = Path(source).read_text()
         if what == "unreadable":
             raise AudioError("not audio")
-        options["model"].for_audio()
+        options["model"].get()
         progress.started(205.0)
         progress(0.5)
         if what == "bad":

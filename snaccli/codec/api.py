@@ -133,7 +133,7 @@ def encode_file(
     told = rising(progress)
     with open_audio(source) as reader:
         told.started(reader.info.duration_s)
-        codec = _pool(model, device, threads, prior).for_audio()
+        codec = _pool(model, device, threads, prior).get()
         blocks, count = reader.mixed(channels)
         with closing(read_ahead(blocks)) as ahead:
             recording = codec.encode(
@@ -307,7 +307,7 @@ def write(
     if isinstance(rate, bool) or not isinstance(rate, int | np.integer) or not 1 <= rate <= MAX_RATE:
         raise AudioError(f"a rate of {rate!r} Hz is not a whole number in 1..{MAX_RATE}")
     check_output(path, overwrite=overwrite)
-    codec = _pool(model).for_audio()
+    codec = _pool(model).get()
     recording = codec.encode([array], int(rate), array.shape[1])
     return save(recording, codec, path, overwrite=overwrite)
 

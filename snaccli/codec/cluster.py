@@ -63,7 +63,7 @@ class EncodeWork:
             PriorError: likewise the prior.
         """
         self._models = ModelPool(self.model, device=self.device, threads=self.threads, prior=self.prior)
-        _ = self._models.for_audio().prior
+        _ = self._models.get().prior
 
     def __call__(self, unit: EncodeUnit) -> UnitResult:
         """Encodes the files of a unit; one that is there is replaced: the unit may have been begun before."""

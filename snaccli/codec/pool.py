@@ -45,13 +45,19 @@ class ModelPool:
         with self._lock:
             return [codec for codec in self._loaded.values() if isinstance(codec, Codec)]
 
-    def get(self, source: str | Path | Codec) -> Codec:
-        """Returns the model that the user named: by name, folder or Hub repository, or a loaded one.
+    def get(self, source: str | Path | Codec | None = None) -> Codec:
+        """Returns a model that the user named, or the default model.
+
+        Args:
+            source: its name, folder or Hub repository, or a loaded one; None for the choice for all files,
+                and where there is none, for the default model.
 
         Raises:
             ModelError: it cannot be had.
             UsageError: there is no such device here.
         """
+        if source is None:
+            source = DEFAULT_MODEL if self.choice is None else self.choice
         if isinstance(source, Codec):
             return source
         name = str(source)
@@ -67,13 +73,6 @@ class ModelPool:
         if isinstance(found, ModelError):
             raise found
         return found
-
-    def for_audio(self) -> Codec:
-        """Returns the model to encode recordings with: the choice, or the default model.
-
-        Raises: as `get`.
-        """
-        return self.get(DEFAULT_MODEL if self.choice is None else self.choice)
 
     def for_file(
         self, name: str | None, fingerprint: str | None = None, given: str | Path | Codec | None = None

@@ -115,7 +115,7 @@ class Exporter:
             ModelError: it cannot be had.
             LevelsError: it has not as many levels.
         """
-        codec = self.models.for_audio()
+        codec = self.models.get()
         if self.levels is not None and not 1 <= self.levels <= len(codec.strides):
             raise LevelsError(self.levels, len(codec.strides), f"the model {codec.name!r}")
         return codec

@@ -114,7 +114,7 @@ def encode(
         rate_distortion=rate_distortion,
         overwrite=force,
     )
-    return batch.run(FileWork("encoded", convert, _facts, _total, models.for_audio), models)
+    return batch.run(FileWork("encoded", convert, _facts, _total, models.get), models)
 
 
 def _on_cluster(console: Console, batch: Batch, work: EncodeWork, place: Place) -> ExitStatus:

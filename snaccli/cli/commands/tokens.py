@@ -66,7 +66,7 @@ def _exporter(console: Console, how: Export, batch: Batch) -> Exporter:
         models = ModelPool(how.model, device=how.device.value, threads=batch.threads)
         sources = [job.source for job in batch.waiting if job.source != STDIO]
         if how.model is not None or not all(is_snac(source) for source in sources):
-            codec = models.for_audio()
+            codec = models.get()
             console.detail(f"model {codec.name}, fingerprint {codec.fingerprint}, on {codec.device}")
     form = Form(how.interleaved, how.offsets, how.start_id)
     return Exporter(models, form, how.levels, how.channels.value)
