@@ -256,6 +256,29 @@ def test_the_torch_chain_gives_the_same(name: str) -> None:
     np.testing.assert_allclose(part, whole[:, 3 * hop : -hop], atol=1e-5, rtol=0)
 
 
+def test_latents_are_those_that_the_quantiser_takes(name: str) -> None:
+    """Of both backends, however the signal is cut: quantised level by level they give the codes."""
+    model = MODEL[name]
+    torch_engine = Engine(TorchBackend(model.config, checkpoint_of(model).arrays, "cpu"), "0" * 16, 1)
+    audio = np.concatenate((audio_of(3001, 1), audio_of(3001, 2)))
+    found = []
+    for engine in (ENGINE[name], torch_engine):
+        pieces = list(engine.encode(cut(audio, (700, 11)), 2, latents=True))
+        assert {len(piece) for piece in pieces} == {1}
+        found.append(np.concatenate([latents for (latents,) in pieces], axis=1))
+        assert found[-1].dtype == np.float32
+        codes = encoded(engine, list(cut(audio, (700, 11))), 2)
+        differing = 0
+        for channel, latents in enumerate(found[-1]):
+            residual = latents.copy()
+            for tokens, level in zip(codes, engine.quantiser.parts, strict=True):
+                differing += int((level.indices(level.project(residual)) != tokens[channel]).sum())
+                residual -= level.latents(tokens[channel], 0, len(residual))
+        assert differing <= sum(level.size for level in codes) // 500
+    np.testing.assert_allclose(found[0], found[1], atol=1e-4, rtol=1e-4)
+    assert list(ENGINE[name].encode([], 2, latents=True)) == []
+
+
 def test_lower_precision_changes_little(name: str) -> None:
     half = build_engine(checkpoint_of(MODEL[name]), device="cpu-half")
     codes, whole = theirs(name, audio_of(4000, 5))
