@@ -155,6 +155,15 @@ def test_archive_whose_packed_bytes_are_damaged(tmp_path: Path, method: int):
         read(path)
 
 
+def test_archive_that_unpacks_to_more_tokens_than_a_recording_may_have(tmp_path: Path):
+    header = "{'descr': '|u1', 'fortran_order': False, 'shape': (1, 8388609)}\n"
+    levels = {f"level_{n}.npy": npy(header, bytes((1 << 23) + 1)) for n in range(2)}
+    path = npz(tmp_path / "x.npz", levels, zipfile.ZIP_DEFLATED)
+    assert path.stat().st_size < 1 << 16
+    with pytest.raises(TokenFileError, match="16777218 tokens are over the 16777216"):
+        read(path)
+
+
 def test_path_that_no_file_can_have():
     with pytest.raises(TokenFileError, match="cannot be written here"):
         safe_path("a/\ud800.wav")

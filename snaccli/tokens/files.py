@@ -241,6 +241,11 @@ def _from_npz(file: BinaryIO) -> Draft:
         name: array.tolist() for name, array in arrays.items() if name in FACTS and array.size <= MAX_LEVELS
     }
     facts = checked_facts(told)
+    count = sum(array.size for name, array in arrays.items() if name not in FACTS)
+    if count > MAX_TOKENS:  # a byte each, perhaps, and eight of them when they are tokens
+        raise TokenFileError(
+            f"{count} tokens are over the {MAX_TOKENS} of a file; cut the recording in parts"
+        )
     tables = {name: table_of(array, name) for name, array in arrays.items() if name not in FACTS}
     return Draft.of_arrays(tables, facts)
 

@@ -229,10 +229,6 @@ class Draft:
 
 
 def _frames(levels: Sequence[Ids], strides: Sequence[int]) -> int:
-    if len({len(level) for level in levels}) > 1:
-        raise TokenFileError(
-            f"the levels have {[len(level) for level in levels]} channels; they must be equal"
-        )
     frames = int(levels[0].shape[-1]) * strides[0]
     for number, (level, stride) in enumerate(zip(levels, strides, strict=True)):
         if level.shape[-1] * stride != frames:
