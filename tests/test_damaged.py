@@ -320,6 +320,23 @@ def test_levels_of_unequal_channels(parquet: Columns, tiny_model_folder: Path):
 
 # Checkpoints of training
 
+FIRST_GROUP = ("optimizer", "param_groups", 0)
+WEIGHT = "decoder.model.0.bias"
+AVERAGES: list[tuple[str, Callable[[Any], Any]]] = [
+    ("step", lambda step: -step),
+    ("step", lambda step: step * 1e30),
+    ("step", lambda step: step.double()),
+    ("step", lambda step: step[None]),
+    ("exp_avg", lambda average: average[:1]),
+    ("exp_avg", lambda average: average.half()),
+    ("exp_avg", lambda average: average.to_sparse()),
+    ("exp_avg", lambda average: average.to("meta")),
+    ("exp_avg", lambda average: average + float("inf")),
+    ("exp_avg_sq", lambda average: average - 1),
+    ("exp_avg_sq", lambda average: average * float("nan")),
+    ("exp_avg_sq", lambda average: average[:1].expand(average.shape)),
+]  # what Adam keeps of a weight, as it cannot be
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Any:
@@ -355,6 +372,15 @@ def with_value(value: Any, *names: Any) -> Callable[[dict[str, Any]], None]:
     return change
 
 
+def with_changed(change: Callable[[Any], Any], *names: Any) -> Callable[[dict[str, Any]], None]:
+    def changed(state: Any) -> None:
+        for name in names[:-1]:
+            state = state[name]
+        state[names[-1]] = change(state[names[-1]])
+
+    return changed
+
+
 def in_progress(**values: Any) -> Callable[[dict[str, Any]], None]:
     def change(state: dict[str, Any]) -> None:
         state["progress"] = json.dumps(json.loads(state["progress"]) | values)
@@ -376,21 +402,89 @@ def in_progress(**values: Any) -> Callable[[dict[str, Any]], None]:
         with_value([1.0], "optimizer", "state", 0, "exp_avg_sq"),
         in_progress(load_state_dict=1),
         in_progress(best=7),
+        with_value(-1, "step"),
+        with_value(1.5, "step"),
+        with_value(True, "step"),
+        with_value(1 << 60, "step"),
+        with_value(-1.0, "optimizer", "param_groups", 0, "lr"),
+        with_value((0.8, 1.0), "optimizer", "param_groups", 0, "betas"),
+        with_value((0.8, "x"), "optimizer", "param_groups", 0, "betas"),
+        with_value(True, "optimizer", "param_groups", 0, "amsgrad"),
+        with_value(float("nan"), "optimizer", "param_groups", 1, "weight_decay"),
+        with_changed(lambda numbers: [numbers[1], numbers[0], *numbers[2:]], *FIRST_GROUP, "params"),
+        with_changed(lambda weights: weights * float("nan"), "model", WEIGHT),
+        with_changed(lambda weights: weights.half(), "model", WEIGHT),
+        with_changed(lambda counts: counts - 1, "counts", 0),
+        with_changed(lambda vectors: vectors.long(), "recent", 0),
+        with_changed(lambda vectors: vectors.flatten()[:1], "recent", 0),
+        with_changed(lambda vectors: vectors.new_zeros(65, 4), "recent", 0),
+        in_progress(best_step=-1),
+        in_progress(best_ratio="x"),
+        in_progress(baseline={"64": {"loss": 1.0}}),
+        in_progress(last={"1024": {}}),
+        in_progress(last={"1024": {"loss": "x"}}),
+        in_progress(best={"9" * 5000: {"loss": 1.0}}),
     ],
 )
 def test_checkpoint_of_a_run_that_was_forged(
     run: Any, tmp_path: Path, change: Callable[[dict[str, Any]], None]
 ):
+    forged(run, tmp_path, change)
+
+
+def forged(run: Any, tmp_path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Lets a run take up a changed copy of its checkpoint, which is refused in one line."""
     from snaccli.training.state import LAST, TrainingError
 
     shutil.copy(run.folder / LAST, tmp_path / LAST)
     damaged_state(tmp_path / LAST, change)
     run.folder, kept = tmp_path, run.folder
     try:
-        with pytest.raises(TrainingError, match="does not fit this configuration"):
+        with pytest.raises(TrainingError, match="does not fit this configuration") as refused:
             run.resume()
+        assert "\n" not in str(refused.value)
     finally:
         run.folder = kept
+
+
+@pytest.mark.parametrize(("name", "change"), AVERAGES)
+def test_averages_of_a_run_that_its_optimiser_cannot_have_kept(
+    run: Any, tmp_path: Path, name: str, change: Callable[[Any], Any]
+):
+    forged(run, tmp_path, with_changed(change, "optimizer", "state", 0, name))
+
+
+@pytest.mark.parametrize("name", ["step", "exp_avg", "exp_avg_sq"])
+def test_run_whose_optimiser_lacks_a_number(run: Any, tmp_path: Path, name: str):
+    forged(run, tmp_path, lambda state: state["optimizer"]["state"][0].__delitem__(name))
+
+
+def test_run_whose_optimiser_has_a_tensor_for_a_number(run: Any, tmp_path: Path):
+    import torch
+
+    forged(run, tmp_path, with_value((0.8, torch.zeros(2)), *FIRST_GROUP, "betas"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        with_value(-1, "steps"),
+        with_value({}, "weights"),
+        with_changed(lambda weights: weights * float("nan"), "weights", "bias"),
+        with_changed(lambda weights: weights[None], "weights", "bias"),
+    ],
+)
+def test_averaged_weights_that_were_forged(change: Callable[[dict[str, Any]], None]):
+    torch = pytest.importorskip("torch")
+    from snaccli.training.state import AveragedWeights
+
+    average = AveragedWeights(torch.nn.Linear(2, 1), 0.9)
+    state = average.state_dict()
+    state["weights"] = dict(state["weights"])
+    average.load_state_dict(state)
+    change(state)
+    with pytest.raises(ValueError, match="average"):
+        average.load_state_dict(state)
 
 
 def prior_state(path: Path) -> Callable[[], Any]:
@@ -418,6 +512,16 @@ def prior_state(path: Path) -> Callable[[], Any]:
         with_value("x", "steps"),
         with_value(None, "seconds"),
         with_value(3, "optimiser", "state", 0, "exp_avg"),
+        with_value(-1, "steps"),
+        with_value(1.0, "steps"),
+        with_value(1 << 60, "steps"),
+        with_value(-1.0, "seconds"),
+        with_value(float("nan"), "seconds"),
+        with_value(True, "optimiser", "param_groups", 0, "amsgrad"),
+        with_value({}, "optimiser", "state", 99),
+        with_changed(lambda weights: weights * float("nan"), "net", "biases.0"),
+        with_changed(lambda weights: weights.long(), "net", "biases.0"),
+        with_changed(lambda weights: weights[:1], "net", "biases.0"),
     ],
 )
 def test_state_of_a_prior_that_was_forged(tmp_path: Path, change: Callable[[dict[str, Any]], None]):
@@ -425,6 +529,46 @@ def test_state_of_a_prior_that_was_forged(tmp_path: Path, change: Callable[[dict
     go_on = prior_state(tmp_path / "state")
     damaged_state(tmp_path / "state", change)
     with pytest.raises(PriorError, match="is no state of a training, or damaged"):
+        go_on()
+
+
+@pytest.mark.parametrize(("name", "change"), AVERAGES)
+def test_averages_of_a_prior_that_its_optimiser_cannot_have_kept(
+    tmp_path: Path, name: str, change: Callable[[Any], Any]
+):
+    pytest.importorskip("torch")
+    go_on = prior_state(tmp_path / "state")
+    damaged_state(tmp_path / "state", with_changed(change, "optimiser", "state", 0, name))
+    with pytest.raises(PriorError, match="is no state of a training, or damaged"):
+        go_on()
+
+
+@pytest.mark.parametrize("name", ["step", "exp_avg", "exp_avg_sq"])
+def test_prior_whose_optimiser_lacks_a_number(tmp_path: Path, name: str):
+    pytest.importorskip("torch")
+    go_on = prior_state(tmp_path / "state")
+    damaged_state(tmp_path / "state", lambda state: state["optimiser"]["state"][0].__delitem__(name))
+    with pytest.raises(PriorError, match="is no state of a training, or damaged"):
+        go_on()
+
+
+def test_prior_whose_numbers_are_too_large(tmp_path: Path):
+    """They are finite, but what is computed from them is not."""
+    pytest.importorskip("torch")
+    go_on = prior_state(tmp_path / "state")
+    damaged_state(tmp_path / "state", with_changed(lambda weights: weights + 3e38, "net", "first.0.weight"))
+    with pytest.raises(PriorError, match="no longer finite"):
+        go_on()
+
+
+def test_prior_whose_embeddings_are_nought(tmp_path: Path):
+    """Nothing is divided by them."""
+    pytest.importorskip("torch")
+    go_on = prior_state(tmp_path / "state")
+    for level in (0, 1):
+        damaged_state(tmp_path / "state", with_changed(lambda table: 0 * table, "net", f"embeddings.{level}"))
+    damaged_state(tmp_path / "state", with_value(2, "steps"))  # to the end
+    with pytest.raises(PriorError, match="numbers so large"):
         go_on()
 
 

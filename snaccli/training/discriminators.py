@@ -13,7 +13,7 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from snaccli.training.config import TrainConfig
 from snaccli.training.processes import Processes
-from snaccli.training.state import load_optimizer
+from snaccli.training.state import demand_tensors, load_optimizer
 
 Features = list[Tensor]
 _SLOPE = 0.1
@@ -227,6 +227,7 @@ class Adversary:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes up what :meth:`state_dict` gave."""
+        demand_tensors(state["weights"], self.discriminators.state_dict(), "the discriminators' weights")
         self.discriminators.load_state_dict(state["weights"])
         load_optimizer(self.optimizer, state["optimizer"])
 

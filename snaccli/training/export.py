@@ -14,7 +14,7 @@ from snac.hub.weights import read_weights, save_checkpoint
 from snaccli.errors import OutputError
 from snaccli.io.files import open_output
 from snaccli.training.loop import Trainer
-from snaccli.training.state import BEST, TrainingError, read_checkpoint
+from snaccli.training.state import BEST, TrainingError, checked_count, demand_tensors, read_checkpoint
 
 CARD = "README.md"
 
@@ -72,7 +72,8 @@ def _chosen(trainer: Trainer) -> tuple[Mapping[str, Tensor], int]:
         best = read_checkpoint(trainer.folder / BEST)
     if best is not None:
         try:
-            return best["model"], int(best["step"])
+            demand_tensors(best["model"], trainer.model.state_dict(), "the weights")
+            return best["model"], checked_count(best["step"], "step")
         except (KeyError, TypeError, ValueError) as error:
             raise TrainingError(f"{trainer.folder / BEST}: is no checkpoint of a run") from error
     if trainer.average is not None:
@@ -162,7 +163,9 @@ def _validation(trainer: Trainer) -> str:
     rows = trainer.progress.table()
     if not rows:
         return ""
-    names = trainer.config.weights.reconstruction()
+    measured = [row[name] for row in rows for name in ("baseline", "last", "best")]
+    losses = trainer.config.weights.reconstruction()  # some may have had no weight when it was measured
+    names = [name for name in losses if all(name in metrics for metrics in measured)]
     head = ("segment", "", "loss", *names)
     lines: list[tuple[str, ...]] = []
     for row in rows:

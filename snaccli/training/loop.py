@@ -32,7 +32,9 @@ from snaccli.training.state import (
     LAST,
     AveragedWeights,
     TrainingError,
+    checked_count,
     cpu_copy,
+    demand_tensors,
     load_optimizer,
     read_checkpoint,
     remove_leftovers,
@@ -361,6 +363,8 @@ class Trainer:
         if state is None:
             return False
         try:
+            step = checked_count(state["step"], "step")
+            demand_tensors(state["model"], self.model.state_dict(), "the weights")
             self.model.load_state_dict(state["model"])
             load_optimizer(self.optimizer, state["optimizer"])
             for name, part in (("average", self.average), ("adversary", self.adversary)):
@@ -368,7 +372,10 @@ class Trainer:
                     part.load_state_dict(state[name])
             self.usage.load(state["counts"], state["recent"])
             self.progress.load_state_dict(state["progress"])
-            self.step = int(state["step"])
+            coming = {str(part.segment) for part in self.schedule.parts if part.first + part.steps > step}
+            if self.progress.baseline and not coming <= self.progress.baseline.keys():
+                raise ValueError("the baseline was measured on segments of other lengths")
+            self.step = step
         except (LookupError, ValueError, TypeError, RuntimeError, AttributeError, ArithmeticError) as error:
             line = str(error).partition("\n")[0]
             raise TrainingError(

@@ -24,7 +24,7 @@ from snaccli.entropy import mixing
 from snaccli.entropy.points import points_of
 from snaccli.entropy.prior import COARSER, REACH, Layer, Prior
 from snaccli.errors import PriorError
-from snaccli.training.state import load_optimizer
+from snaccli.training.state import checked_count, demand_tensors, load_optimizer
 
 __all__ = ["Corpus", "PriorConfig", "Report", "train_prior"]
 
@@ -172,7 +172,7 @@ def train_prior(
         report: told every few seconds how it goes.
 
     Raises:
-        PriorError: the tokens are not of one kind.
+        PriorError: the tokens are not of one kind, the state is damaged, or the net is no longer finite.
     """
     corpus, checks = Corpus(grids), Corpus(held_out)
     torch.manual_seed(config.seed)
@@ -191,6 +191,8 @@ def train_prior(
         run.keep()
         raise
     bits = measure(run.net, checks)
+    if not all(map(math.isfinite, bits)):
+        raise PriorError("the training's numbers are no longer finite: lower its rate, or remove its state")
     report(Report(1.0, run.steps, bits))
     summary = {
         "tokens": sum(grid.tokens for grid in grids),
@@ -225,9 +227,12 @@ class _Run:
         try:
             kept = torch.load(state, weights_only=True)
             if kept["config"] == asdict(self.config) and kept["strides"] == list(self.corpus.strides):
+                demand_tensors(kept["net"], self.net.state_dict(), "the weights")
                 self.net.load_state_dict(kept["net"])
                 load_optimizer(self.optimiser, kept["optimiser"])
-                self.steps, self.earlier = int(kept["steps"]), float(kept["seconds"])
+                self.steps, self.earlier = checked_count(kept["steps"], "steps"), kept["seconds"]
+                if type(self.earlier) is not float or not 0 <= self.earlier < math.inf:
+                    raise ValueError("seconds is no length of time")
         except Exception as error:  # the unpickler fails with whatever its own state leads to
             line = str(error).partition("\n")[0][:100]
             raise PriorError(f"is no state of a training, or damaged ({line}); remove it", state) from error
@@ -299,7 +304,7 @@ def quantised(net: PriorNet, corpus: Corpus, model: str, fingerprint: str, summa
     a thousand tokens of the corpus give, scores in the coder's steps.
     """
     tables = [table[:-1].numpy() for table in net.embeddings]
-    embedding_scale = 127 / max(float(np.quantile(np.abs(table), 0.9999)) for table in tables)
+    embedding_scale = 127 / max(1e-6, *(float(np.quantile(np.abs(table), 0.9999)) for table in tables))
     layers = []
     for level, places in enumerate(corpus.places):
         at = places[:: max(1, len(places) // 1000)]

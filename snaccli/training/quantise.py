@@ -11,6 +11,7 @@ from torch import Tensor
 
 from snac.nn.noise import NoiseStream
 from snac.nn.vq import ResidualVectorQuantize
+from snaccli.training.state import is_plain
 
 _NOISE_LAYER = 1000  # numbers of noise sources that no block of a decoder has
 
@@ -117,12 +118,15 @@ class CodebookUsage:
         """Takes up what another of the same quantiser had counted.
 
         Raises:
-            ValueError: it is of another quantiser.
+            ValueError: it is of another quantiser, or no state of one.
         """
-        fit = [each.shape for each in counts] == [each.shape for each in self.counts]
-        if not fit or [each.shape[1:] for each in recent] != [each.shape[1:] for each in self.recent]:
-            raise ValueError("what was counted is of other codebooks")
-        self.counts, self.recent = counts, recent
+        size, dim = self.quantizer.codebook_size, self.quantizer.codebook_dim
+        for count, vectors, own in zip(counts, recent, self.counts, strict=True):
+            held = min(len(vectors), 2 * size)
+            fit = is_plain(count, own.shape, own.dtype) and is_plain(vectors, (held, dim), own.dtype)
+            if not fit or bool((count < 0).any()):
+                raise ValueError("what was counted is of other codebooks")
+        self.counts, self.recent = list(counts), list(recent)
 
     @torch.no_grad()
     def revive(self, generator: torch.Generator) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from snaccli.training.config import LossWeights, TrainConfig
 from snaccli.training.data.loader import Batch, validation_segments
 from snaccli.training.data.sources import open_source
 from snaccli.training.processes import Processes, StepNoise
+from snaccli.training.state import checked_count
 
 BASELINE = "baseline_metrics.json"
 _AT_ONCE = 8  # segments
@@ -152,6 +154,19 @@ class Progress:
         if found.keys() != vars(self).keys() - {"rate"}:
             raise ValueError("the progress has other parts")
         for name, value in found.items():
-            if isinstance(value, dict) != isinstance(getattr(self, name), dict):
+            own = getattr(self, name)
+            if type(value) is not type(own) or (isinstance(value, dict) and not _are_metrics(value)):
                 raise ValueError(f"{name} of the progress is of another type")
             setattr(self, name, value)
+        checked_count(self.best_step, "the best step")
+
+
+def _are_metrics(found: dict[str, Any]) -> bool:
+    """Whether these are metrics by lengths of segments, the loss among them."""
+    return all(
+        re.fullmatch("[1-9][0-9]{0,14}", key)
+        and isinstance(metrics, dict)
+        and "loss" in metrics
+        and all(type(value) is float or value == 0 for value in metrics.values())
+        for key, metrics in found.items()
+    )
