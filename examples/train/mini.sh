@@ -5,7 +5,7 @@
 #
 # The options but the last are those of examples/corpus/fetch.sh; --short takes a few steps of each part, to see
 # that everything works here. Needs a Debian machine with the package installed (examples/quickstart.sh does that),
-# about 3 GB of disk and, on two cores with bfloat16, three hours. The model lands in runs/mini/model; use it with
+# about 3 GB of disk and, on two cores with bfloat16, five hours. The model lands in runs/mini/model; use it with
 # `-m runs/mini/model`.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
@@ -27,6 +27,7 @@ done
 PYTHON=$(command -v python) bash examples/corpus/fetch.sh corpus "${fetch[@]}"
 python -m snaccli train examples/train/mini-start.toml -o runs/mini-start --resume "${first[@]}"
 if [ ! -e runs/mini-grown/config.json ]; then
-    python examples/train/grow.py runs/mini-start/model runs/mini-grown --linear-bins 213 --decoder-blocks 8
+    python examples/train/grow.py runs/mini-start/model runs/mini-grown --linear-bins 213 --decoder-blocks 8 \
+        --running-phases
 fi
 python -m snaccli train examples/train/mini.toml -o runs/mini --resume "${second[@]}"
