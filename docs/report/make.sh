@@ -22,7 +22,7 @@ COLUMNS=86 "$python" -m snaccli bench examples/audio --levels --against opus:6 -
     "$python" docs/put.py docs/bench.md peers
 "$python" docs/report/spectrograms.py examples/audio/speech-en.flac 12.1 3.5 docs/report/spectrograms.png
 if [ -n "${SOUNDS:-}" ]; then
-    "$python" -m tests.benchmarks.recogniser --every 8 "$SOUNDS" "${TEXTS:?}" |
+    "$python" -m tests.benchmarks.recogniser --every 3 "$SOUNDS" "${TEXTS:?}" |
         "$python" docs/put.py docs/bench.md recogniser
 fi
 
