@@ -201,22 +201,27 @@ def test_the_recipe_of_mini_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     recipes = tmp_path / "examples" / "train"
     shutil.copytree(ROOT / "examples" / "train", recipes)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["grow.py", "runs/mini-start/model", "runs/mini-grown"])
-    sys.argv += ["--linear-bins", "213", "--decoder-blocks", "8"]
+    larger = ["--linear-bins", "213", "--decoder-blocks", "8"]
     for name, steps in (("mini-start", ["unquantised_steps=1"]), ("mini", [])):
         arguments = [word for change in [*SHORT, *steps] for word in ("--set", change)]
         status, _, err = call(recipes / f"{name}.toml", *arguments, "-o", Path("runs") / name)
         assert status == 0, err
         assert ("codebooks fitted to" in err) == (name == "mini-start")
         if name == "mini-start":
-            runpy.run_path(str(recipes / "grow.py"), run_name="__main__")
-    start, grown, mini = (
-        SNAC.from_pretrained(f"runs/{name}") for name in ("mini-start/model", "mini-grown", "mini/model")
+            for grown_to, changes in (("larger", larger), ("mini-grown", [*larger, "--running-phases"])):
+                command = ["grow.py", "runs/mini-start/model", f"runs/{grown_to}", *changes]
+                monkeypatch.setattr(sys, "argv", command)
+                runpy.run_path(str(recipes / "grow.py"), run_name="__main__")
+    start, same, grown, mini = (
+        SNAC.from_pretrained(f"runs/{name}")
+        for name in ("mini-start/model", "larger", "mini-grown", "mini/model")
     )
     audio = torch.sin(torch.arange(7680) / 9)[None, None]
     codes = start.encode(audio)
-    assert all(torch.equal(a, b) for a, b in zip(codes, grown.encode(audio), strict=True))
-    torch.testing.assert_close(start.decode(codes), grown.decode(codes), atol=1e-5, rtol=1e-4)
+    for model in (same, grown):
+        assert all(torch.equal(a, b) for a, b in zip(codes, model.encode(audio), strict=True))
+    torch.testing.assert_close(start.decode(codes), same.decode(codes), atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(start.decode(codes), grown.decode(codes), atol=1e-5)
     assert mini.config == grown.config == SNAC.from_pretrained("mini").config
     assert not torch.equal(mini.decode(codes), grown.decode(codes))
 
