@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from snac.arrays import metadata_of
 from snac.config import ModelConfig
 from snac.errors import ModelError
 from snac.files import replacing
@@ -25,7 +26,6 @@ from snac.hub.weights import (
     check_finite,
     check_weights,
     is_pickle,
-    metadata_of,
     read_weights,
     safetensors_bytes,
 )

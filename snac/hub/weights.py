@@ -1,14 +1,12 @@
 """Files of weights: read without running anything that is in them, written so that none is half done.
 
-A safetensors file is mapped into memory and read by NumPy alone. A pickle of ``torch.save`` needs torch,
+A safetensors file is read by ``snac.arrays``. A pickle of ``torch.save`` needs torch,
 which is imported within the function that reads it.
 """
 
 from __future__ import annotations
 
 import json
-import math
-import mmap
 import os
 import pickle
 import re
@@ -20,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from snac.arrays import first_line, read_safetensors
 from snac.config import ModelConfig, WaveformConfig
 from snac.errors import ModelError
 from snac.hub.registry import CONFIG_FILE, WEIGHTS_FILES
@@ -28,15 +27,9 @@ from snac.hub.state import as_float32
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _ARCHIVE = b"PK\x03\x04"  # how a file of torch.save begins
 _NESTED = ("state_dict", "model")  # keys under which training programs put the weights
-_MAX_HEADER = 100_000_000  # bytes; the bound of the safetensors format
 # Tensors up to this many values (biases, norms, snake parameters) stay in 32 bits in a half-precision export:
 # together they are a few percent of a model, and rounding them is what one hears.
 _HALF_ABOVE = 4096
-
-_KINDS: Mapping[str, str] = {
-    "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "I16": "<i2",
-    "I8": "i1", "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1", "BOOL": "?",
-}  # fmt: skip
 
 # How to see the exponents of floating-point numbers: as which integers, by which mask; those of an infinity.
 _FLOATS: Mapping[str, tuple[str, int, int]] = {
@@ -81,22 +74,11 @@ def read_weights(path: str | Path) -> dict[str, np.ndarray]:
             raise ModelError(f"{path}: is a PyTorch checkpoint by another name: call it {WEIGHTS_FILES[1]}")
         arrays = _arrays_of(_load_torch(path), path, size)
     elif head[8:9] == b"{":
-        arrays = _read_safetensors(path)
+        arrays = read_safetensors(path)
         _check_names(arrays, path)
     else:
         raise ModelError(f"{path}: {_what_else(head, size)}")
     return _published_names(arrays)
-
-
-def metadata_of(path: Path) -> dict[str, str]:
-    """What a safetensors file says of itself under ``__metadata__``; nothing if it cannot be read."""
-    try:
-        with open(path, "rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            found = json.loads(file.read(min(length, _MAX_HEADER))).get("__metadata__", {})
-    except (OSError, ValueError, AttributeError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def check_weights(
@@ -197,63 +179,13 @@ def safetensors_bytes(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, s
     return content
 
 
-def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a safetensors file, mapped. The layout is that of the format's description.
-
-    https://github.com/huggingface/safetensors#format: the length of a header as 64-bit little-endian integer,
-    the header in JSON, then the values of the tensors, one after the other without gaps.
-    """
-    try:
-        with open(path, "rb") as file:
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: cannot be read: {_first_line(error)}") from error
-    try:
-        start = 8 + int.from_bytes(mapped[:8], "little")
-        if start > min(8 + _MAX_HEADER, len(mapped)):
-            raise ValueError(f"a header of {start - 8} bytes")
-        objects = json.loads(mapped[8:start], object_pairs_hook=tuple)  # as pairs: a name may stand twice
-        entries: dict[str, Any] = {}
-        for name, pairs in objects:
-            entry = dict(pairs) if isinstance(pairs, tuple) else pairs
-            if name in entries or (isinstance(pairs, tuple) and len(entry) != len(pairs)):
-                raise ValueError("a name stands twice in the header")
-            entries[name] = entry
-        entries.pop("__metadata__", None)
-        if not entries:
-            raise ValueError("holds no weights")
-        arrays, end = {}, 0
-        for name, entry in sorted(entries.items(), key=lambda item: tuple(item[1]["data_offsets"])):
-            kind, shape, (first, last) = entry["dtype"], entry["shape"], entry["data_offsets"]
-            if not all(type(size) is int and size >= 0 for size in (*shape, first, last)):
-                raise ValueError(f"{name} has sizes that are no whole numbers")
-            if first != end or last < first:
-                raise ValueError(f"the values of {name} do not follow those before")
-            if kind not in _KINDS:
-                raise ValueError(f"{name} is of the unknown type {kind!r}")
-            dtype, count, end = np.dtype(_KINDS[kind]), math.prod(shape), last
-            if count * dtype.itemsize != last - first:
-                raise ValueError(f"{name} has {last - first} bytes instead of {count * dtype.itemsize}")
-            array = np.frombuffer(mapped, dtype, count, start + first) if count else np.empty(0, dtype)
-            if kind == "BF16":  # the upper half of a float32
-                array = (array.astype(np.uint32) << 16).view(np.float32)
-            if kind == "F64" or (start + first) % dtype.itemsize:
-                array = array.astype(np.float32 if kind == "F64" else dtype)
-            arrays[name] = array.reshape(shape)
-        if start + end != len(mapped):
-            raise ValueError(f"{len(mapped)} bytes instead of {start + end}")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ModelError(f"{path}: damaged or cut off ({_first_line(error)}): fetch it again") from error
-    return {name: arrays[name] for name in entries}
-
-
 def _load_torch(path: Path) -> Any:
     """A checkpoint of ``torch.save`` through the unpickler that makes tensors and containers only."""
     try:
         with zipfile.ZipFile(path) as archive:
             compressed = any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist())
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise ModelError(f"{path}: damaged or cut off ({_first_line(error)}): fetch it again") from error
+        raise ModelError(f"{path}: damaged or cut off ({first_line(error)}): fetch it again") from error
     if compressed:
         # torch.save never compresses; what unpacks to more than the file would not be bounded by it.
         raise ModelError(f"{path}: is a compressed archive, not a checkpoint: unpack it and give its folder")
@@ -264,7 +196,7 @@ def _load_torch(path: Path) -> Any:
     except pickle.UnpicklingError as error:
         raise ModelError(f"{path}: {_unpickling(str(error))}") from error
     except Exception as error:  # on damaged input the unpickler fails with whatever its own state leads to
-        raise ModelError(f"{path}: is no checkpoint, or damaged ({_first_line(error)})") from error
+        raise ModelError(f"{path}: is no checkpoint, or damaged ({first_line(error)})") from error
 
 
 def _arrays_of(loaded: Any, path: Path, size: int) -> dict[str, np.ndarray]:
@@ -364,7 +296,3 @@ def _write_together(folder: Path, writers: Mapping[str, Callable[[str], Any]]) -
                 os.fsync(file.fileno())
         for name in writers:
             os.replace(os.path.join(temporary, name), folder / name)
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).partition("\n")[0][:120] or type(error).__name__

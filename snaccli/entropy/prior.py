@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from snac.arrays import metadata_of, read_safetensors
+from snac.errors import ModelError
 from snaccli.codes import FINGERPRINT_BYTES, MAX_CODEBOOK_SIZE, MAX_LEVELS, Tokens
 from snaccli.entropy import kernel, mixing
 from snaccli.errors import ModelMismatchError, PriorError, about
@@ -287,18 +289,14 @@ def load(path: str | Path) -> Prior:
     Raises:
         PriorError: the file cannot be read, or is not a prior.
     """
-    from safetensors import SafetensorError, safe_open
-
     path = Path(path)
     with about(path):
         try:
             if path.stat().st_size > MAX_BYTES:
                 raise PriorError(f"is larger than {MAX_BYTES >> 20} MiB: not a prior")
-            with safe_open(path, framework="numpy") as file:
-                metadata = file.metadata() or {}
-                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (OSError, SafetensorError, ValueError, LookupError, TypeError, AttributeError) as error:
-            reason = str(error).partition("\n")[0]
+            arrays, metadata = read_safetensors(path), metadata_of(path)
+        except (OSError, ModelError) as error:
+            reason = str(error).partition("\n")[0].removeprefix(f"{path}: ")
             raise PriorError(f"cannot be read as a prior: {reason}") from error
         if metadata.get("format") != FORMAT:
             raise PriorError(f"is not a prior of the kind '{FORMAT}'")

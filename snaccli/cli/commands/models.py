@@ -151,7 +151,7 @@ def _entry(name: str) -> dict[str, Any]:
 
 def _prior(files: ModelFiles | None) -> dict[str, Any] | None:
     """What the learned prior beside a model's weights says of itself; None where there is none."""
-    from snac.hub.weights import metadata_of
+    from snac.arrays import metadata_of
 
     if files is None or files.prior is None:
         return None
