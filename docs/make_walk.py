@@ -5,7 +5,7 @@ thread calls from the shell to the bytes, by the part of the program that they b
 calls others of the program is a hop of the walk; one that calls none only helps its caller, and is counted
 apart. With ``--list`` the functions are named in the order of their first call, helpers in brackets.
 Properties, functions without a name of their own (lambdas, the insides of comprehensions, what dataclasses
-generate) and what runs while a module is imported are not counted.
+generate), destructors and what runs while a module is imported are not counted.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def _counts(frame: FrameType) -> bool:
     code = frame.f_code
     if not _ours(frame) or "<" in code.co_name or not code.co_flags & inspect.CO_OPTIMIZED:
         return False
-    if not code.co_filename.endswith(".py") or _is_property(frame):
+    if not code.co_filename.endswith(".py") or code.co_name == "__del__" or _is_property(frame):
         return False
     above = frame.f_back
     while above is not None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from snac.engine.products import library, one_thread_each
+from snac.engine.products import LIBRARY, one_thread_each
 
 from .test_engine import ENGINE, THREADED, audio_of, decoded, encoded
 
@@ -33,7 +33,7 @@ def in_a_thread(work: Callable[[], object]) -> None:
 @pytest.fixture(autouse=True)
 def two_threads() -> Iterator[None]:
     """Torch and NumPy with two threads, on a single processor, too."""
-    if library().set_threads is None:
+    if LIBRARY.set_threads is None:
         pytest.skip("the threads of this BLAS cannot be set")
     before, blas = torch.get_num_threads(), max(of_blas())
     torch.set_num_threads(2)

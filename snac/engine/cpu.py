@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from snac.engine.chain import Stage
-from snac.engine.products import library
+from snac.engine.products import LIBRARY
 from snac.jit import Kernel
 
 _LEAST = 1 << 10  # values; smaller blocks are made of this size
@@ -134,5 +134,5 @@ class Layer(Stage):
         """See ``Stage.run``."""
         assert out is not None
         scratch = [self.arena.take(rows or len(held) + len(x), width) for rows, width in self.scratch]
-        self.kernel(held, x, *self.weights, library().routine, *scratch, out)
+        self.kernel(held, x, *self.weights, LIBRARY.routine, *scratch, out)
         return out

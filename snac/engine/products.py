@@ -17,9 +17,8 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -39,9 +38,7 @@ class Library(NamedTuple):
     set_threads: Callable[[int], Any] | None = None
 
 
-@cache
-def library() -> Library:
-    """The BLAS that computes products."""
+def _found() -> Library:
     package = Path(np.__file__).parent
     folders = package.parent / "numpy.libs", package / ".dylibs"
     paths = [path for folder in folders for path in sorted(folder.glob("*openblas64*"))]
@@ -60,6 +57,9 @@ def library() -> Library:
     return Library(0)
 
 
+LIBRARY: Final = _found()
+"""The BLAS that computes products."""
+
 _lock = threading.Lock()
 _within = 0
 _before = 1
@@ -69,7 +69,7 @@ _before = 1
 def one_thread_each() -> Iterator[None]:
     """Within it each product uses one thread; after the last of several such as many as before."""
     global _within, _before
-    blas = library()
+    blas = LIBRARY
     if blas.threads is None or blas.set_threads is None:
         yield
         return
@@ -90,6 +90,5 @@ def one_thread_each() -> Iterator[None]:
 
 def keep_one_thread() -> None:
     """Leaves NumPy's products one thread for the rest of the process: for programs that own it."""
-    blas = library()
-    if blas.set_threads is not None:
-        blas.set_threads(1)
+    if LIBRARY.set_threads is not None:
+        LIBRARY.set_threads(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,13 +24,12 @@ _ROWS = 256  # frames that a kernel puts into one product
 class Features(Stage):
     """Samples (T, 1) to log magnitudes (T / hop, features), see ``snac.spectrum``."""
 
-    def __init__(self, config: SpectralConfig) -> None:
+    def __init__(
+        self, config: SpectralConfig, windows: Sequence[np.ndarray], banks: Sequence[np.ndarray]
+    ) -> None:
+        """``windows`` and the mel ``banks`` (bands, bins) are those of the long and of the short spectra."""
         self._linear_bins, self._hop = config.linear_bins, config.hop_length
-        self._windows = spectrum.hann(config.window_length), spectrum.hann(self._hop)
-        rate = config.sampling_rate
-        long = spectrum.mel_bank(rate, config.window_length, spectrum.mel_edges(rate, LONG_BANDS))
-        short = spectrum.mel_bank(rate, self._hop, spectrum.mel_edges(rate, SHORT_BANDS))
-        self._banks = long.T.copy(), short.T.copy()
+        self._windows, self._banks = windows, [bank.T.copy() for bank in banks]
         self.channels = config.features
         self.window, self.step = config.window_length, self._hop
         self.history = self.tail = (self.window - self._hop) // 2
@@ -115,7 +115,16 @@ class Overlap(Stage):
 
 def encoder_stages(config: SpectralConfig, weights: Weights, arena: Arena) -> list[Stage]:
     """From samples (T, 1) to latents (T / hop, C)."""
-    return [Features(config), *_stack(config.encoder.blocks, "encoder", "project", weights, arena)]
+    rate, lengths = config.sampling_rate, (config.window_length, config.hop_length)
+    windows = [spectrum.hann(length) for length in lengths]
+    banks = [
+        spectrum.mel_bank(rate, length, spectrum.mel_edges(rate, bands))
+        for length, bands in zip(lengths, (LONG_BANDS, SHORT_BANDS), strict=True)
+    ]
+    return [
+        Features(config, windows, banks),
+        *_stack(config.encoder.blocks, "encoder", "project", weights, arena),
+    ]
 
 
 def decoder_stages(config: SpectralConfig, weights: Weights, arena: Arena) -> list[Stage]:

@@ -10,7 +10,7 @@ from snac.config import ATTENTION_HEAD, WaveformConfig
 from snac.engine import kernels
 from snac.engine.chain import Stage
 from snac.engine.cpu import Arena, Layer, Weights
-from snac.engine.products import library
+from snac.engine.products import LIBRARY
 from snac.jit import Kernel
 from snac.noise import Noise
 
@@ -159,7 +159,7 @@ class _Resampling(Stage):
         frames = take(most + 2, inner)
         rows = frames.reshape((most + 2) * self.step, -1)
         kernels.resample(
-            held, x, self._snake, self._products, self._bias, library().routine,
+            held, x, self._snake, self._products, self._bias, LIBRARY.routine,
             rows, frames, take(pairs, inner), take(pairs, inner), result,
         )  # fmt: skip
         return np.asarray(out)
@@ -210,7 +210,7 @@ class NoiseBlock(Stage):
     def run(self, held: np.ndarray, x: np.ndarray, steps: int, position: int, out: Any) -> np.ndarray:
         """See ``Stage.run``."""
         noise = self._noise.draw(self._layer, position, steps)
-        kernels.noisy(x, self._linear, noise, library().routine, out)
+        kernels.noisy(x, self._linear, noise, LIBRARY.routine, out)
         return np.asarray(out)
 
 
@@ -265,7 +265,7 @@ class Output(Stage):
         """See ``Stage.run``."""
         take, rows = self._arena.take, max(_LEAST_ROWS, _TILE_VALUES // self.values)
         kernels.output(
-            held, x, self._snake, self._weight, self._bias, library().routine,
+            held, x, self._snake, self._weight, self._bias, LIBRARY.routine,
             take(rows + _TAPS - 1, self.values), take(rows + _TAPS - 1, _TAPS), out,
         )  # fmt: skip
         return np.tanh(out, out=out)  # type: ignore[no-any-return]

@@ -18,9 +18,8 @@ import numpy.typing as npt
 from snac.hub.registry import DEFAULT_MODEL
 from snac.noise import Noise
 from snaccli.audio import MAX_CHANNELS, MAX_RATE, AudioWriter, open_audio, resampled_length
-from snaccli.codec.codec import Codec
+from snaccli.codec.codec import Codec, WantedPrior
 from snaccli.codec.pool import ModelPool
-from snaccli.codec.prior import WantedPrior
 from snaccli.codec.rate_distortion import check_rate_distortion
 from snaccli.codec.recording import CodedRecording, Recording, Span, dumps, loads
 from snaccli.errors import AudioError, ContainerError

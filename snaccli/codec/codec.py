@@ -18,16 +18,18 @@ from snac.hub.checkpoint import load_checkpoint
 from snac.hub.registry import DEFAULT_MODEL
 from snac.noise import Noise
 from snaccli.audio import fit, resample, resample_span, resampled_length
-from snaccli.codec.prior import WantedPrior, find_prior
 from snaccli.codec.rate_distortion import Views, check_rate_distortion, choose
 from snaccli.codec.recording import WHOLE, Recording, Span
 from snaccli.codes import Codes, Tokens
-from snaccli.entropy import Prior
-from snaccli.errors import AudioError, ModelMismatchError, Remedy, UsageError
+from snaccli.entropy.prior import Prior, load
+from snaccli.errors import AudioError, ModelMismatchError, PriorError, Remedy, UsageError
 from snaccli.progress import SILENT, Progress, part
 from snaccli.workers import available, read_ahead, share
 
-__all__ = ["Codec", "Device"]
+__all__ = ["Codec", "Device", "WantedPrior"]
+
+WantedPrior = bool | str | Path | Prior
+"""A prior or its file; True for that beside the model's weights, if there is one; False for none."""
 
 _DEFAULT_NOISE = Noise.seeded(0)
 _CHOOSING_SHARE = 0.3  # of the progress, where tokens are chosen by their bits
@@ -119,7 +121,22 @@ class Codec:
         Raises:
             PriorError: it cannot be read, or is of other weights.
         """
-        return find_prior(self._prior, self._beside, self.name, self.fingerprint)
+        wanted, path = self._prior, None
+        if isinstance(wanted, Prior):
+            prior = wanted
+        else:
+            path = Path(wanted) if not isinstance(wanted, bool) else self._beside if wanted else None
+            if path is None:
+                return None
+            prior = load(path)
+        if prior.model_fingerprint != self.fingerprint:
+            raise PriorError(
+                f"is a prior for the model {prior.model!r} of fingerprint {prior.model_fingerprint}, not for "
+                f"{self.name!r} of {self.fingerprint}",
+                path,
+                remedy=Remedy.OTHER_PRIOR,
+            )
+        return prior
 
     @property
     def hop_length(self) -> int:

@@ -6,8 +6,7 @@ import threading
 from pathlib import Path
 
 from snac.hub.registry import DEFAULT_MODEL, MODELS
-from snaccli.codec.codec import Codec
-from snaccli.codec.prior import WantedPrior
+from snaccli.codec.codec import Codec, WantedPrior
 from snaccli.errors import ModelError, UnknownModelError
 
 __all__ = ["ModelPool"]

@@ -25,7 +25,7 @@ from snaccli.codes import FINGERPRINT_BYTES, MAX_CODEBOOK_SIZE, MAX_LEVELS, Toke
 from snaccli.entropy import kernel, mixing
 from snaccli.errors import ModelMismatchError, PriorError, about
 
-__all__ = ["NOTHING", "Layer", "Prior", "PriorStream", "load", "positions"]
+__all__ = ["NOTHING", "Layer", "Prior", "PriorStream", "load"]
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
@@ -120,7 +120,23 @@ class Prior:
     @cached_property
     def numbers(self) -> tuple[_Numbers, ...]:
         """What the coder computes with, a level each."""
-        return tuple(_numbers(self, level) for level in range(len(self.strides)))
+        numbers = []
+        for layer, embeddings in zip(self.layers, self.embedding, strict=True):
+            own = mixing.LAGS * embeddings.shape[1]
+            outs = -(-len(layer.second) // kernel.ABREAST) * kernel.ABREAST
+            more = (0, outs - len(layer.second))  # outputs of zeros
+            start = NOTHING._replace(
+                embedding=np.pad(embeddings, ((0, 1), (0, 0))).astype(np.float32),
+                first=layer.first[:own].astype(np.float32, order="C"),
+                second=np.pad(layer.second, (more, (0, 0))).astype(np.float32, order="C"),
+                second_bias=np.pad(layer.second_bias, more).astype(np.float32),
+                shifts=layer.shifts.astype(np.int64),
+                table=np.pad(layer.table.T, (more, (0, 0))).astype(np.float32, order="C"),
+                table_bias=layer.table_bias.astype(np.float32),
+            )
+            bias = layer.first_bias.astype(np.float32, order="C")
+            numbers.append(_Numbers(bias, layer.first[own:].astype(np.float32, order="C"), start))
+        return tuple(numbers)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -175,7 +191,9 @@ class PriorStream:
 
     def __init__(self, prior: Prior, level: int, coarser: Sequence[Tokens]) -> None:
         size = prior.codebook_size
-        self._prior, self._level, self._coarser = prior, level, coarser
+        self._prior, self._level = prior, level
+        # With -1, an embedding's last row, for the tokens before the first and after the last.
+        self._coarser = [np.pad(row.astype(np.int64), 1, constant_values=-1) for row in coarser]
         self._numbers = prior.numbers[level]
         logs = np.zeros(size, dtype=np.float32)
         self._learned = self._numbers.start._replace(
@@ -196,13 +214,14 @@ class PriorStream:
         """Returns the kernel's argument for the next tokens: what coarser levels give is computed at once."""
         numbers = self._numbers
         above: Array = numbers.bias[np.arange(start, start + count) % len(numbers.bias)]
-        places = positions(start, count, self._prior.strides, self._level)
-        if places:
-            seen = [
-                self._prior.numbers[k].start.embedding[_tokens(self._coarser[k], places[k] + offset)]
-                for k in sorted(places)
-                for offset in REACH
-            ]
+        strides, level = self._prior.strides, self._level
+        frames = np.arange(start, start + count) * strides[level]
+        seen = [
+            self._prior.numbers[k].start.embedding[self._coarser[k][frames // strides[k] + 1 + offset]]
+            for k in range(max(0, level - COARSER), level)
+            for offset in REACH
+        ]
+        if seen:
             above = above + np.concatenate(seen, axis=1) @ numbers.above
         return self._learned._replace(above=above)
 
@@ -213,41 +232,6 @@ class _Numbers(NamedTuple):
     bias: Floats  # (phases, H)
     above: Floats  # (inputs from coarser levels * E, H)
     start: mixing.Learned  # what is the same for all streams of the level
-
-
-def _numbers(prior: Prior, level: int) -> _Numbers:
-    """Returns a layer as the coder uses it."""
-    layer, width = prior.layers[level], prior.embedding.shape[2]
-    own, outs = mixing.LAGS * width, -(-len(layer.second) // kernel.ABREAST) * kernel.ABREAST
-    embedding = np.zeros((prior.codebook_size + 1, width), dtype=np.float32)
-    embedding[:-1] = prior.embedding[level]
-    more = (0, outs - len(layer.second))  # outputs of zeros
-    start = NOTHING._replace(
-        embedding=embedding,
-        first=layer.first[:own].astype(np.float32, order="C"),
-        second=np.pad(layer.second, (more, (0, 0))).astype(np.float32, order="C"),
-        second_bias=np.pad(layer.second_bias, more).astype(np.float32),
-        shifts=layer.shifts.astype(np.int64),
-        table=np.pad(layer.table.T, (more, (0, 0))).astype(np.float32, order="C"),
-        table_bias=layer.table_bias.astype(np.float32),
-    )
-    return _Numbers(
-        layer.first_bias.astype(np.float32, order="C"), layer.first[own:].astype(np.float32, order="C"), start
-    )
-
-
-def positions(start: int, count: int, strides: Sequence[int], level: int) -> dict[int, Array]:
-    """Returns, for each coarser level that is seen, the tokens above a level's, int64 (count,) each."""
-    frames = np.arange(start, start + count) * strides[level]
-    return {k: frames // strides[k] for k in range(max(0, level - COARSER), level)}
-
-
-def _tokens(tokens: Tokens, places: Array) -> Array:
-    """Returns tokens, -1 (an embedding's last row) before the first and after the last."""
-    inside = (places >= 0) & (places < tokens.size)
-    if not tokens.size:
-        return np.full(places.shape, -1)
-    return np.where(inside, tokens[np.where(inside, places, 0)].astype(np.int64), -1)
 
 
 def _check(layer: Layer, inputs: int, phases: int, size: int) -> None:
