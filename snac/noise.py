@@ -3,7 +3,7 @@
 The decoder's noise blocks multiply their signal by Gaussian noise. Drawn from a global generator it would
 change with every run, piece and thread. The noise of a seed is instead a hash of where each value stands: it
 depends on the seed, the layer and the absolute position only, so that the same file gives the same sound
-however it is decoded. Knows no torch; ``snac.nn.noise`` has the same for tensors.
+however it is decoded. Knows no torch; ``snac.nn.layers`` has the same for tensors.
 """
 
 from __future__ import annotations

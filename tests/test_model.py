@@ -11,9 +11,8 @@ import torch
 
 from snac import SNAC, ModelError
 from snac.config import ModelConfig
-from snac.nn import noise as tensors
-from snac.nn.layers import Snake1d
-from snac.nn.noise import SeededNoise
+from snac.nn import layers as tensors
+from snac.nn.layers import SeededNoise, Snake1d
 from snac.noise import Noise, gaussian
 
 from .published import FULL, GOLDEN, SMALL, test_signal

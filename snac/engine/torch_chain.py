@@ -21,11 +21,8 @@ from snac.engine.chain import Chain, Stage
 from snac.engine.cpu import Weights
 from snac.engine.quantise import Quantiser
 from snac.errors import ModelError
-from snac.nn.arguments import check_audio, checked_codes
-from snac.nn.attention import LocalMHA
-from snac.nn.layers import DecoderBlock, EncoderBlock, NoiseBlock, ResidualUnit
-from snac.nn.model import SNAC
-from snac.nn.noise import gaussian
+from snac.nn.layers import DecoderBlock, EncoderBlock, LocalMHA, NoiseBlock, ResidualUnit, gaussian
+from snac.nn.model import SNAC, check_audio, checked_codes
 from snac.nn.spectral import SpectralDecoder, SpectralEncoder
 from snac.noise import Noise
 

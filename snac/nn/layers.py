@@ -1,16 +1,173 @@
-"""The convolutional encoder and decoder (paper, section 3; layer order of the published checkpoints)."""
+"""Layers of the published form: its encoder and decoder, attention and noise (paper, section 3).
+
+The order of the layers is that of the published checkpoints. The noise of the decoder's blocks is torch's own, or
+that of ``snac.noise``.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final, Protocol
 
 import torch
+import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from snac.nn.attention import LocalMHA
-from snac.nn.noise import FRESH, NoiseStream
+from snac.config import ATTENTION_HEAD
+from snac.noise import Noise
+
+
+class LocalMHA(nn.Module):
+    """Multi-head attention within windows of ``window_size`` frames that do not overlap, with a residual.
+
+    Rotary embeddings (Su et al. 2021, arXiv 2104.09864) count positions from the start of each window.
+
+    Args:
+        dim: channels; ``dim // dim_head`` heads.
+        window_size: frames attended to at once; the input's length must be a multiple of it.
+        dim_head: channels a head.
+    """
+
+    def __init__(self, dim: int = 1024, window_size: int = 32, dim_head: int = ATTENTION_HEAD) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+        self.heads = dim // dim_head
+        self.window_size = window_size
+        self.to_qkv = nn.Linear(dim, dim * 3, bias=False)
+        self.rel_pos = RotaryEmbedding(dim_head)
+        self.to_out = nn.Linear(dim, dim, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, T) to (B, C, T)."""
+        windows = x.shape[-1] // self.window_size
+        qkv = self.to_qkv(self.norm(x.transpose(1, 2)))  # B T 3C
+        q, k, v = (
+            rearrange(part, "b (w n) (h d) -> b h w n d", w=windows, h=self.heads)
+            for part in qkv.chunk(3, dim=-1)
+        )
+        cos, sin = self.rel_pos(self.window_size)  # n d
+        heard = F.scaled_dot_product_attention(_rotate(q, cos, sin), _rotate(k, cos, sin), v)
+        out: Tensor = self.to_out(rearrange(heard, "b h w n d -> b (w n) (h d)"))
+        return x + out.transpose(1, 2)
+
+
+class RotaryEmbedding(nn.Module):
+    """Angles of the rotary embedding; ``inv_freq`` is kept as a buffer because checkpoints carry it."""
+
+    inv_freq: Tensor
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("inv_freq", 1.0 / (10000 ** (torch.arange(0, dim, 2).float() / dim)))
+
+    def forward(self, length: int) -> tuple[Tensor, Tensor]:
+        """Cosines and sines, each (length, dim), for positions 0 to length - 1."""
+        positions = torch.arange(length, device=self.inv_freq.device, dtype=self.inv_freq.dtype)
+        angles = positions[:, None] * self.inv_freq[None, :]
+        angles = torch.cat((angles, angles), dim=-1)
+        return angles.cos(), angles.sin()
+
+
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    low, high = x.chunk(2, dim=-1)
+    return x * cos + torch.cat((-high, low), dim=-1) * sin
+
+
+_MASK = 0xFFFFFFFF
+
+
+class NoiseStream(Protocol):
+    """Where noise blocks draw their noise from."""
+
+    def draw(self, layer: int, length: int, like: Tensor) -> Tensor:
+        """Standard normal noise for a signal from its first sample on.
+
+        Args:
+            layer: number of the noise block within its decoder.
+            length: samples.
+            like: the signal (B, C, length).
+
+        Returns:
+            (B, 1, length) or (1, 1, length), of the device and type of ``like``.
+        """
+
+
+class FreshNoise:
+    """Noise of torch's own generator, as training and the published package have it."""
+
+    def draw(self, layer: int, length: int, like: Tensor) -> Tensor:
+        """See :class:`NoiseStream`."""
+        return torch.randn((like.shape[0], 1, length), device=like.device, dtype=like.dtype)
+
+
+class SeededNoise:
+    """Noise that depends on a seed, the layer and the position alone, the same as the engine's.
+
+    Args:
+        seed: any integer; only its low 64 bits count.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+
+    def draw(self, layer: int, length: int, like: Tensor) -> Tensor:
+        """See :class:`NoiseStream`."""
+        return gaussian(self._seed, layer, 0, length, like)
+
+
+FRESH: Final[NoiseStream] = FreshNoise()
+
+
+def gaussian(seed: int, layer: int, first: int, length: int, like: Tensor) -> Tensor:
+    """The values of ``snac.noise.Noise.seeded(seed)`` for the positions from ``first`` on.
+
+    On a CPU they are computed there; elsewhere on the device itself, with the same bits of the hash and float
+    rounding of the device.
+
+    Args:
+        seed: any integer; only its low 64 bits count.
+        layer: number of the noise block within its decoder.
+        first: absolute index of a sample at the layer's rate, 0 or greater.
+        length: how many values.
+        like: says the device and the type.
+
+    Returns:
+        (1, 1, length).
+    """
+    if like.device.type == "cpu":
+        drawn = torch.from_numpy(Noise.seeded(seed).draw(layer, first, length))
+    else:
+        drawn = _gaussian_on_device(seed, layer, first, length, like.device)
+    return drawn.to(device=like.device, dtype=like.dtype)[None, None]
+
+
+def _gaussian_on_device(seed: int, layer: int, first: int, length: int, device: torch.device) -> Tensor:
+    key = _mix_int((seed & _MASK) ^ 0x9E3779B9)
+    key = _mix_int(key ^ ((seed >> 32) & _MASK))
+    key = _mix_int(key ^ (layer & _MASK))
+    places = torch.arange(first, first + length, device=device)
+    state = _mix((places & _MASK) ^ _mix((places >> 32) ^ key))
+    # 23 bits plus a half are exact in float32, and never 0: the logarithm stays finite.
+    uniform = ((_mix(state ^ 0x3C6EF372) >> 9).to(torch.float32) + 0.5) * 2.0**-23
+    angle = (_mix(state ^ 0xDAA66D2B) >> 8).to(torch.float32) * (2.0 * math.pi * 2.0**-24)
+    return torch.sqrt(-2.0 * torch.log(uniform)) * torch.cos(angle)
+
+
+def _mix(x: Tensor) -> Tensor:
+    """The bijection of ``snac.noise`` on 32-bit integers that are held in int64."""
+    x = ((x ^ (x >> 16)) * 0x7FEB352D) & _MASK
+    x = ((x ^ (x >> 15)) * 0x846CA68B) & _MASK
+    return x ^ (x >> 16)
+
+
+def _mix_int(x: int) -> int:
+    x = ((x ^ (x >> 16)) * 0x7FEB352D) & _MASK
+    x = ((x ^ (x >> 15)) * 0x846CA68B) & _MASK
+    return x ^ (x >> 16)
+
 
 _KERNEL = 7
 _DILATIONS = (1, 3, 9)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from snac.config import SpectralConfig
+from snac.nn.layers import NoiseStream
 from snac.nn.model import SNAC
-from snac.nn.noise import NoiseStream
 from snaccli.training.config import LossWeights, SpectraConfig
 from snaccli.training.losses import IntelligibilityLoss, LowBandLoss, SpectralLoss
 from snaccli.training.quantise import quantise, soften

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from snac.nn.noise import NoiseStream
+from snac.nn.layers import NoiseStream
 from snac.nn.vq import ResidualVectorQuantize
 from snaccli.training.state import is_plain
 
