@@ -34,7 +34,7 @@ def tiny_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a SNAC model of random weights: 16 kHz, hop 32, strides 8 4 2 1, 256 codewords."""
     import torch
 
-    from snac.hub.weights import save_checkpoint
+    from snac.hub.checkpoint import save_checkpoint
     from snac.nn.model import SNAC
 
     with torch.random.fork_rng():

@@ -15,7 +15,7 @@ from torch import nn
 
 from snac.config import ModelConfig, WaveformConfig
 from snac.errors import ModelError
-from snac.hub.weights import check_finite, check_weights, read_weights, save_checkpoint
+from snac.hub.checkpoint import check_finite, check_weights, read_weights, save_checkpoint
 
 CONFIG = WaveformConfig(
     sampling_rate=16000,

@@ -197,7 +197,7 @@ def test_a_part_that_is_not_there_is_wrong_usage(coded, model):
 
 def other_weights(model, folder):
     from snac.config import ModelConfig
-    from snac.hub.weights import read_weights, save_checkpoint
+    from snac.hub.checkpoint import read_weights, save_checkpoint
 
     weights = read_weights(next(Path(model).glob("*.safetensors")))
     changed = {

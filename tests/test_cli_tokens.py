@@ -171,7 +171,7 @@ def other_weights(tmp_path_factory):
     """A model of the same name and shape as the tiny one, with other weights."""
     import torch
 
-    from snac.hub.weights import save_checkpoint
+    from snac.hub.checkpoint import save_checkpoint
     from snac.nn.model import SNAC
 
     torch.manual_seed(1)

@@ -16,7 +16,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from snac.errors import ModelError
-from snac.hub.weights import read_weights
+from snac.hub.checkpoint import read_weights
 from snaccli.codec import Codec
 from snaccli.entropy import prior as priors
 from snaccli.errors import PriorError

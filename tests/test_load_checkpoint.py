@@ -20,9 +20,8 @@ from snac.config import ModelConfig, SpectralConfig, Stack, WaveformConfig
 from snac.errors import ModelError
 from snac.hub import checkpoint as module
 from snac.hub import locate as hub
-from snac.hub.checkpoint import Checkpoint, load_checkpoint
+from snac.hub.checkpoint import Checkpoint, load_checkpoint, read_weights, save_checkpoint
 from snac.hub.state import fingerprint, state_shapes
-from snac.hub.weights import read_weights, save_checkpoint
 
 from .golden.make_spectral import SMALL as SPECTRAL
 from .published import FULL, SMALL

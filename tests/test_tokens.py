@@ -509,7 +509,7 @@ def test_archives_of_others_are_read(tmp_path: Path, codec: Codec) -> None:
 
 
 def test_attention_takes_whole_windows(tmp_path: Path) -> None:
-    from snac.hub.weights import save_checkpoint
+    from snac.hub.checkpoint import save_checkpoint
     from snac.nn.model import SNAC
 
     from .published import SMALL

@@ -1,7 +1,7 @@
 """Layers of the published form: its encoder and decoder, attention and noise (paper, section 3).
 
-The order of the layers is that of the published checkpoints. The noise of the decoder's blocks is torch's own, or
-that of ``snac.noise``.
+The order of the layers is that of the published checkpoints. The noise of the decoder's blocks is torch's
+own, or that of ``snac.noise``.
 """
 
 from __future__ import annotations

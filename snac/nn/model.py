@@ -13,9 +13,8 @@ from torch import Tensor, nn
 
 from snac.config import ModelConfig, SpectralConfig, WaveformConfig
 from snac.errors import InputTypeError, InputValueError
-from snac.hub.checkpoint import Checkpoint, load_checkpoint
+from snac.hub.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from snac.hub.state import fingerprint
-from snac.hub.weights import save_checkpoint
 from snac.nn.layers import FRESH, Decoder, Encoder, SeededNoise
 from snac.nn.spectral import SpectralDecoder, SpectralEncoder
 from snac.nn.vq import ResidualVectorQuantize

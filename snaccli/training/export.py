@@ -8,9 +8,9 @@ from pathlib import Path
 from torch import Tensor
 
 from snac.config import ModelConfig, SpectralConfig, WaveformConfig
+from snac.hub.checkpoint import read_weights, save_checkpoint
 from snac.hub.registry import WEIGHTS_FILES
 from snac.hub.state import fingerprint
-from snac.hub.weights import read_weights, save_checkpoint
 from snaccli.errors import OutputError
 from snaccli.io.files import open_output
 from snaccli.training.loop import Trainer

@@ -21,8 +21,7 @@ import numpy as np
 import torch
 
 from snac.engine import Engine, build_engine
-from snac.hub.checkpoint import load_checkpoint
-from snac.hub.weights import save_checkpoint
+from snac.hub.checkpoint import load_checkpoint, save_checkpoint
 from snac.nn.model import SNAC
 from tests.published import FULL, install, load, randomise
 

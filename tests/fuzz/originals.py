@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from snac.config import ModelConfig
+from snac.hub.checkpoint import save_checkpoint
 from snac.hub.state import fingerprint, state_shapes
-from snac.hub.weights import save_checkpoint
 from snaccli.codec import Codec
 from snaccli.codec.recording import Recording
 from snaccli.codes import Codes
