@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from snaccli.training.data.manifest import MANIFEST, SPLITS, Row, read_rows
+from snaccli.training.data.manifest import MANIFEST, SPLITS, Row, Summary, read_rows
 from snaccli.training.data.prepare import Settings, prepare
-from snaccli.training.data.summary import Summary
 
 __all__ = ["MANIFEST", "SPLITS", "Row", "Settings", "Summary", "prepare", "read_rows"]

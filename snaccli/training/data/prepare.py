@@ -24,10 +24,10 @@ from snaccli.training.data.manifest import (
     DatasetError,
     Manifest,
     Row,
+    Summary,
     identity,
     read_rows,
 )
-from snaccli.training.data.summary import Summary
 from snaccli.training.data.walking import Found, check_inputs, walk
 from snaccli.workers import ordered_map
 
