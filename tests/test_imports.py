@@ -40,10 +40,7 @@ STAGES: dict[str, int] = {
 }
 TORCH_FREE = (
     *("errors", "io", "progress", "workers", "codes", "audio", "entropy", "container"),
-    *(
-        f"training.data.{name}"
-        for name in ("convert", "examine", "manifest", "prepare", "summary", "walking")
-    ),
+    *(f"training.data.{name}" for name in ("convert", "manifest", "prepare")),
 )
 TORCH = ("torch", "snac.nn.model", "safetensors.torch")
 WITH_TORCH = ("snac.nn", "snac.engine.torch_chain", "snaccli.training", "snaccli.cli.commands.train")

@@ -22,7 +22,7 @@ from snaccli.errors import AudioError, Remedy
 from snaccli.io.files import cause, shown
 from snaccli.training.data import MANIFEST, read_rows
 from snaccli.training.data.manifest import DatasetError, parse_row
-from snaccli.training.data.walking import walk
+from snaccli.training.data.prepare import walk
 
 
 @dataclass(frozen=True)
