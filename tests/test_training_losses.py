@@ -24,10 +24,16 @@ from snaccli.training.discriminators import (
     discriminator_loss,
     feature_loss,
 )
-from snaccli.training.losses import IntelligibilityLoss, LowBandLoss, SpectralLoss
+from snaccli.training.losses import (
+    AdvanceLoss,
+    DisturbanceLoss,
+    IntelligibilityLoss,
+    LowBandLoss,
+    MagnitudeLoss,
+    SpectralLoss,
+)
 from snaccli.training.processes import StepNoise, generator
 from snaccli.training.quantise import CodebookUsage, fit_codebooks, quantise, soften
-from snaccli.training.spectral_losses import AdvanceLoss, DisturbanceLoss, MagnitudeLoss
 
 from .training_runs import MODEL, RATE
 

@@ -11,9 +11,15 @@ from snac.config import SpectralConfig
 from snac.nn.layers import NoiseStream
 from snac.nn.model import SNAC
 from snaccli.training.config import LossWeights, SpectraConfig
-from snaccli.training.losses import IntelligibilityLoss, LowBandLoss, SpectralLoss
+from snaccli.training.losses import (
+    AdvanceLoss,
+    DisturbanceLoss,
+    IntelligibilityLoss,
+    LowBandLoss,
+    MagnitudeLoss,
+    SpectralLoss,
+)
 from snaccli.training.quantise import quantise, soften
-from snaccli.training.spectral_losses import AdvanceLoss, DisturbanceLoss, MagnitudeLoss
 
 Pass = tuple[dict[str, Tensor], Tensor, list[Tensor], list[Tensor]]
 

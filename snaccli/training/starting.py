@@ -18,7 +18,7 @@ from snac.nn.layers import SNAKE_EPSILON, ResidualUnit, Snake1d
 from snac.nn.model import SNAC
 from snaccli.errors import UsageError
 from snaccli.training.config import TrainConfig
-from snaccli.training.spectral_losses import MagnitudeLoss
+from snaccli.training.losses import MagnitudeLoss
 
 
 def initial_model(config: TrainConfig) -> SNAC:

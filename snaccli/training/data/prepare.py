@@ -1,4 +1,4 @@
-"""Making a data set: every recording checked, put on its side, linked or converted, and written down."""
+"""Making a data set: each recording found, checked, put on its side, linked or converted, written down."""
 
 from __future__ import annotations
 
