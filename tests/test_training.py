@@ -16,13 +16,21 @@ import torch
 
 from snac.nn.model import SNAC
 from snaccli.errors import ModelError, UsageError
-from snaccli.training import starting
+from snaccli.training import codec
 from snaccli.training.config import TrainConfig
 from snaccli.training.export import export
 from snaccli.training.launched import StopRequest
 from snaccli.training.loop import Interrupted, Trainer
-from snaccli.training.report import JsonLog, TensorBoard, spectrogram
-from snaccli.training.state import BEST, LAST, AveragedWeights, TrainingError, write_checkpoint
+from snaccli.training.state import (
+    BEST,
+    LAST,
+    AveragedWeights,
+    JsonLog,
+    TensorBoard,
+    TrainingError,
+    spectrogram,
+    write_checkpoint,
+)
 from snaccli.training.validation import BASELINE
 
 from .training_runs import MODEL, RATE, SPECTRAL, SPECTRAL_WEIGHTS, make_config, pack, recordings
@@ -167,20 +175,20 @@ def test_codewords_may_move_faster_than_the_rest(tmp_path: Path, packed: str) ->
 def test_compiling_for_many_shapes_is_allowed_by_the_name_each_torch_knows() -> None:
     older, newer = SimpleNamespace(cache_size_limit=8), SimpleNamespace(recompile_limit=8)
     for config in (older, newer):
-        starting._allow_shapes(config, 256)
+        codec._allow_shapes(config, 256)
     assert (vars(older), vars(newer)) == ({"cache_size_limit": 256}, {"recompile_limit": 256})
-    starting._allow_shapes(torch._dynamo.config, 256)
+    codec._allow_shapes(torch._dynamo.config, 256)
     assert torch._dynamo.config.recompile_limit == 256, "a setting that torch does not know is refused by it"
 
 
 def test_precision_follows_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = torch.device("cpu")
-    monkeypatch.setattr(starting, "_cpu_flags", lambda: {"avx2", "avx512_bf16"})
-    assert starting.computes_in_bf16("auto", cpu)
-    monkeypatch.setattr(starting, "_cpu_flags", lambda: {"avx2"})
-    assert not starting.computes_in_bf16("auto", cpu)
-    assert starting.computes_in_bf16("bf16", cpu)
-    assert not starting.computes_in_bf16("fp32", cpu)
+    monkeypatch.setattr(codec, "_cpu_flags", lambda: {"avx2", "avx512_bf16"})
+    assert codec.computes_in_bf16("auto", cpu)
+    monkeypatch.setattr(codec, "_cpu_flags", lambda: {"avx2"})
+    assert not codec.computes_in_bf16("auto", cpu)
+    assert codec.computes_in_bf16("bf16", cpu)
+    assert not codec.computes_in_bf16("fp32", cpu)
 
 
 def test_adversarial_training_has_its_losses_and_spares_the_export(tmp_path: Path, packed: str) -> None:
@@ -362,7 +370,7 @@ ON_A_FULL_DISK = """
 import resource, sys, time
 from pathlib import Path
 from snaccli.errors import OutputError
-from snaccli.training.report import TensorBoard
+from snaccli.training.state import TensorBoard
 
 board = TensorBoard(Path(sys.argv[1]), 0)
 resource.setrlimit(resource.RLIMIT_FSIZE, (2000, resource.RLIM_INFINITY))

@@ -1,16 +1,22 @@
-"""One pass of audio through the model in training, and the losses of it."""
+"""The model in training: what a run starts from, one pass of audio through it, and the losses of it."""
 
 from __future__ import annotations
 
+import difflib
+import functools
+import types
 from collections.abc import Callable
+from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from snac.config import SpectralConfig
-from snac.nn.layers import NoiseStream
+from snac.nn.layers import SNAKE_EPSILON, NoiseStream, ResidualUnit, Snake1d
 from snac.nn.model import SNAC
-from snaccli.training.config import LossWeights, SpectraConfig
+from snaccli.errors import UsageError
+from snaccli.training.config import LossWeights, SpectraConfig, TrainConfig
 from snaccli.training.losses import (
     AdvanceLoss,
     DisturbanceLoss,
@@ -20,6 +26,161 @@ from snaccli.training.losses import (
     SpectralLoss,
 )
 from snaccli.training.quantise import quantise, soften
+
+
+def initial_model(config: TrainConfig) -> SNAC:
+    """The model of the configuration, in training mode on the CPU, frozen parts frozen.
+
+    Raises:
+        UsageError: ``model`` and ``init`` contradict each other, or a part to freeze does not exist.
+        ModelError: the model of ``init`` cannot be had.
+    """
+    torch.manual_seed(config.seed)
+    if config.init:
+        model = SNAC.from_pretrained(config.init)
+        if config.model is not None and config.model != model.config:
+            ours, theirs = config.model.to_dict(), model.config.to_dict()
+            name = next(name for name in ours if ours[name] != theirs[name])
+            raise UsageError(
+                f"training configuration: [model] has {name} {ours[name]}, but {config.init} has "
+                f"{theirs[name]}: leave [model] out to train that one on"
+            )
+    else:
+        assert config.model is not None
+        model = SNAC.from_model_config(config.model)
+    freeze(model, config.freeze)
+    return model.train()
+
+
+def freeze(model: SNAC, parts: tuple[str, ...]) -> None:
+    """Lets the parts keep their weights; a part is a module's path, as ``encoder`` or ``decoder.model.0``.
+
+    Raises:
+        UsageError: there is no such part, or nothing is left to train.
+    """
+    for part in parts:
+        chosen = [
+            parameter
+            for name, parameter in model.named_parameters()
+            if name == part or name.startswith(f"{part}.")
+        ]
+        if not chosen:
+            near = difflib.get_close_matches(part, [name for name, _ in model.named_modules()], n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else "; there are encoder, quantizer and decoder"
+            raise UsageError(f"training configuration: freeze: no part {part!r} in the model{hint}")
+        for parameter in chosen:
+            parameter.requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise UsageError("training configuration: freeze leaves nothing to train")
+
+
+def computes_in_bf16(precision: str, device: torch.device) -> bool:
+    """Whether encoder, decoder and discriminators run in bfloat16 under autocast.
+
+    Args:
+        precision: of the configuration. ``auto`` means yes on a CUDA device that has bfloat16, and on a
+            processor with AMX or AVX512-BF16; elsewhere it would be emulated and slow.
+        device: where the training computes.
+    """
+    if precision != "auto":
+        return precision == "bf16"
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    return device.type == "cpu" and bool(_cpu_flags() & {"amx_bf16", "avx512_bf16"})
+
+
+def _cpu_flags() -> set[str]:
+    """What the processor can do, as Linux names it; empty elsewhere."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            lines = [line for line in file if line.startswith("flags")]
+    except OSError:
+        return set()
+    return set(lines[0].split()) if lines else set()
+
+
+def _snake(x: Tensor, alpha: Tensor) -> Tensor:
+    return x + (alpha + SNAKE_EPSILON).reciprocal() * torch.sin(alpha * x).square()
+
+
+def _depthwise_unit(x: Tensor, alpha1: Tensor, weight: Tensor, bias: Tensor, dilation: int) -> Tensor:
+    """Snake and depthwise convolution, the convolution as shifted products, which fuse with the rest."""
+    length = x.shape[-1]
+    reach = (weight.shape[-1] - 1) * dilation // 2
+    padded = F.pad(_snake(x, alpha1), (reach, reach))
+    out = bias[:, None].expand(-1, length)
+    for tap in range(weight.shape[-1]):
+        shifted = padded[:, :, tap * dilation : tap * dilation + length]
+        out = out + weight[:, 0, tap, None] * shifted
+    return out
+
+
+def fuse_layers(model: nn.Module, device: str | torch.device = "cpu") -> None:
+    """Replaces the forward pass of layers that move much memory by compiled ones.
+
+    These are the snakes and the depthwise residual units of the published form, and the comparison of
+    magnitudes in the losses. The blocks of the spectral form are as fast as they are.
+
+    The results are the same but for rounding. Compiling takes a minute or two at the first step.
+
+    Args:
+        model: changed in place.
+        device: where it will be trained.
+
+    Raises:
+        UsageError: torch.compile does not work there.
+    """
+    _allow_shapes(torch._dynamo.config, 256)
+    activation: Any = torch.compile(_snake, dynamic=False)
+    depthwise: Any = torch.compile(_depthwise_unit, dynamic=False)
+    _try(activation, device)
+    for layer in model.modules():
+        if isinstance(layer, ResidualUnit):
+            forward: Any = types.MethodType(_fused_unit(activation, depthwise), layer)
+        elif isinstance(layer, Snake1d):
+            forward = functools.partial(_fused_snake, activation, layer)
+        elif isinstance(layer, MagnitudeLoss):
+            layer.compare = torch.compile(layer.compare, dynamic=False)
+            continue
+        else:
+            continue
+        setattr(layer, "forward", forward)  # noqa: B010
+
+
+def _allow_shapes(config: Any, count: int) -> None:
+    """Lets torch.compile compile a function for ``count`` shapes; torch renamed the setting in 2.7."""
+    name = "recompile_limit" if hasattr(config, "recompile_limit") else "cache_size_limit"
+    setattr(config, name, count)
+
+
+def _try(activation: Any, device: str | torch.device) -> None:
+    """Compiles something small, to learn now rather than at the first step whether there is a compiler."""
+    try:
+        activation(torch.zeros(1, 1, 8, device=device), torch.ones(1, 1, 1, device=device))
+    except Exception as error:  # each backend fails by errors of its own
+        reason = " ".join(str(error).split())[:120]
+        raise UsageError(
+            f"compile = true: torch.compile does not work here ({reason}): "
+            "install a C++ compiler (g++, clang or MSVC), or set compile=false"
+        ) from error
+
+
+def _fused_snake(activation: Any, layer: Snake1d, x: Tensor) -> Tensor:
+    result: Tensor = activation(x, layer.alpha)
+    return result
+
+
+def _fused_unit(activation: Any, depthwise: Any) -> Any:
+    def forward(unit: ResidualUnit, x: Tensor) -> Tensor:
+        first, dilated, second, pointwise = cast(Any, unit.block)
+        if dilated.groups != dilated.in_channels:
+            return ResidualUnit.forward(unit, x)
+        y = depthwise(x, first.alpha, dilated.weight, dilated.bias, dilated.dilation[0])
+        result: Tensor = x + pointwise(activation(y, second.alpha))
+        return result
+
+    return forward
+
 
 Pass = tuple[dict[str, Tensor], Tensor, list[Tensor], list[Tensor]]
 

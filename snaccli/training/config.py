@@ -123,7 +123,7 @@ else:
 class LossWeights:
     """Factors of the losses; a loss of weight 0 is not computed.
 
-    See ``losses.py``, ``spectral_losses.py``, ``quantise.py`` and ``discriminators.py`` for each. The
+    See ``losses.py``, ``quantise.py`` and ``discriminators.py`` for each. The
     defaults suit the published form of the model; the spectral form learns by ``log_mel``, ``log_magnitude``,
     ``compressed``, ``disturbance`` and ``advance`` instead (examples/train/mini.toml).
     """

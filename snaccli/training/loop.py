@@ -17,20 +17,20 @@ from torch import Tensor
 
 from snaccli.errors import Remedy
 from snaccli.io.files import make_folder
-from snaccli.training.codec import TrainedCodec
+from snaccli.training.codec import TrainedCodec, computes_in_bf16, fuse_layers, initial_model
 from snaccli.training.config import TrainConfig
 from snaccli.training.data.loader import Batch, Loader, SegmentSampler
 from snaccli.training.discriminators import Adversary
 from snaccli.training.launched import StopRequest
 from snaccli.training.processes import Processes, StepNoise, generator
 from snaccli.training.quantise import CodebookUsage, fit_codebooks
-from snaccli.training.report import Report, Row
 from snaccli.training.schedule import Schedule
-from snaccli.training.starting import computes_in_bf16, fuse_layers, initial_model
 from snaccli.training.state import (
     BEST,
     LAST,
     AveragedWeights,
+    Report,
+    Row,
     TrainingError,
     checked_count,
     cpu_copy,

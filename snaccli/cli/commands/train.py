@@ -115,7 +115,7 @@ def _run(
     from snaccli.training.export import export
     from snaccli.training.launched import stop_on_signals
     from snaccli.training.loop import Trainer
-    from snaccli.training.report import JsonLog, TensorBoard
+    from snaccli.training.state import JsonLog, TensorBoard
 
     trainer = Trainer(config, folder, processes)
     if resume and trainer.resume():
