@@ -19,7 +19,7 @@ import soundfile
 from snaccli import bench
 from snaccli.bench import BenchResult, FileResult, Gallery, gallery
 from snaccli.bench.gallery import choose
-from snaccli.bench.html.markup import Markup, element
+from snaccli.bench.html.parts import Markup, element
 from tests.pcm_codec import RATE, install, tone, write
 from tests.webdriver import Browser
 

@@ -123,9 +123,9 @@ else:
 class LossWeights:
     """Factors of the losses; a loss of weight 0 is not computed.
 
-    See ``losses.py``, ``quantise.py`` and ``discriminators.py`` for each. The
-    defaults suit the published form of the model; the spectral form learns by ``log_mel``, ``log_magnitude``,
-    ``compressed``, ``disturbance`` and ``advance`` instead (examples/train/mini.toml).
+    See ``losses.py``, ``quantise.py`` and ``discriminators.py`` for each. The defaults suit the published
+    form of the model; the spectral form learns by ``log_mel``, ``log_magnitude``, ``compressed``,
+    ``disturbance`` and ``advance`` instead (examples/train/mini.toml).
     """
 
     waveform: float = 5.0

@@ -17,9 +17,17 @@ from pathlib import Path
 
 from snac import __version__
 from snaccli.bench.gallery import Gallery
-from snaccli.bench.html import tables
-from snaccli.bench.html.chart import rate_quality
-from snaccli.bench.html.markup import Markup, element, join
+from snaccli.bench.html.parts import (
+    Markup,
+    compared,
+    element,
+    exhibit_body,
+    explanation,
+    join,
+    levels,
+    rate_quality,
+    recordings,
+)
 from snaccli.bench.perceptual import remark
 from snaccli.bench.results import (
     FIGURES,
@@ -53,11 +61,11 @@ def to_html(
     every = flat(results)
     names = short_names([file.path for file in results[0].files])
     exhibits = gallery.exhibits if gallery is not None else []
-    bodies = {each.number: tables.exhibit_body(each, names[each.number]) for each in exhibits}
+    bodies = {each.number: exhibit_body(each, names[each.number]) for each in exhibits}
     title = "snac bench: " + ", ".join(result.model for result in results)
     sections = [
         _summary(results[0]),
-        _section("Codecs compared", tables.compared(every), _note(_comparison_note(results))),
+        _section("Codecs compared", compared(every), _note(_comparison_note(results))),
         _charts(results),
         *(_levels(result) for result in results if result.kind == "model"),
         _worst(results[0], names),
@@ -160,7 +168,7 @@ def _levels(result: BenchResult) -> Markup:
     if raw and tokens:
         bits = raw * 1000 * result.summary["total_duration_s"] / tokens
         note = f"Uncoded, every token takes {bits:.4g} bits."
-    return _section(heading, tables.levels(result), _note(note))
+    return _section(heading, levels(result), _note(note))
 
 
 def _worst(result: BenchResult, names: Sequence[str]) -> Markup:
@@ -199,13 +207,13 @@ def _recordings(
         )
     for number, result in enumerate(ordered):
         heading = element("h3", result.label, class_="codec-name")
-        table = tables.recordings(result, names, number, bodies)
+        table = recordings(result, names, number, bodies)
         kind = "codec long" if len(names) > _LONG else "codec"
         parts.append(element("div", heading, table, class_=kind, data_codec=number))
     hints = [element("span", "Headings sort. ", class_="needs-script")]
     if bodies:
         hints.append(element("span", "Underlined recordings open. ", class_="needs-script"))
-        hints.append(element("span", f"{_shown_of(len(bodies), len(names), gallery)} {tables.explanation()}"))
+        hints.append(element("span", f"{_shown_of(len(bodies), len(names), gallery)} {explanation()}"))
     return _section("Recordings", element("p", *hints, class_="note"), *parts)
 
 
