@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from snac.errors import BrokenDownloadError, ChangedModelError, UnreachableModelError
+from snaccli import errors
 from snaccli.cli.ui import text
 from snaccli.cli.ui.console import Console
 from snaccli.errors import (
@@ -30,11 +31,10 @@ from snaccli.errors import (
     WeightsMismatchError,
     about,
 )
-from snaccli.io import names
 
 
 def test_the_examples_in_the_docstrings_hold():
-    for module, examples in ((text, 4), (names, 1)):
+    for module, examples in ((text, 4), (errors, 1)):
         results = doctest.testmod(module)
         assert results.attempted >= examples
         assert results.failed == 0
@@ -54,7 +54,7 @@ def test_the_examples_in_the_docstrings_hold():
     ],
 )
 def test_names_are_shown_on_one_line_without_control_codes(name, shown):
-    assert names.shown(name) == shown
+    assert errors.shown(name) == shown
     assert text.explain(AudioError("not audio"), name) == f"{shown}: not audio"
 
 

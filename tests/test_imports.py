@@ -20,7 +20,6 @@ ROOT = Path(__file__).resolve().parent.parent
 
 STAGES: dict[str, int] = {
     "snaccli.errors": 0,
-    "snaccli.io.names": -1,  # what errors call files
     "snaccli.progress": 0,
     "snaccli.cluster": 1,
     "snaccli.workers": 1,

@@ -13,8 +13,7 @@ import typer
 from snaccli.cli.ui import text
 from snaccli.cli.ui.console import Console
 from snaccli.cluster import Failure, Place, UnitWork, run_units
-from snaccli.errors import ExitStatus
-from snaccli.io.names import shown
+from snaccli.errors import ExitStatus, shown
 from snaccli.io.parts import Part
 from snaccli.io.remote import is_url
 from snaccli.workers import Outcome

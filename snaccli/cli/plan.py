@@ -7,10 +7,9 @@ import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from snaccli.errors import SnacError, UsageError
+from snaccli.errors import STDIO, SnacError, UsageError, shown
 from snaccli.io import remote
 from snaccli.io.files import walk
-from snaccli.io.names import STDIO, shown
 from snaccli.workers import Job
 
 __all__ = ["OutputClashError", "Plan", "Sources", "expand", "find_sources", "is_snac", "make_plan"]

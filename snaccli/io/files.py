@@ -19,9 +19,8 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple, cast
 
 from snac.files import Replacement
-from snaccli.errors import FileError, OutputError, OutputExistsError, Remedy
+from snaccli.errors import STDIO, FileError, OutputError, OutputExistsError, Remedy, cause, shown
 from snaccli.io import remote
-from snaccli.io.names import STDIO, cause, is_stdio, same_file, shown
 from snaccli.io.parts import Part, Window
 
 __all__ = [
@@ -42,6 +41,21 @@ __all__ = [
 
 _SPOOL_MEMORY = 8 << 20  # bytes of piped input held in memory; what exceeds them goes to the disk
 _COPY_BYTES = 1 << 20
+
+
+def is_stdio(path: str | os.PathLike[str]) -> bool:
+    """Returns whether `path` is ``-``, that is standard input or output."""
+    return str(path) == STDIO
+
+
+def same_file(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool:
+    """Returns whether two paths lead to one existing file, also through symbolic or hard links."""
+    if STDIO in (str(one), str(other)):
+        return False
+    try:
+        return os.path.samefile(one, other)
+    except (OSError, ValueError):
+        return False
 
 
 def make_folder(folder: str | Path) -> None:

@@ -11,8 +11,7 @@ from snaccli.cli import options
 from snaccli.cli.plan import find_sources, is_snac
 from snaccli.cli.ui import text
 from snaccli.cli.ui.console import Console
-from snaccli.errors import ContainerError, ExitStatus, SnacError
-from snaccli.io.names import shown
+from snaccli.errors import ContainerError, ExitStatus, SnacError, shown
 
 INFO_EXAMPLES = """
 snac info song.snac

@@ -14,8 +14,7 @@ from snaccli.cli.plan import find_sources, make_plan
 from snaccli.cli.ui import text
 from snaccli.cli.ui.console import Console
 from snaccli.cluster import Place
-from snaccli.errors import ExitStatus, UsageError
-from snaccli.io.names import STDIO
+from snaccli.errors import STDIO, ExitStatus, UsageError
 
 if TYPE_CHECKING:
     from snaccli.codec import EncodeResult

@@ -10,8 +10,7 @@ from snaccli.cli import options
 from snaccli.cli.ui import text
 from snaccli.cli.ui.console import Console
 from snaccli.cli.ui.progress import waiting
-from snaccli.errors import ExitStatus, ModelError
-from snaccli.io.names import shown
+from snaccli.errors import ExitStatus, ModelError, shown
 
 if TYPE_CHECKING:
     from snac.config import ModelConfig

@@ -11,8 +11,7 @@ import typer
 from snaccli.cli.ui import text
 from snaccli.cli.ui.console import Console
 from snaccli.cli.ui.progress import CaptionBar
-from snaccli.errors import ExitStatus
-from snaccli.io.names import shown
+from snaccli.errors import ExitStatus, shown
 
 if TYPE_CHECKING:
     from snaccli.training.data import Row, Settings, Summary

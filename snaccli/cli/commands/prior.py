@@ -14,8 +14,7 @@ from snaccli.cli.plan import find_sources
 from snaccli.cli.ui import text
 from snaccli.cli.ui.console import Console
 from snaccli.cli.ui.progress import CaptionBar
-from snaccli.errors import ExitStatus, UsageError
-from snaccli.io.names import printable
+from snaccli.errors import ExitStatus, UsageError, printable
 
 if TYPE_CHECKING:
     from snaccli.codec import Codec

@@ -14,7 +14,7 @@ from snaccli.cli.plan import is_snac
 from snaccli.cli.ui import text
 from snaccli.cli.ui.console import Console
 from snaccli.cli.ui.progress import waiting
-from snaccli.io.names import STDIO
+from snaccli.errors import STDIO
 from snaccli.progress import Progress
 
 if TYPE_CHECKING:

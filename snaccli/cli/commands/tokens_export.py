@@ -16,10 +16,9 @@ from snaccli.cli.plan import Plan, Sources, find_sources, is_snac, make_plan
 from snaccli.cli.ui import text
 from snaccli.cli.ui.console import Console
 from snaccli.cluster import Place
-from snaccli.errors import ExitStatus, FileError, SnacError, UsageError
+from snaccli.errors import STDIO, ExitStatus, FileError, SnacError, UsageError, shown
 from snaccli.io import remote
 from snaccli.io.files import open_input
-from snaccli.io.names import STDIO, shown
 from snaccli.io.parts import members
 from snaccli.progress import Progress
 

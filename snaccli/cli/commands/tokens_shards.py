@@ -15,10 +15,9 @@ from snaccli.cli.plan import OutputClashError, Plan, Sources, is_snac
 from snaccli.cli.ui import text
 from snaccli.cli.ui.console import Console
 from snaccli.cluster import Place
-from snaccli.errors import ExitStatus, OutputError, SnacError, UsageError
+from snaccli.errors import STDIO, ExitStatus, OutputError, SnacError, UsageError, shown
 from snaccli.io import remote
 from snaccli.io.files import open_input
-from snaccli.io.names import STDIO, shown
 from snaccli.progress import Progress
 from snaccli.workers import Job, Outcome
 

@@ -12,8 +12,7 @@ import typer
 from snaccli.cli import options
 from snaccli.cli.ui.console import Console
 from snaccli.cli.ui.progress import CaptionBar
-from snaccli.errors import ExitStatus, UsageError
-from snaccli.io.names import shown
+from snaccli.errors import ExitStatus, UsageError, shown
 from snaccli.training.launched import main_speaks
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from snaccli.cli.ui.console import Console
-from snaccli.io.names import shown
+from snaccli.errors import shown
 from snaccli.progress import SILENT, Progress
 from snaccli.workers import Job
 

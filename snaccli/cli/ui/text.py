@@ -6,8 +6,17 @@ import os
 from collections.abc import Mapping
 
 from snac.errors import BrokenDownloadError, ChangedModelError, UnreachableModelError
-from snaccli.errors import FileError, ParameterError, RemediedError, Remedy, SnacError, UnknownModelError
-from snaccli.io.names import cause, printable, shown
+from snaccli.errors import (
+    FileError,
+    ParameterError,
+    RemediedError,
+    Remedy,
+    SnacError,
+    UnknownModelError,
+    cause,
+    printable,
+    shown,
+)
 
 __all__ = ["bitrate", "clock", "count", "explain", "joined", "size", "speed", "usage"]
 
