@@ -14,8 +14,8 @@ import soundfile
 
 from snaccli.cli.app import run
 from snaccli.cli.ui.console import Console
-from snaccli.io import remote
-from snaccli.io.parts import Part, members
+from snaccli.io import elsewhere
+from snaccli.io.elsewhere import Part, members
 from snaccli.tokens import TokenFileError
 from snaccli.tokens.formats import FORMATS
 from snaccli.tokens.recording import Draft
@@ -243,10 +243,10 @@ def test_failures_leave_no_gap_and_an_early_end_leaves_whole_lines(tmp_path):
 
 
 def test_names_of_places():
-    assert remote.localised("file:///tmp/a%20b.wav") == "/tmp/a b.wav"
-    assert remote.localised("local://a/b.wav") == "a/b.wav"
-    assert remote.localised("s3://a/b.wav") == "s3://a/b.wav"
-    assert [remote.is_url(name) for name in ("s3://a", "c://x", "a.wav", "hf://datasets/a/b")] == [
+    assert elsewhere.localised("file:///tmp/a%20b.wav") == "/tmp/a b.wav"
+    assert elsewhere.localised("local://a/b.wav") == "a/b.wav"
+    assert elsewhere.localised("s3://a/b.wav") == "s3://a/b.wav"
+    assert [elsewhere.is_url(name) for name in ("s3://a", "c://x", "a.wav", "hf://datasets/a/b")] == [
         True,
         False,
         False,
@@ -273,7 +273,7 @@ def there_and_back(url, model, wanted, kind):
     export = ["tokens", "export", f"{url}/in", "-m", model, "-o", f"{url}/out", "--format", kind]
     export += ["--shard-size", 2]
     done(*export)
-    assert remote.names(f"{url}/out") == [f"tokens-0000{n}.{kind}" for n in range(3)]
+    assert elsewhere.names(f"{url}/out") == [f"tokens-0000{n}.{kind}" for n in range(3)]
     status, _, err = call(*export)
     assert (status, err.count("\n")) == (1, 1)
     assert "--skip-existing" in err
@@ -284,7 +284,7 @@ def there_and_back(url, model, wanted, kind):
     done(*export, "-f")
     done("tokens", "export", f"{url}/in/a.wav", "-m", model, "-o", f"{url}/a.npz")
     done("tokens", "import", f"{url}/a.npz", "-m", model, "-o", f"{url}/a.snac")
-    assert remote.open_url(f"{url}/a.snac").read() == wanted["a.snac"]
+    assert elsewhere.open_url(f"{url}/a.snac").read() == wanted["a.snac"]
 
 
 @pytest.mark.parametrize("kind", sorted(FORMATS))

@@ -22,8 +22,8 @@ from snaccli.cli.ui import text
 from snaccli.cli.ui.console import Console
 from snaccli.cli.ui.progress import FileBars, waiting
 from snaccli.errors import STDIO, ExitStatus, OutputError, OutputExistsError, UsageError, shown
+from snaccli.io.elsewhere import is_url
 from snaccli.io.files import check_output, make_folder
-from snaccli.io.remote import is_url
 from snaccli.progress import Progress
 from snaccli.workers import Job, Outcome, run_jobs
 

@@ -14,8 +14,7 @@ from snaccli.cli.ui import text
 from snaccli.cli.ui.console import Console
 from snaccli.cluster import Failure, Place, UnitWork, run_units
 from snaccli.errors import ExitStatus, shown
-from snaccli.io.parts import Part
-from snaccli.io.remote import is_url
+from snaccli.io.elsewhere import Part, is_url
 from snaccli.workers import Outcome
 
 __all__ = ["Cluster", "CpusPerWorker", "GpusPerWorker", "anywhere", "model_anywhere", "run"]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from snaccli.errors import STDIO, SnacError, UsageError, shown
-from snaccli.io import remote
+from snaccli.io import elsewhere
 from snaccli.io.files import walk
 from snaccli.workers import Job
 
@@ -82,18 +82,20 @@ def find_sources(inputs: Iterable[str], *, wanted: Callable[[str], bool], kind: 
             as they are.
         kind: what `wanted` looks for, for messages.
     """
-    names = [remote.localised(name) for name in expand(inputs)]
+    names = [elsewhere.localised(name) for name in expand(inputs)]
     sources = Sources(batch=len(names) > 1)
     if STDIO in names and sources.batch:
         raise UsageError("standard input cannot be one of several inputs; give it a run of its own")
     for name in names:
-        is_url = remote.is_url(name)
+        is_url = elsewhere.is_url(name)
         try:
             if name == STDIO:
                 sources.files.append((name, name))
-            elif os.path.isdir(name) or (is_url and (name.endswith("/") or remote.is_folder(name))):
+            elif os.path.isdir(name) or (is_url and (name.endswith("/") or elsewhere.is_folder(name))):
                 sources.batch = True
-                found = remote.walk(name, wanted) if is_url else walk(name, wanted, skipped=sources.skipped)
+                found = (
+                    elsewhere.walk(name, wanted) if is_url else walk(name, wanted, skipped=sources.skipped)
+                )
                 below = list(found)
                 if not below:
                     raise NothingFoundError(
@@ -125,7 +127,7 @@ def make_plan(sources: Sources, output: str | None, *, extension: str, replaces:
         OutputClashError: two jobs have one output, or an output is an input.
     """
     if output is not None:
-        output = remote.localised(output)
+        output = elsewhere.localised(output)
     elif any(source == STDIO for source, _ in sources.files):
         output = STDIO
     is_folder = False
@@ -139,17 +141,17 @@ def make_plan(sources: Sources, output: str | None, *, extension: str, replaces:
         is_folder = True
     elif output is not None:
         is_folder = os.path.isdir(output) or output.endswith(("/", os.sep))
-        is_folder = is_folder or (remote.is_url(output) and remote.is_folder(output))
+        is_folder = is_folder or (elsewhere.is_url(output) and elsewhere.is_folder(output))
 
-    inputs = {remote.identity(source): source for source, _ in sources.files if source != STDIO}
+    inputs = {elsewhere.identity(source): source for source, _ in sources.files if source != STDIO}
     jobs: dict[str, Job] = {}
     for source, below in sources.files:
         job = Job(source, _target(source, below, output, is_folder, extension, replaces))
-        place = STDIO if job.output == STDIO else remote.identity(job.output)
+        place = STDIO if job.output == STDIO else elsewhere.identity(job.output)
         if place in inputs:
             raise OutputClashError(_input_clash(job, inputs[place]))
         other = jobs.setdefault(place, job).source
-        if other != source and remote.identity(other) != remote.identity(source):
+        if other != source and elsewhere.identity(other) != elsewhere.identity(source):
             raise OutputClashError(
                 f"{shown(other)} and {shown(source)} would both become {shown(job.output)}; "
                 "nothing was written; rename one, or run the command once for each with its own -o"
@@ -175,7 +177,7 @@ def _target(
     name = (stem if replaces is None or old.lower() == replaces else name) + extension
     if output is None:
         return name
-    return remote.join(output, name) if remote.is_url(output) else os.path.join(output, name)
+    return elsewhere.join(output, name) if elsewhere.is_url(output) else os.path.join(output, name)
 
 
 def _input_clash(job: Job, source: str) -> str:

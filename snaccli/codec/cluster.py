@@ -11,8 +11,8 @@ from snaccli.cluster import Done, UnitResult
 from snaccli.codec.api import encode_file
 from snaccli.codec.pool import ModelPool
 from snaccli.errors import SnacError
+from snaccli.io.elsewhere import is_url
 from snaccli.io.files import make_folder
-from snaccli.io.remote import is_url
 
 __all__ = ["EncodeUnit", "EncodeWork", "encode_units"]
 

@@ -20,8 +20,8 @@ from typing import BinaryIO, NamedTuple, cast
 
 from snac.files import Replacement
 from snaccli.errors import STDIO, FileError, OutputError, OutputExistsError, Remedy, cause, shown
-from snaccli.io import remote
-from snaccli.io.parts import Part, Window
+from snaccli.io import elsewhere
+from snaccli.io.elsewhere import Part, Window
 
 __all__ = [
     "STDIO",
@@ -92,8 +92,8 @@ def check_output(output: str | Path, *, source: str | Path | None = None, overwr
         return
     if source is not None and (same_file(source, output) or str(source) == str(output)):
         raise OutputError("is the input itself", output, remedy=Remedy.OTHER_OUTPUT)
-    if remote.is_url(output):
-        if not overwrite and remote.exists(str(output)):
+    if elsewhere.is_url(output):
+        if not overwrite and elsewhere.exists(str(output)):
             raise OutputExistsError(output)
         return
     mode = _mode(output)
@@ -206,8 +206,8 @@ def open_output(
             yield out
         return
     check_output(output, source=source, overwrite=overwrite)
-    if remote.is_url(output):
-        with remote.sent(str(output)) as file:
+    if elsewhere.is_url(output):
+        with elsewhere.sent(str(output)) as file:
             yield OutputFile(file, output, seekable=True)
         return
     mode = _mode(output)
@@ -285,8 +285,8 @@ def open_input(source: str | Path, *, error: type[FileError] = FileError) -> Bin
         if isinstance(source, Part):
             whole = open_input(source.archive, error=error)
             return io.BufferedReader(Window(whole, source.offset, source.size))
-        if remote.is_url(source):
-            return remote.open_url(str(source), error=error)
+        if elsewhere.is_url(source):
+            return elsewhere.open_url(str(source), error=error)
         mode = os.stat(source).st_mode
         if stat.S_ISDIR(mode):
             raise error("is a folder: name a file in it", source)

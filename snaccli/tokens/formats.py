@@ -17,8 +17,8 @@ from typing import Any, BinaryIO, ClassVar, Protocol
 
 import numpy as np
 
+from snaccli.io.elsewhere import key, tar_files
 from snaccli.io.files import OutputFile, open_input
-from snaccli.io.parts import key, tar_files
 from snaccli.tokens.files import (
     HEAD_BYTES,
     MAX_ARRAY_BYTES,

@@ -23,7 +23,7 @@ from snaccli.cluster import Done, UnitResult
 from snaccli.codec import ModelPool
 from snaccli.codec.codec import Device
 from snaccli.errors import OutputError, Remedy, SnacError
-from snaccli.io import remote
+from snaccli.io import elsewhere
 from snaccli.io.files import OutputFile, cause, open_output, shown
 from snaccli.tokens.files import draft
 from snaccli.tokens.formats import FORMATS, Companions, Facts, RowWriter, ShardFormat, format_of
@@ -51,7 +51,7 @@ _NAME = re.compile(rf"tokens-(\d{{5,9}})\.(?:{'|'.join(FORMATS)})", re.ASCII)
 def existing(folder: str) -> list[str]:
     """Returns the shards in a folder or below a URL, of any format, by number."""
     try:
-        names = remote.names(folder) if remote.is_url(folder) else os.listdir(folder)
+        names = elsewhere.names(folder) if elsewhere.is_url(folder) else os.listdir(folder)
     except (FileNotFoundError, NotADirectoryError):
         return []
     found = sorted((int(match[1]), match[0]) for match in map(_NAME.fullmatch, names) if match)
@@ -77,8 +77,8 @@ def remove(shards: Sequence[str]) -> None:
         OutputError: one cannot be removed.
     """
     for shard in shards:
-        if remote.is_url(shard):
-            remote.remove(shard)
+        if elsewhere.is_url(shard):
+            elsewhere.remove(shard)
             continue
         try:
             os.unlink(shard)
@@ -87,7 +87,7 @@ def remove(shards: Sequence[str]) -> None:
 
 
 def _below(folder: str, name: str) -> str:
-    return remote.join(folder, name) if remote.is_url(folder) else os.path.join(folder, name)
+    return elsewhere.join(folder, name) if elsewhere.is_url(folder) else os.path.join(folder, name)
 
 
 def _base(shard: str) -> str:

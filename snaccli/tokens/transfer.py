@@ -15,8 +15,8 @@ from snaccli.audio import AudioWriter, open_audio
 from snaccli.codec import Codec, ModelPool, Recording, loads
 from snaccli.codec.api import save
 from snaccli.errors import LevelsError, OutputError, SnacError
+from snaccli.io.elsewhere import Part, key
 from snaccli.io.files import check_output, is_stdio, open_input, open_output, shown
-from snaccli.io.parts import Part, key
 from snaccli.progress import Listener, Progress, rising
 from snaccli.tokens.files import Line, read, read_line, to_json, to_npz
 from snaccli.tokens.formats import format_of

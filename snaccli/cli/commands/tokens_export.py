@@ -17,9 +17,9 @@ from snaccli.cli.ui import text
 from snaccli.cli.ui.console import Console
 from snaccli.cluster import Place
 from snaccli.errors import STDIO, ExitStatus, FileError, SnacError, UsageError, shown
-from snaccli.io import remote
+from snaccli.io import elsewhere
+from snaccli.io.elsewhere import members
 from snaccli.io.files import open_input
-from snaccli.io.parts import members
 from snaccli.progress import Progress
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def export(
     console: Console = context.obj
     if layout is options.LayoutChoice.nested and (offsets or start_id):
         raise UsageError("--offsets and --start-id are for one sequence: add --layout interleaved")
-    output = None if output is None else remote.localised(output)
+    output = None if output is None else elsewhere.localised(output)
     found = find_sources(inputs, wanted=_is_input, kind="audio, .snac or .tar file")
     sources = _without_originals(_with_members(found))
     form = _form(output, file_format, sources.batch)

@@ -16,7 +16,7 @@ from snaccli.cli.ui import text
 from snaccli.cli.ui.console import Console
 from snaccli.cluster import Place
 from snaccli.errors import STDIO, ExitStatus, OutputError, SnacError, UsageError, shown
-from snaccli.io import remote
+from snaccli.io import elsewhere
 from snaccli.io.files import open_input
 from snaccli.progress import Progress
 from snaccli.workers import Job, Outcome
@@ -96,7 +96,7 @@ def _export_on_cluster(
 
     if choices.force:
         remove(existing(folder))
-    if not remote.is_url(folder):
+    if not elsewhere.is_url(folder):
         make_folder(folder)
     found = [(cluster_runs.anywhere(source), path) for source, path in recordings]
     units = shard_units(found, cluster_runs.anywhere(folder), form, shard_size, next_number(folder))
