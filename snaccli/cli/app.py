@@ -110,10 +110,16 @@ COMMANDS: Mapping[str, Entry | Group] = {
         "Write codes as tokens for language models, or read them back.",
         {
             "export": Entry(
-                "Write the codes of recordings as tokens for language models.", "tokens_export", "export"
+                "Write the codes of recordings as tokens for language models.",
+                "tokens",
+                "export",
+                "EXPORT_EXAMPLES",
             ),
             "import": Entry(
-                "Turn tokens back into .snac files, or into audio.", "tokens_import", "import_tokens"
+                "Turn tokens back into .snac files, or into audio.",
+                "tokens",
+                "import_tokens",
+                "IMPORT_EXAMPLES",
             ),
         },
     ),
