@@ -21,7 +21,6 @@ ROOT = Path(__file__).resolve().parent.parent
 STAGES: dict[str, int] = {
     "snaccli.errors": 0,
     "snaccli.progress": 0,
-    "snaccli.cluster": 1,
     "snaccli.workers": 1,
     "snaccli.io": 1,
     "snaccli.codes": 1,

@@ -6,16 +6,18 @@ import os
 import time
 from collections.abc import Sequence
 from contextlib import closing
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from snaccli.cli.ui import text
 from snaccli.cli.ui.console import Console
-from snaccli.cluster import Failure, Place, UnitWork, run_units
 from snaccli.errors import ExitStatus, shown
 from snaccli.io.elsewhere import Part, is_url
 from snaccli.workers import Outcome
+
+if TYPE_CHECKING:
+    from snaccli.codec.cluster import Place, UnitWork
 
 __all__ = ["Cluster", "CpusPerWorker", "GpusPerWorker", "anywhere", "model_anywhere", "run"]
 
@@ -80,6 +82,8 @@ def run(
         place: where.
         verb: what is done to a recording: ``exported``.
     """
+    from snaccli.codec.cluster import run_units
+
     failures = [outcome for outcome in told if outcome.error is not None]
     if skipped := len(told) - len(failures):
         console.note(f"{text.count(skipped, 'file')} skipped (output exists)")
@@ -109,6 +113,8 @@ class _Sums:
 
     def add(self, unit: Any, result: Any) -> None:
         """Takes the result of a unit."""
+        from snaccli.codec.cluster import Failure
+
         self._ended += 1
         if isinstance(result, Failure):
             for source, _ in unit.recordings:

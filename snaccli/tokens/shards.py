@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import BinaryIO, Literal, cast
 
-from snaccli.cluster import Done, UnitResult
 from snaccli.codec import ModelPool
+from snaccli.codec.cluster import Done, UnitResult
 from snaccli.codec.codec import Device
 from snaccli.errors import OutputError, Remedy, SnacError
 from snaccli.io import elsewhere
@@ -277,7 +277,7 @@ def shard_units(
 
 @dataclass
 class ShardWork:
-    """Makes shards; see ``snaccli.cluster.UnitWork``.
+    """Makes shards; see ``snaccli.codec.cluster.UnitWork``.
 
     Attributes:
         model: for all recordings, or None.

@@ -13,12 +13,11 @@ from snaccli.cli.batch import Batch, Choices, FileWork
 from snaccli.cli.plan import find_sources, make_plan
 from snaccli.cli.ui import text
 from snaccli.cli.ui.console import Console
-from snaccli.cluster import Place
 from snaccli.errors import STDIO, ExitStatus, UsageError
 
 if TYPE_CHECKING:
     from snaccli.codec import EncodeResult
-    from snaccli.codec.cluster import EncodeWork
+    from snaccli.codec.cluster import EncodeWork, Place
 
 EXAMPLES = """
 snac encode song.wav                        writes song.snac beside it
@@ -91,7 +90,7 @@ def encode(
     plan = make_plan(sources, output, extension=".snac")
     batch = Batch(console, plan, Choices(force, skip_existing, jobs, threads))
     if cluster is not None:
-        from snaccli.codec.cluster import EncodeWork
+        from snaccli.codec.cluster import EncodeWork, Place
 
         work = EncodeWork(
             cluster_runs.model_anywhere(model) or model,

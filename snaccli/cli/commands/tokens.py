@@ -17,7 +17,6 @@ from snaccli.cli.plan import Plan, Sources, find_sources, is_snac, make_plan
 from snaccli.cli.ui import text
 from snaccli.cli.ui.console import Console
 from snaccli.cli.ui.progress import waiting
-from snaccli.cluster import Place
 from snaccli.errors import STDIO, ExitStatus, FileError, SnacError, UsageError, shown
 from snaccli.io import elsewhere
 from snaccli.io.elsewhere import members
@@ -129,9 +128,10 @@ def export(
     how = Export(interleaved, offsets, start_id, levels, channels, model, device)
     choices = Choices(force, skip_existing, jobs, threads)
     if form in ("parquet", "tar") or (form == "jsonl" and sources.batch):
-        place = None if cluster is None else Place(cluster, cpus, gpus, jobs)
         from snaccli.cli.commands.tokens_shards import export_shards
+        from snaccli.codec.cluster import Place
 
+        place = None if cluster is None else Place(cluster, cpus, gpus, jobs)
         return export_shards(console, sources, output, form, shard_size, how, choices, place)
     if cluster is not None:
         raise UsageError("--cluster makes shards: give several recordings, and -o a folder")

@@ -14,7 +14,6 @@ from snaccli.cli.commands.tokens import Export, exporting, portable
 from snaccli.cli.plan import OutputClashError, Plan, Sources, is_snac
 from snaccli.cli.ui import text
 from snaccli.cli.ui.console import Console
-from snaccli.cluster import Place
 from snaccli.errors import STDIO, ExitStatus, OutputError, SnacError, UsageError, shown
 from snaccli.io import elsewhere
 from snaccli.io.files import open_input
@@ -22,6 +21,7 @@ from snaccli.progress import Progress
 from snaccli.workers import Job, Outcome
 
 if TYPE_CHECKING:
+    from snaccli.codec.cluster import Place
     from snaccli.tokens.transfer import Exporter, ExportResult
 
 __all__ = ["export_shards"]
