@@ -40,8 +40,8 @@ from snaccli.entropy.kernel import (
     TOTAL,
     UNIFORM,
 )
+from snaccli.entropy.payloads import Encoder, undecodable
 from snaccli.entropy.points import LIMIT, Points
-from snaccli.entropy.rangecoder import Encoder, undecodable
 
 Floats = npt.NDArray[np.float64]
 Frequencies = npt.NDArray[np.float64] | npt.NDArray[np.float32]

@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 
 from snaccli import entropy
 from snaccli.codes import CodedStream, Codes, packed_size, token_bits
-from snaccli.entropy import adaptive, arithmetic, kernel, raw
+from snaccli.entropy import adaptive, arithmetic, kernel, payloads
 from snaccli.entropy.adaptive import Context, Parent, StreamCoder
 from snaccli.entropy.kernel import TOTAL
+from snaccli.entropy.payloads import Encoder, shortest_bytes
 from snaccli.entropy.points import LIMIT, SPREAD, integer_sqrt, points_of
-from snaccli.entropy.rangecoder import Encoder, shortest_bytes
 from snaccli.errors import ModelMismatchError, StreamInvalidError
 from tests import entropy_oracle as oracle
 from tests.entropy_oracle import Decoder, OracleCoder, RowEncoder
@@ -45,22 +45,22 @@ from tests.token_grids import (
 @given(st.integers(2, 65536), st.integers(0, 70), st.integers(0, 9))
 def test_raw_round_trip(size: int, count: int, seed: int):
     tokens = np.random.default_rng(seed).integers(0, size, count).astype(np.uint16)
-    payload = raw.pack(tokens, size)
+    payload = payloads.pack(tokens, size)
     assert len(payload) == packed_size(count, token_bits(size)) == -(-count * (size - 1).bit_length() // 8)
-    np.testing.assert_array_equal(raw.unpack(payload, count, size), tokens)
+    np.testing.assert_array_equal(payloads.unpack(payload, count, size), tokens)
 
 
 def test_raw_in_blocks(monkeypatch: pytest.MonkeyPatch):
     tokens = np.random.default_rng(1).integers(0, 4096, 1001).astype(np.uint16)
-    whole = raw.pack(tokens, 4096)
-    monkeypatch.setattr(raw, "BLOCK", 16)
-    assert raw.pack(tokens, 4096) == whole
-    np.testing.assert_array_equal(raw.unpack(whole, 1001, 4096), tokens)
+    whole = payloads.pack(tokens, 4096)
+    monkeypatch.setattr(payloads, "BLOCK", 16)
+    assert payloads.pack(tokens, 4096) == whole
+    np.testing.assert_array_equal(payloads.unpack(whole, 1001, 4096), tokens)
 
 
 def test_raw_bytes():
-    assert raw.pack(np.array([0x123, 0xABC, 0xFFF], np.uint16), 4096).hex() == "123abcfff0"
-    assert raw.pack(np.array([1, 0, 2], np.uint16), 3).hex() == "48"
+    assert payloads.pack(np.array([0x123, 0xABC, 0xFFF], np.uint16), 4096).hex() == "123abcfff0"
+    assert payloads.pack(np.array([1, 0, 2], np.uint16), 3).hex() == "48"
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_raw_bytes():
 )
 def test_raw_damaged(payload: str, count: int, size: int, message: str):
     with pytest.raises(StreamInvalidError, match=message):
-        raw.unpack(bytes.fromhex(payload), count, size)
+        payloads.unpack(bytes.fromhex(payload), count, size)
 
 
 # Range coder

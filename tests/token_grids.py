@@ -11,8 +11,8 @@ from snaccli.codes import CodedStream, Codes
 from snaccli.entropy import adaptive
 from snaccli.entropy.adaptive import Context, Parent, StreamCoder
 from snaccli.entropy.kernel import TOTAL
+from snaccli.entropy.payloads import Encoder
 from snaccli.entropy.points import points_of
-from snaccli.entropy.rangecoder import Encoder
 from tests.entropy_oracle import OracleCoder
 
 

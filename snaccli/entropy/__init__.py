@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from snaccli.codes import FINGERPRINT_BYTES, CodedStream, Coder, Codes, Tokens, packed_size, token_bits
-from snaccli.entropy import raw
+from snaccli.entropy import payloads
 from snaccli.entropy.adaptive import Context, Parent, StreamCoder
 from snaccli.entropy.points import Codebook, Points, points_of
 from snaccli.entropy.prior import Prior, PriorStream
@@ -62,7 +62,7 @@ def encode(
                 forms = [CodedStream(*form) for form in zip(numbers, coder.encode(row, share), strict=False)]
             done += row.size
             if not forms or max(map(_size, forms)) >= packed_size(row.size, token_bits(size)):
-                forms.insert(0, CodedStream(Coder.RAW, raw.pack(row, size)))
+                forms.insert(0, CodedStream(Coder.RAW, payloads.pack(row, size)))
             alone.append(min((form for form in forms if form.coder != Coder.PRIOR), key=_size))
             streams.append(min(forms, key=_size))
     told(1.0)
@@ -111,7 +111,7 @@ def decode(
         for channel, (number, payload) in enumerate(streams[level * channels : (level + 1) * channels]):
             done += count
             if number == Coder.RAW:
-                rows.append(raw.unpack(payload, count, codebook_size))
+                rows.append(payloads.unpack(payload, count, codebook_size))
                 continue
             if space is None:
                 raise StreamInvalidError("an adaptive stream needs the model's codebooks; name the model")

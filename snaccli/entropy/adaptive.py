@@ -25,9 +25,9 @@ import numpy.typing as npt
 from snac import jit
 from snaccli.codes import TOKENS_PER_BYTE, Tokens
 from snaccli.entropy import arithmetic, kernel
+from snaccli.entropy.payloads import Encoder, undecodable
 from snaccli.entropy.points import Points
 from snaccli.entropy.prior import NOTHING, PriorStream
-from snaccli.entropy.rangecoder import Encoder, undecodable
 from snaccli.progress import SILENT, Progress
 
 __all__ = ["Context", "Parent", "StreamCoder", "smallest_size"]

@@ -18,7 +18,7 @@ from snaccli.cli.app import run as run_command
 from snaccli.cli.ui.console import Console
 from snaccli.codec.recording import CodedRecording, Recording, dumps, loads
 from snaccli.codes import CodedStream, Codes
-from snaccli.entropy import raw
+from snaccli.entropy import payloads
 from snaccli.errors import StreamInvalidError
 from tests.format_reference import InvalidError, Reference
 from tests.fuzz import mutate
@@ -235,7 +235,7 @@ class SnacFiles:
             yield recording, dumps(recording, books, prior=prior)
             if not frames:
                 continue
-            packed = [CodedStream(0, raw.pack(t, codes.codebook_size)) for t in streams_of(codes)]
+            packed = [CodedStream(0, payloads.pack(t, codes.codebook_size)) for t in streams_of(codes)]
             yield recording, self._packed(recording, packed)
             yield recording, self._packed(recording, always_adaptive(codes, books))
             yield recording, self._packed(recording, coded(codes, books, prior), prior.fingerprint)
@@ -256,7 +256,7 @@ class SnacFiles:
             prior=None if prior is None else bytes.fromhex(prior),
         )
         # A stream of another coder than the smallest may be larger than raw: the format has no such one.
-        packed = [CodedStream(0, raw.pack(tokens, codes.codebook_size)) for tokens in streams_of(codes)]
+        packed = [CodedStream(0, payloads.pack(tokens, codes.codebook_size)) for tokens in streams_of(codes)]
         pairs = zip(streams, packed, strict=True)
         chosen = [own if len(own.payload) <= len(plain.payload) else plain for own, plain in pairs]
         return container.pack(header, chosen)

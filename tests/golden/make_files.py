@@ -17,8 +17,8 @@ import numpy as np
 
 from snaccli import container
 from snaccli.codes import CodedStream, Coder, Codes
+from snaccli.entropy import payloads
 from snaccli.entropy import prior as priors
-from snaccli.entropy import raw
 from tests.test_format import golden_grid
 from tests.test_prior import coded, some_prior
 from tests.token_grids import always_adaptive, streams_of
@@ -56,7 +56,7 @@ def streams_by_coder(
 ) -> dict[str, list[CodedStream]]:
     """The streams by each coder, and by one after the other."""
     found = {
-        "raw": [CodedStream(0, raw.pack(tokens, codes.codebook_size)) for tokens in streams_of(codes)],
+        "raw": [CodedStream(0, payloads.pack(tokens, codes.codebook_size)) for tokens in streams_of(codes)],
         "adaptive": always_adaptive(codes, books),
         "prior": coded(codes, books, prior),
     }
