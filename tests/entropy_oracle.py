@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from snaccli.codes import Tokens
 from snaccli.entropy.adaptive import Context
-from snaccli.entropy.arithmetic import OCTAVE, PEAK_BITS, WEIGHT, WEIGHT_BITS
+from snaccli.entropy.arithmetic import LIMIT, OCTAVE, PEAK_BITS, WEIGHT, WEIGHT_BITS, Points
 from snaccli.entropy.kernel import (
     BASE_BITS,
     BIAS,
@@ -41,7 +41,6 @@ from snaccli.entropy.kernel import (
     UNIFORM,
 )
 from snaccli.entropy.payloads import Encoder, undecodable
-from snaccli.entropy.points import LIMIT, Points
 
 Floats = npt.NDArray[np.float64]
 Frequencies = npt.NDArray[np.float64] | npt.NDArray[np.float32]

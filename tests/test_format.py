@@ -11,7 +11,7 @@ import pytest
 
 from snaccli import container, entropy
 from snaccli.codes import TOKENS_PER_BYTE, Coder, Codes
-from snaccli.entropy import arithmetic, kernel, mixing, points
+from snaccli.entropy import arithmetic, kernel, mixing
 from snaccli.entropy import prior as prior_module
 from snaccli.entropy.adaptive import Context, StreamCoder
 from tests.entropy_oracle import POWERS, RowEncoder
@@ -40,12 +40,12 @@ def test_golden_words():
 
 def test_points_of_the_document():
     for book in (codebook(50, 8, 1), codebook(9, 3, 2, 5.0), np.zeros((4, 2), np.float32), np.eye(3)):
-        assert points.points_of(book).tolist() == reference_points(book.astype(np.float32).tolist())
+        assert arithmetic.points_of(book).tolist() == reference_points(book.astype(np.float32).tolist())
 
 
 def test_constants_are_those_of_the_document():
     for name, values in CONSTANTS.items():
-        here = getattr(kernel, name, None) or getattr(arithmetic, name, None) or getattr(points, name)
+        here = getattr(kernel, name, None) or getattr(arithmetic, name)
         assert (list(here) if isinstance(here, tuple) else [here]) == values, name
     for name, values in PRIOR_CONSTANTS.items():
         here = getattr(mixing, name, None) or getattr(prior_module, name)
@@ -57,8 +57,8 @@ def test_constants_are_those_of_the_document():
 
 def test_extreme_maps_stay_exact():
     """With the tilt at its limits in every coordinate the sums are still those of integers."""
-    grid = points.points_of(codebook(64, 16, 4))
-    grid[0], grid[1] = points.LIMIT, -points.LIMIT
+    grid = arithmetic.points_of(codebook(64, 16, 4))
+    grid[0], grid[1] = arithmetic.LIMIT, -arithmetic.LIMIT
     coder = StreamCoder(Context(grid, 1, None))
     twin = ReferenceModel(grid.tolist(), 1, 33)
     coder.state.maps[:] = np.array([(-1) ** d << 40 for d in range(16)])
@@ -188,7 +188,7 @@ def example_lines() -> dict[str, str]:
     header, codes, books = example()
     data = container.pack(header, entropy.encode(codes, books))
     layout = container.read_header(data)
-    grid = points.points_of(books[0]).tolist()
+    grid = arithmetic.points_of(books[0]).tolist()
     first, fifth = example_frequencies()
     hexed = data.hex(" ")
     ends = [0, 4, 5, 6, 12, 20, 21, 22, 23, 24, 26, 27, 32, 37, 41, 41 + layout.entries[0].size, len(data)]

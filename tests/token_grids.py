@@ -10,9 +10,9 @@ from snaccli import entropy
 from snaccli.codes import CodedStream, Codes
 from snaccli.entropy import adaptive
 from snaccli.entropy.adaptive import Context, Parent, StreamCoder
+from snaccli.entropy.arithmetic import points_of
 from snaccli.entropy.kernel import TOTAL
 from snaccli.entropy.payloads import Encoder
-from snaccli.entropy.points import points_of
 from tests.entropy_oracle import OracleCoder
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from snaccli.codes import FINGERPRINT_BYTES, CodedStream, Coder, Codes, Tokens, packed_size, token_bits
 from snaccli.entropy import payloads
 from snaccli.entropy.adaptive import Context, Parent, StreamCoder
-from snaccli.entropy.points import Codebook, Points, points_of
+from snaccli.entropy.arithmetic import Codebook, Points, points_of
 from snaccli.entropy.prior import Prior, PriorStream
 from snaccli.errors import ModelMismatchError, Remedy, StreamInvalidError
 from snaccli.progress import part, rising

@@ -25,8 +25,8 @@ import numpy.typing as npt
 from snac import jit
 from snaccli.codes import TOKENS_PER_BYTE, Tokens
 from snaccli.entropy import arithmetic, kernel
+from snaccli.entropy.arithmetic import Points
 from snaccli.entropy.payloads import Encoder, undecodable
-from snaccli.entropy.points import Points
 from snaccli.entropy.prior import NOTHING, PriorStream
 from snaccli.progress import SILENT, Progress
 

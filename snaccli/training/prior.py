@@ -21,7 +21,7 @@ from torch.nn.functional import cross_entropy, embedding
 
 from snaccli.codes import Codes
 from snaccli.entropy import mixing
-from snaccli.entropy.points import points_of
+from snaccli.entropy.arithmetic import points_of
 from snaccli.entropy.prior import COARSER, REACH, Layer, Prior
 from snaccli.errors import PriorError
 from snaccli.training.state import checked_count, demand_tensors, load_optimizer
