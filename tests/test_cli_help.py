@@ -230,7 +230,7 @@ def test_what_must_start_at_once_imports_no_large_package(arguments):
 def test_only_the_command_that_is_called_is_imported(arguments, module):
     modules, _ = modules_after(*arguments)
     commands = {entry.module for entry in TABLE.values() if not isinstance(entry, Group)}
-    commands |= {"tokens", "tokens_shards", "prior", "models"}
+    commands |= {"tokens", "prior", "models"}
     wanted = {f"snaccli.cli.commands.{module}"} if module else set()
     assert modules & {f"snaccli.cli.commands.{name}" for name in commands} == wanted
 

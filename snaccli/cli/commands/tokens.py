@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,10 +10,10 @@ import typer
 
 from snaccli.cli import cluster_runs, options
 from snaccli.cli.batch import Batch, Choices, FileWork
+from snaccli.cli.commands.exporting import Export, export_shards, exporting, facts, portable, total
 from snaccli.cli.plan import Plan, Sources, find_sources, is_snac, make_plan
 from snaccli.cli.ui import text
 from snaccli.cli.ui.console import Console
-from snaccli.cli.ui.progress import waiting
 from snaccli.errors import STDIO, ExitStatus, FileError, SnacError, UsageError, shown
 from snaccli.io import elsewhere
 from snaccli.io.elsewhere import members
@@ -26,8 +23,6 @@ from snaccli.progress import Progress
 if TYPE_CHECKING:
     from snaccli.tokens.files import Line
     from snaccli.tokens.transfer import Exporter, ExportResult, ImportResult
-
-__all__ = ["Export", "exporting", "facts", "portable", "total"]
 
 EXPORT_EXAMPLES = """
 snac tokens export talk.wav                    writes talk.json: a list a level
@@ -128,10 +123,11 @@ def export(
     how = Export(interleaved, offsets, start_id, levels, channels, model, device)
     choices = Choices(force, skip_existing, jobs, threads)
     if form in ("parquet", "tar") or (form == "jsonl" and sources.batch):
-        from snaccli.cli.commands.tokens_shards import export_shards
-        from snaccli.codec.cluster import Place
+        place = None
+        if cluster is not None:
+            from snaccli.codec.cluster import Place
 
-        place = None if cluster is None else Place(cluster, cpus, gpus, jobs)
+            place = Place(cluster, cpus, gpus, jobs)
         return export_shards(console, sources, output, form, shard_size, how, choices, place)
     if cluster is not None:
         raise UsageError("--cluster makes shards: give several recordings, and -o a folder")
@@ -318,77 +314,3 @@ def _lines(sources: Sources) -> dict[str, tuple[str, Line]]:
             sources.problems.append((source, error))
     sources.files = files
     return found
-
-
-@dataclass(frozen=True)
-class Export:
-    """How the recordings of a run become tokens: see the options of these names."""
-
-    interleaved: bool
-    offsets: bool
-    start_id: int
-    levels: int | None
-    channels: options.ChannelChoice
-    model: str | None
-    device: options.CodingDevice
-
-
-Write = Callable[["Exporter", str, str, Progress], "ExportResult"]
-
-
-def exporting(console: Console, how: Export, batch: Batch, write: Write) -> FileWork[ExportResult]:
-    """Returns the work of exporting recordings.
-
-    Args:
-        console: of the run.
-        how: the options.
-        batch: the recordings.
-        write: exports one: ``write(exporter, source, output, progress)``.
-    """
-    exporter = functools.cache(functools.partial(_exporter, console, how, batch))
-
-    def convert(source: str, output: str, progress: Progress) -> ExportResult:
-        return write(exporter(), source, output, progress)
-
-    return FileWork("exported", convert, facts, total, exporter)
-
-
-def _exporter(console: Console, how: Export, batch: Batch) -> Exporter:
-    """Returns what exports recordings, its model loaded where it is known before the first file is read."""
-    with waiting(console, "loading the model"):
-        from snaccli.codec import ModelPool
-        from snaccli.tokens.recording import Form
-        from snaccli.tokens.transfer import Exporter
-
-        models = ModelPool(how.model, device=how.device.value, threads=batch.threads)
-        sources = [job.source for job in batch.waiting if job.source != STDIO]
-        if how.model is not None or not all(is_snac(source) for source in sources):
-            codec = models.get()
-            console.detail(f"model {codec.name}, fingerprint {codec.fingerprint}, on {codec.device}")
-    form = Form(how.interleaved, how.offsets, how.start_id)
-    return Exporter(models, form, how.levels, how.channels.value)
-
-
-def portable(path: str) -> str:
-    """Returns the name of a recording as files of tokens have it, the same on every system."""
-    return path.replace(os.sep, "/")
-
-
-def facts(result: ExportResult | ImportResult) -> Sequence[str]:
-    """Words the result of one recording."""
-    levels = "" if result.levels == 1 else f"in {result.levels} levels"
-    return (
-        text.clock(result.duration_s),
-        f"{result.tokens:,} tokens {levels}".rstrip(),
-        text.speed(result.duration_s, result.seconds),
-    )
-
-
-def total(results: Sequence[ExportResult | ImportResult], wall_seconds: float) -> str:
-    """Words the sum of several results."""
-    audio_seconds = sum(result.duration_s for result in results)
-    return text.joined(
-        f"{text.clock(audio_seconds)} of audio",
-        f"{sum(result.tokens for result in results):,} tokens",
-        text.speed(audio_seconds, wall_seconds),
-    )
