@@ -24,11 +24,13 @@ from snaccli.entropy import mixing
 from snaccli.entropy.arithmetic import points_of
 from snaccli.entropy.prior import COARSER, REACH, Layer, Prior
 from snaccli.errors import PriorError
+from snaccli.training.softmax import cross_entropy_of, product_type
 from snaccli.training.state import checked_count, demand_tensors, load_optimizer
 
 __all__ = ["Corpus", "PriorConfig", "Report", "train_prior"]
 
 _STEPS_PER_NAT = 32 / math.log(2) * (1 << mixing.PRIOR_SHIFT)  # of scores
+_TAPER = 0.5  # tokens of a level in a step, of those of the next finer one
 _PADDING = 8  # missing tokens of the coarsest level around each recording
 
 
@@ -133,15 +135,26 @@ class PriorNet(nn.Module):
 
     def inner(self, level: int, seen: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
         """Hidden units (n, hidden) and outputs (n, out) for tokens seen (n, inputs) at places (n,)."""
-        own, inputs = mixing.LAGS, seen.shape[1]
-        levels = [level] * own + [k for k in range(max(0, level - COARSER), level) for _ in REACH]
         missing = len(self.biases[level])  # its embedding stays 0
+        tables = [self.embeddings[level], *self.embeddings[max(0, level - COARSER) : level]]
+        parts = torch.split(seen, [mixing.LAGS, *[len(REACH)] * (len(tables) - 1)], dim=1)
         x = torch.cat(
-            [embedding(seen[:, j], self.embeddings[levels[j]], padding_idx=missing) for j in range(inputs)], 1
+            [
+                embedding(part, table, padding_idx=missing).flatten(1)
+                for part, table in zip(parts, tables, strict=True)
+            ],
+            1,
         )
         phase = places % len(self.phases[level])
         hidden = torch.relu(self.first[level](x) + self.phases[level][phase])
         return hidden, self.second[level](hidden)
+
+    def loss(self, level: int, seen: Tensor, places: Tensor, target: Tensor) -> Tensor:
+        """The mean cross-entropy of the tokens that come, in nats."""
+        narrow = product_type()
+        with torch.autocast("cpu", narrow, enabled=narrow is not torch.float32):
+            out = self.inner(level, seen, places)[1]
+        return cross_entropy_of(out.float(), self.tables[level], self.biases[level], target)
 
     def forward(self, level: int, seen: Tensor, places: Tensor) -> Tensor:
         """Scores of all codewords (n, size), in nats."""
@@ -211,7 +224,7 @@ class _Run:
 
     def __init__(self, net: PriorNet, corpus: Corpus, config: PriorConfig, state: Path | None) -> None:
         self.net, self.corpus, self.config, self.state = net, corpus, config, state
-        self.optimiser = torch.optim.Adam(net.parameters(), lr=config.rate, betas=(0.9, 0.99))
+        self.optimiser = torch.optim.Adam(net.parameters(), lr=config.rate, betas=(0.9, 0.99), fused=True)
         self.steps, self.earlier = 0, 0.0
         if state is not None and state.exists():
             self._take_up(state)
@@ -252,12 +265,12 @@ class _Run:
         self.optimiser.zero_grad()
         finest = len(self.corpus.strides) - 1
         for level, places in enumerate(self.corpus.places):
-            count = min(len(places), round(self.config.batch * 0.72 ** (finest - level)))
+            count = min(len(places), round(self.config.batch * _TAPER ** (finest - level)))
             at = places[self.rng.integers(0, len(places), count)]
             seen = self.corpus.context(level, at)
             seen[self.rng.random(seen.shape) < self.config.dropped] = self.corpus.size
-            scores = self.net(level, torch.from_numpy(seen), torch.from_numpy(at))
-            loss = cross_entropy(scores, torch.from_numpy(self.corpus.levels[level][at]))
+            target = torch.from_numpy(self.corpus.levels[level][at])
+            loss = self.net.loss(level, torch.from_numpy(seen), torch.from_numpy(at), target)
             torch.autograd.backward(loss * (count / self.config.batch))
         self.optimiser.step()
         self.steps += 1
