@@ -249,6 +249,24 @@ def test_learning_from_files_of_tokens(material: Path, tmp_path: Path):
     assert call("prior", "train", tmp_path / "known.snac", *arguments, "-f")[0] == 2  # one alone
 
 
+def test_recordings_at_other_speeds_are_learned_too(material: Path, tmp_path: Path):
+    """Of two recordings the first, held-out.wav, is measured by: at its own speed alone."""
+    names = (material / "held-out.wav", material / "known.wav")
+    arguments = ("prior", "train", *names, "-m", material / "model", "--steps", "2", "--json")
+
+    def learned(output: str, *more: object) -> tuple[int, list[float]]:
+        status, out, _ = call(*arguments, "-o", tmp_path / output, *more)
+        assert status == 0
+        summary = json.loads(out)["summary"]
+        return summary["tokens"], summary["held_out_bits"]
+
+    plain, plain_bits = learned("plain")
+    more, bits = learned("more", "--speed", "0.5", "--speed", "2")
+    assert plain * 3.4 < more < plain * 3.6  # 1 + 2 + 1/2, up to the last frame of each
+    assert len(bits) == len(plain_bits)
+    assert call(*arguments, "-o", tmp_path / "p", "--speed", "0")[0] == 2
+
+
 def test_an_interrupted_training_goes_on(material: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     from snaccli.training import prior as module
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -55,6 +55,16 @@ def train(
     steps: Annotated[
         int | None, typer.Option("--steps", min=1, metavar="N", help="How many steps to learn instead.")
     ] = None,
+    speeds: Annotated[
+        list[float] | None,
+        typer.Option(
+            "--speed",
+            min=0.5,
+            max=2.0,
+            metavar="X",
+            help="Learn audio played at this speed too, as of other voices; may be given several times.",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, metavar="N", help="Of the random numbers.")] = 0,
     device: options.Device = options.CodingDevice.auto,
     threads: options.Threads = None,
@@ -79,11 +89,11 @@ def train(
     with CaptionBar(console) as bar:
         told = _Terminal(console, bar)
         names = [name for name, _ in sources.files]
-        grids = [grid for grid in _grids(names, codec, told) if grid.frames]
+        recordings = [grids for grids in _recordings(names, codec, speeds or (), told) if grids[0].frames]
         from snaccli.training.prior import PriorConfig
 
         config = PriorConfig(minutes=minutes, steps=steps, seed=seed)
-        prior = _learn(grids, codec, config, Path(f"{output}.state"), told)
+        prior = _learn(recordings, codec, config, Path(f"{output}.state"), told)
     save(prior, output)
     _tell(console, prior, output)
     return ExitStatus.OK
@@ -100,20 +110,30 @@ def show(
     return ExitStatus.OK
 
 
-def _learn(grids: list[Codes], codec: Codec, config: PriorConfig, state: Path, told: _Terminal) -> Prior:
-    """Trains a prior on all but every twentieth recording.
+def _learn(
+    recordings: list[list[Codes]], codec: Codec, config: PriorConfig, state: Path, told: _Terminal
+) -> Prior:
+    """Trains a prior on all but every twentieth recording, which is measured as it is.
+
+    Args:
+        recordings: of each its tokens, then those at other speeds.
+        codec: of the tokens.
+        config: of the training.
+        state: where the training is kept.
+        told: how it goes.
 
     Raises:
         UsageError: there are fewer than two recordings.
     """
-    held_out = grids[:: max(2, min(_HELD_OUT, len(grids)))]
-    rest = [grid for number, grid in enumerate(grids) if number % max(2, min(_HELD_OUT, len(grids)))]
-    if not rest:
+    every = max(2, min(_HELD_OUT, len(recordings)))
+    held_out = [grids[0] for grids in recordings[::every]]
+    learned = [grid for number, grids in enumerate(recordings) if number % every for grid in grids]
+    if not learned:
         raise UsageError("a prior needs at least two recordings: one to learn from, one to measure by")
     from snaccli.training.prior import train_prior
 
     return train_prior(
-        rest,
+        learned,
         held_out,
         codec.codebooks,
         model=codec.name,
@@ -124,24 +144,39 @@ def _learn(grids: list[Codes], codec: Codec, config: PriorConfig, state: Path, t
     )
 
 
-def _grids(names: list[str], codec: Codec, told: _Terminal) -> Iterator[Codes]:
-    """Yields the tokens of recordings, channel by channel as they are stored, audio mixed down."""
+def _recordings(
+    names: list[str], codec: Codec, speeds: Sequence[float], told: _Terminal
+) -> Iterator[list[Codes]]:
+    """Yields the tokens of each recording, channel by channel as they are stored, audio mixed down.
+
+    Those of audio are followed by its tokens at other speeds.
+    """
     for number, name in enumerate(names):
         told.advance(number / len(names), f"reading {number + 1} of {len(names)}")
-        read = _READERS.get(Path(name).suffix.lower(), _of_audio)
-        for grid in read(name, codec):
-            if len(grid.levels) != len(codec.strides):
+        read = _READERS.get(Path(name).suffix.lower())
+        found = map(_alone, read(name, codec)) if read else [_of_audio(name, codec, speeds)]
+        for grids in found:
+            if len(grids[0].levels) != len(codec.strides):
                 raise UsageError(
-                    f"{name} has {len(grid.levels)} levels of {len(codec.strides)}; take whole ones"
+                    f"{name} has {len(grids[0].levels)} levels of {len(codec.strides)}; take whole ones"
                 )
-            yield grid
+            yield grids
 
 
-def _of_audio(name: str, codec: Codec) -> Iterator[Codes]:
+def _alone(grid: Codes) -> list[Codes]:
+    return [grid]
+
+
+def _of_audio(name: str, codec: Codec, speeds: Sequence[float]) -> list[Codes]:
+    """The tokens of audio as it is, then at other speeds that leave something of it."""
     from snaccli.audio import downmix, open_audio
 
-    with open_audio(name) as reader:
-        yield codec.encode(downmix(reader.blocks()), reader.rate, 1).codes
+    grids = []
+    for speed in (1.0, *speeds):
+        with open_audio(name) as reader:
+            # Samples that are taken for faster ones are faster.
+            grids.append(codec.encode(downmix(reader.blocks()), round(reader.rate * speed), 1).codes)
+    return [grids[0], *(grid for grid in grids[1:] if grid.frames)]
 
 
 def _of_snac(name: str, codec: Codec) -> Iterator[Codes]:
