@@ -44,7 +44,7 @@ class PriorConfig:
         width: of an embedding.
         hidden: units.
         out: numbers of an output.
-        batch: tokens of the finest level a step; coarser ones take half to a third of them.
+        batch: tokens of the finest level a step; a coarser one takes half of those of the next finer one.
         rate: of learning.
         dropped: part of the tokens seen that are taken as missing.
         seed: of the random numbers.
@@ -52,10 +52,10 @@ class PriorConfig:
 
     minutes: float = 20.0
     steps: int | None = None
-    width: int = 16
-    hidden: int = 160
-    out: int = 24
-    batch: int = 1024
+    width: int = 24
+    hidden: int = 256
+    out: int = 32
+    batch: int = 2048
     rate: float = 2e-3
     dropped: float = 0.05
     seed: int = 0
