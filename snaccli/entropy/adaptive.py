@@ -130,13 +130,13 @@ class StreamCoder:
         self._done = 0
         # The state of a stream's start: docs/format.md, section 6.4.
         (size, dim), squares = context.points.shape, (context.points * context.points).sum(axis=1)
-        # Whether float32 holds all sums over the coordinates: scores, products and squared distances.
+        # Whether 32 bits hold all sums over the coordinates: scores, products and squared distances.
         scores = int(np.abs(context.points).sum(axis=1).max()) * kernel.TILT_LIMIT
-        narrow = max(scores, 4 * int(squares.max())) < 1 << 24
+        narrow = max(scores, 4 * int(squares.max())) < 1 << 30
         self._code = kernel.code_narrow if narrow else kernel.code_wide
-        number = np.float32 if narrow else np.float64
+        axis, number = (np.int16, np.int32) if narrow else (np.int64, np.int64)
         padded = -(-dim // kernel.ABREAST) * kernel.ABREAST
-        points = np.zeros((padded, size), dtype=number)
+        points = np.zeros((padded, size), dtype=np.float32)
         points[:dim] = context.points.T
         features = np.zeros(context.size, dtype=np.int64)
         features[-1] = kernel.BIAS
@@ -145,6 +145,7 @@ class StreamCoder:
         weights = np.array([[arithmetic.WEIGHT // 2], [arithmetic.WEIGHT // 4]], dtype=np.int64)
         self.state = kernel.State(
             points=points,
+            axes=points.astype(axis),
             squares=squares.astype(number),
             features=features,
             maps=np.zeros((context.phases, context.size, dim), dtype=np.int64),
@@ -160,7 +161,7 @@ class StreamCoder:
             gains=np.zeros(size, dtype=number),
             mixed=np.zeros((2, size)),
             row=np.zeros(size, dtype=np.int32),
-            tilt=np.zeros(padded, dtype=number),
+            tilt=np.zeros(padded, dtype=axis),
             error=np.zeros(padded, dtype=np.int64),
             sums=np.zeros(5, dtype=np.int64),
         )

@@ -11,8 +11,8 @@ Every machine must come to the same integers, so:
   of two is exact, and what follows it is rounded down. ``power`` alone rounds; its result is proven over all
   its arguments by a test.
 
-Points are float32 where scores and squared distances stay within 2^24 (of published models they do), else
-float64.
+Products with points are of 16-bit integers where scores and squared distances fit in 32 bits (of published
+models they do), else of 64-bit ones: what limits them is how many bytes the processor's second cache gives.
 Loops over codewords are written for the compiler to vectorise: one thing at a time, over slices from 0.
 """
 
@@ -59,11 +59,11 @@ F, S = np.float64, np.float32
 I, L = np.int32, np.int64  # noqa: E741
 U, V = np.uint32, np.uint64
 
-UNWEIGHT, UNMIX, UNSCORE = 0.5**WEIGHT_BITS, 0.5**MIX_BITS, S(0.5**SCORE_SHIFT)
+UNWEIGHT, UNMIX = 0.5**WEIGHT_BITS, 0.5**MIX_BITS
 WIDE_SHIFT, NARROW_SHIFT = KERNEL_SHIFTS
 WIDE_SPIKE, NARROW_SPIKE = SPIKES
 MASS = 1 << (MASS_BITS + PEAK_BITS)
-FAR = S(1 << 30)  # a squared distance at which every kernel is 0
+FAR = 1 << 30  # a squared distance at which every kernel is 0
 OCTAVES = S(0.5**23)  # from the bits of a float32 to its logarithm, 127 more and at most 0.09 less
 
 Array = npt.NDArray[Any]
@@ -75,8 +75,9 @@ class State(NamedTuple):
     K is the number of codewords, D their dimension, D8 that up to a multiple of ``ABREAST``.
     """
 
-    points: Array  # float (D8, K)
-    squares: Array  # float (K,) of the points' lengths
+    points: Array  # float32 (D8, K)
+    axes: Array  # int16, or int64 where sums do not fit in 32 bits, (D8, K): the points once more
+    squares: Array  # int32, or int64, (K,) of the points' lengths
     features: Array  # int64 (features,)
     maps: Array  # int64 (phases, features, D)
     rates: Array  # int64 (STEP_CAP + 1,) of learning, by the tokens seen
@@ -88,10 +89,10 @@ class State(NamedTuple):
     kept: Array  # uint16 (kernels + 1, 2, K) of tokens that have come; the first is that of any other
     kept_sums: Array  # int64 (kernels + 1, 2)
     slots: Array  # int32 (K,) where a token's kernels are kept, 0 if they are not
-    gains: Array  # float (K,)
+    gains: Array  # int32, or int64, (K,)
     mixed: Array  # float64 (2, K) the mixture of the heaps, plain and tilted
     row: Array  # int32 (K,) frequencies less an extra that is the same for all
-    tilt: Array  # float (D8,)
+    tilt: Array  # as `axes` (D8,)
     error: Array  # int64 (D8,)
     sums: Array  # int64 (5,) of `mixed` and of the heaps weighted by the gains; the extra of `row`
 
@@ -105,27 +106,31 @@ class Choice(NamedTuple):
 
 
 @part
-def _along(points: Array, direction: Array, out: Array) -> None:
-    """Sets ``out`` to the points' products with a direction (D8,)."""
+def _along(axes: Array, direction: Array, out: Array) -> None:
+    """Sets ``out`` to the products of points (D8, K) with a direction (D8,)."""
+    number = out.dtype.type
     out[:] = 0
-    for d in range(0, points.shape[0], ABREAST):
-        p0, p1, p2, p3 = points[d], points[d + 1], points[d + 2], points[d + 3]
-        p4, p5, p6, p7 = points[d + 4], points[d + 5], points[d + 6], points[d + 7]
+    for d in range(0, axes.shape[0], ABREAST):
+        p0, p1, p2, p3 = axes[d], axes[d + 1], axes[d + 2], axes[d + 3]
+        p4, p5, p6, p7 = axes[d + 4], axes[d + 5], axes[d + 6], axes[d + 7]
         t0, t1, t2, t3 = direction[d], direction[d + 1], direction[d + 2], direction[d + 3]
         t4, t5, t6, t7 = direction[d + 4], direction[d + 5], direction[d + 6], direction[d + 7]
         for c in range(out.size):
-            a = p0[c] * t0 + p1[c] * t1 + p2[c] * t2 + p3[c] * t3
-            out[c] += a + (p4[c] * t4 + p5[c] * t5 + p6[c] * t6 + p7[c] * t7)
+            a = number(p0[c]) * number(t0) + number(p1[c]) * number(t1)
+            a += number(p2[c]) * number(t2) + number(p3[c]) * number(t3)
+            b = number(p4[c]) * number(t4) + number(p5[c]) * number(t5)
+            b += number(p6[c]) * number(t6) + number(p7[c]) * number(t7)
+            out[c] = number(out[c] + number(a + b))
 
 
 @part
 def _gains(scores: Array) -> None:
     """Turns scores into gains, the largest 2^15."""
-    top = scores[0]
+    number, top = scores.dtype.type, scores[0]
     for c in range(scores.size):
         top = max(top, scores[c])
     for c in range(scores.size):
-        scores[c] = power(U(I((top - scores[c]) * UNSCORE)))
+        scores[c] = power(U(number(top - scores[c]) >> number(SCORE_SHIFT)))
 
 
 @part
@@ -156,6 +161,17 @@ def _rows(mixed: Array, base_factor: float, tilted_factor: float, floor: float, 
         row[c] = frequency
         largest = max(largest, frequency)
         whole = I(whole + frequency)
+    return _settled(row, largest, whole)
+
+
+@part
+def _settled(row: Array, largest: int, whole: int) -> Any:
+    """Gives the largest frequency what is left; returns an extra that is to be added to all.
+
+    Args:
+        row: the frequencies; ``largest`` of them, and ``whole``, their sum.
+    """
+    size = row.size
     top = I(size)
     for c in range(size):
         top = min(top, I(c) if row[c] == largest else I(size))
@@ -171,30 +187,36 @@ def _rows(mixed: Array, base_factor: float, tilted_factor: float, floor: float, 
 @part
 def _moments(tilted: Array, points: Array, out: Array) -> None:
     """Sets ``out`` (D8,) to the sums of the points weighted by the tilted mixture."""
-    for d in range(0, points.shape[0], 4):
+    for d in range(0, points.shape[0], ABREAST):
         p0, p1, p2, p3 = points[d], points[d + 1], points[d + 2], points[d + 3]
-        a0, a1, a2, a3 = 0.0, 0.0, 0.0, 0.0
+        p4, p5, p6, p7 = points[d + 4], points[d + 5], points[d + 6], points[d + 7]
+        a0, a1, a2, a3, a4, a5, a6, a7 = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
         for c in range(tilted.size):
             weight = tilted[c]
             a0 += weight * p0[c]
             a1 += weight * p1[c]
             a2 += weight * p2[c]
             a3 += weight * p3[c]
+            a4 += weight * p4[c]
+            a5 += weight * p5[c]
+            a6 += weight * p6[c]
+            a7 += weight * p7[c]
         out[d], out[d + 1], out[d + 2], out[d + 3] = L(a0), L(a1), L(a2), L(a3)
+        out[d + 4], out[d + 5], out[d + 6], out[d + 7] = L(a4), L(a5), L(a6), L(a7)
 
 
 @part
-def _kernels(across: Array, squares: Array, square: float, kernels: Array, sums: Array) -> None:
+def _kernels(across: Array, squares: Array, square: int, kernels: Array, sums: Array) -> None:
     """Sets the kernels (2, K) of both heaps around a token's point, and their sums.
 
     Args:
         across: -2 times the products of all points with it.
         squares: of the points' lengths; ``square`` that of its own.
     """
-    wide, narrow = kernels[0], kernels[1]
+    wide, narrow, number = kernels[0], kernels[1], across.dtype.type
     wide_sum, narrow_sum = I(0), I(0)
     for c in range(across.size):
-        distance = U(I(min(squares[c] + square + across[c], FAR)))
+        distance = U(min(number(number(squares[c] + square) + across[c]), number(FAR)))
         a = power(U(distance >> U(WIDE_SHIFT)))
         b = power(U(distance >> U(NARROW_SHIFT)))
         wide[c] = np.uint16(a)
@@ -233,7 +255,7 @@ def _aim(features: Array, turned: Array, along: Array, tilt: Array) -> None:
         for d in range(turned.shape[1]):
             along[d] += features[f] * turned[f, d]
     for d in range(turned.shape[1]):
-        tilt[d] = S(min(max(along[d] >> TILT_SHIFT, -TILT_LIMIT), TILT_LIMIT))
+        tilt[d] = min(max(along[d] >> TILT_SHIFT, -TILT_LIMIT), TILT_LIMIT)
 
 
 @part
@@ -262,7 +284,7 @@ def _predict(state: State, phase: int) -> None:
     """Sets the frequencies of the next token."""
     size, sums, wide, plain = state.row.size, state.sums, state.weights[0, phase], state.weights[1, phase]
     _aim(state.features, state.maps[phase], state.error, state.tilt)
-    _along(state.points, state.tilt, state.gains)
+    _along(state.axes, state.tilt, state.gains)
     _gains(state.gains)
     wide_factor = ((wide << BASE_BITS) // state.wholes[0]) * UNWEIGHT
     narrow_factor = (((WEIGHT - wide) << BASE_BITS) // state.wholes[1]) * UNWEIGHT
@@ -305,8 +327,8 @@ def _spread(state: State, token: int) -> None:
             slot = I(seen[1])
             state.slots[token] = slot
         for d in range(state.tilt.size):
-            state.tilt[d] = S(-2) * state.points[d, token]
-        _along(state.points, state.tilt, state.gains)
+            state.tilt[d] = -2 * state.axes[d, token]
+        _along(state.axes, state.tilt, state.gains)
         square = state.squares[token]
         _kernels(state.gains, state.squares, square, state.kept[slot], state.kept_sums[slot])
     for heap in range(HEAPS):
@@ -387,10 +409,16 @@ def _mingle(state: State, learned: Learned, n: int) -> None:
     recall(learned, n)
     _along(learned.table, learned.out, learned.scores)
     blend(learned, state.row, state.sums[4])
-    size = state.row.size
-    factor = (((TOTAL - size - UNIFORM) << MIX_BITS) // learned.sums[0]) * UNMIX
-    floor = ((UNIFORM << MIX_BITS) // size) * UNMIX
-    learned.sums[3] = _rows(learned.mixed, 0.0, factor, floor, learned.row)
+    gains, row = learned.scores, learned.row
+    factor = (((TOTAL - row.size - UNIFORM) << MIX_BITS) // learned.sums[0]) * UNMIX
+    floor = ((UNIFORM << MIX_BITS) // row.size) * UNMIX
+    largest, whole = I(-1), I(0)
+    for c in range(row.size):
+        frequency = I(F(gains[c]) * factor + floor)
+        row[c] = frequency
+        largest = max(largest, frequency)
+        whole = I(whole + frequency)
+    learned.sums[3] = _settled(row, largest, whole)
 
 
 def _code(
@@ -450,10 +478,11 @@ def _code(
     return tokens.size
 
 
-def _kinds(point: str) -> tuple[Record | str, ...]:
-    """Returns the kinds of the kernel's arguments for points of one type."""
-    state = "P2 P1 i81 i83 i81 i81 i82 i42 i81 i81 u23 i82 i41 P1 f82 i41 P1 i81 i81".replace("P", point)
-    learned = "f42 i81 f42 f42 f42 f41 i81 f42 f41 f41 f41 f41 i41 f41 i41 f82 i41 i81 i81"
+def _kinds(axis: str, number: str) -> tuple[Record | str, ...]:
+    """Returns the kinds of the kernel's arguments for products of one type, summed up in another."""
+    state = "f42 A2 N1 i81 i83 i81 i81 i82 i42 i81 i81 u23 i82 i41 N1 f82 i41 A1 i81 i81"
+    state = state.replace("A", axis).replace("N", number)
+    learned = "f42 i81 f42 f42 f42 f41 i81 i22 i41 f41 i21 i41 i41 i41 i41 i81 i81"
     records = []
     for kind, fields in ((State, state), (Learned, learned), (Choice, "f42 f41 i41")):
         kinds = [f"{field[:2]}[{','.join(':' * int(field[2]))}]" for field in fields.split()]
@@ -462,5 +491,5 @@ def _kinds(point: str) -> tuple[Record | str, ...]:
 
 
 FAST = frozenset({"reassoc", "contract"})
-code_narrow = compiled(*_kinds("f4"), fastmath=FAST)(_code)
-code_wide = compiled(*_kinds("f8"), fastmath=FAST)(_code)
+code_narrow = compiled(*_kinds("i2", "i4"), fastmath=FAST)(_code)
+code_wide = compiled(*_kinds("i8", "i8"), fastmath=FAST)(_code)

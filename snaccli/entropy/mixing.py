@@ -46,15 +46,13 @@ class Learned(NamedTuple):
     second: Array  # float32 (D, H)
     second_bias: Array  # float32 (D,)
     shifts: Array  # int64 (2,) of the hidden layer, of the output
-    table: Array  # float32 (D, K)
-    table_bias: Array  # float32 (K,)
+    table: Array  # int16 (D, K)
+    table_bias: Array  # int32 (K,)
     hidden: Array  # float32 (H,)
-    out: Array  # float32 (D,)
-    scores: Array  # float32 (K,)
-    known: Array  # int32 (K,) the same in steps of `power`
-    logs: Array  # float32 (K,) coder 1's frequencies
-    log_bits: Array  # int32 (K,) the same memory, in the end their logarithms
-    mixed: Array  # float64 (2, K) zeros, and the mixture
+    out: Array  # int16 (D,)
+    scores: Array  # int32 (K,) in the end the mixture
+    known: Array  # int32 (K,) the prior's scores in steps of `power`
+    logs: Array  # int32 (K,) logarithms of coder 1's frequencies, in the same steps
     row: Array  # int32 (K,) frequencies less an extra that is the same for all
     factors: Array  # int64 (2,) of the prior and of coder 1
     sums: Array  # int64 (4,) of the mixture, of the features under it; the extra
@@ -67,12 +65,14 @@ def recall(learned: Learned, n: int) -> None:
     above = learned.above[n]
     for h in range(hidden.size):
         hidden[h] = above[h]
-    for lag in range(LAGS):
-        vector = learned.embedding[learned.recent[lag]]
-        for e in range(width):
-            x, weights = vector[e], learned.first[lag * width + e]
-            for h in range(hidden.size):
-                hidden[h] += x * weights[h]
+    recent, table = learned.recent, learned.embedding
+    x0, x1, x2, x3 = table[recent[0]], table[recent[1]], table[recent[2]], table[recent[3]]
+    for e in range(width):
+        w0, w1 = learned.first[e], learned.first[width + e]
+        w2, w3 = learned.first[2 * width + e], learned.first[3 * width + e]
+        y0, y1, y2, y3 = x0[e], x1[e], x2[e], x3[e]
+        for h in range(hidden.size):
+            hidden[h] += (y0 * w0[h] + y1 * w1[h]) + (y2 * w2[h] + y3 * w3[h])
     shift = learned.shifts[0]
     for h in range(hidden.size):
         hidden[h] = S(min(max(I(hidden[h]) >> I(shift), I(0)), I(HIDDEN_LIMIT)))
@@ -81,32 +81,29 @@ def recall(learned: Learned, n: int) -> None:
         weights, total = learned.second[d], learned.second_bias[d]
         for h in range(hidden.size):
             total += weights[h] * hidden[h]
-        out[d] = S(min(max(I(total) >> I(shift), I(-OUT_LIMIT)), I(OUT_LIMIT)))
+        out[d] = min(max(I(total) >> I(shift), I(-OUT_LIMIT)), I(OUT_LIMIT))
 
 
 @part
 def blend(learned: Learned, row: Array, extra: int) -> None:
-    """Sets the mixture of the prior's scores and of coder 1's frequencies, and the sums."""
-    scores, known, mixture = learned.scores, learned.known, learned.mixed[1]
-    logs, bits = learned.logs, learned.log_bits
+    """Turns the prior's scores into its mixture with coder 1's frequencies, and sets the sums."""
+    scores, known, logs = learned.scores, learned.known, learned.logs
     first = I(learned.factors[0] >> (LEARNING_BITS - MIXING_BITS))
     second = I(learned.factors[1] >> (LEARNING_BITS - MIXING_BITS))
-    for c in range(logs.size):
-        logs[c] = S(I(row[c] + I(extra)))
     top = I(-(1 << 30))
-    for c in range(logs.size):
+    for c in range(scores.size):
         prior = I(I(scores[c] + learned.table_bias[c]) >> I(PRIOR_SHIFT))
-        log = I(I(bits[c] >> I(18)) - I(127 * 32))
+        log = I(I(S(I(row[c] + I(extra))).view(np.int32) >> I(18)) - I(127 * 32))
         z = I(I(I(prior * first) + I(log * second)) >> I(MIXING_BITS))
-        known[c], bits[c], scores[c] = prior, log, S(z)
+        known[c], logs[c], scores[c] = prior, log, z
         top = max(top, z)
     total, knowing, logging = 0.0, 0.0, 0.0
-    for c in range(logs.size):
-        gain = F(power(U(I(top - I(scores[c])))))
-        mixture[c] = gain
-        total += gain
-        knowing += gain * known[c]
-        logging += gain * bits[c]
+    for c in range(scores.size):
+        gain = power(U(I(top - scores[c])))
+        scores[c] = gain
+        total += F(gain)
+        knowing += F(gain) * known[c]
+        logging += F(gain) * logs[c]
     learned.sums[0], learned.sums[1], learned.sums[2] = L(total), L(knowing), L(logging)
 
 
@@ -115,7 +112,7 @@ def reweigh(learned: Learned, token: int, rate: int) -> None:
     """Learns the factors of the mixture from the token that came, and takes it as the last one."""
     sums, factors = learned.sums, learned.factors
     first = learned.known[token] - sums[1] // sums[0]
-    second = learned.log_bits[token] - sums[2] // sums[0]
+    second = learned.logs[token] - sums[2] // sums[0]
     factors[0] = min(max(factors[0] + first * rate, 0), LARGEST)
     factors[1] = min(max(factors[1] + second * rate, 0), LARGEST)
     for lag in range(LAGS - 1, 0, -1):

@@ -40,10 +40,8 @@ EXACT = 1 << 24
 FORMAT = "snac prior 1"
 
 _f1, _f2, _i1 = np.zeros(0, np.float32), np.zeros((0, 0), np.float32), np.zeros(0, np.int32)
-_l1, _d2 = np.zeros(0, np.int64), np.zeros((0, 0))
-NOTHING = mixing.Learned(
-    _f2, _l1, _f2, _f2, _f2, _f1, _l1, _f2, _f1, _f1, _f1, _f1, _i1, _f1, _i1, _d2, _i1, _l1, _l1
-)
+_l1, _h1, _h2 = np.zeros(0, np.int64), np.zeros(0, np.int16), np.zeros((0, 0), np.int16)
+NOTHING = mixing.Learned(_f2, _l1, _f2, _f2, _f2, _f1, _l1, _h2, _i1, _f1, _h1, _i1, _i1, _i1, _i1, _l1, _l1)
 """The kernel's argument where there is no prior."""
 
 
@@ -131,8 +129,8 @@ class Prior:
                 second=np.pad(layer.second, (more, (0, 0))).astype(np.float32, order="C"),
                 second_bias=np.pad(layer.second_bias, more).astype(np.float32),
                 shifts=layer.shifts.astype(np.int64),
-                table=np.pad(layer.table.T, (more, (0, 0))).astype(np.float32, order="C"),
-                table_bias=layer.table_bias.astype(np.float32),
+                table=np.ascontiguousarray(np.pad(layer.table.T, (more, (0, 0)))),
+                table_bias=np.ascontiguousarray(layer.table_bias),
             )
             bias = layer.first_bias.astype(np.float32, order="C")
             numbers.append(_Numbers(bias, layer.first[own:].astype(np.float32, order="C"), start))
@@ -195,16 +193,13 @@ class PriorStream:
         # With -1, an embedding's last row, for the tokens before the first and after the last.
         self._coarser = [np.pad(row.astype(np.int64), 1, constant_values=-1) for row in coarser]
         self._numbers = prior.numbers[level]
-        logs = np.zeros(size, dtype=np.float32)
         self._learned = self._numbers.start._replace(
             recent=np.full(mixing.LAGS, size, dtype=np.int64),
             hidden=np.zeros_like(self._numbers.bias[0]),
-            out=np.zeros_like(self._numbers.start.second_bias),
-            scores=np.zeros(size, dtype=np.float32),
+            out=np.zeros(len(self._numbers.start.table), dtype=np.int16),
+            scores=np.zeros(size, dtype=np.int32),
             known=np.zeros(size, dtype=np.int32),
-            logs=logs,
-            log_bits=logs.view(np.int32),
-            mixed=np.zeros((2, size)),
+            logs=np.zeros(size, dtype=np.int32),
             row=np.zeros(size, dtype=np.int32),
             factors=np.array([mixing.PRIOR_START, mixing.ROW_START], dtype=np.int64),
             sums=np.zeros(4, dtype=np.int64),
