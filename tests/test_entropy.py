@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from math import isqrt
@@ -33,6 +34,7 @@ from tests.token_grids import (
     by_oracle,
     codebook,
     decoded,
+    decoded_alone,
     decoded_by_oracle,
     intervals_of,
     rows_of,
@@ -266,6 +268,53 @@ def test_progress(monkeypatch: pytest.MonkeyPatch):
     assert seen == [1.0]
 
 
+def test_no_stream_at_all():
+    with pytest.raises(ValueError, match="0 levels"):
+        entropy.decode([], strides=(2, 1), channels=1, frames=8, codebook_size=16)
+
+
+@given(grids(), st.sampled_from([1, 7, 64]))
+@settings(max_examples=30, deadline=None)
+def test_two_threads_code_alike(grid: tuple[Codes, list[np.ndarray]], block: int):
+    """Rows in step, in blocks of any length: the same bytes, and tokens, as one row after the other."""
+    codes, books = grid
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StreamCoder, "block", block)
+        adaptive_streams = always_adaptive(codes, books)
+        streams = [entropy.encode(codes, books, threads=threads) for threads in (1, 2)]
+        assert streams[0] == streams[1]
+        for chosen, threads in ((adaptive_streams, 1), (adaptive_streams, 2), (streams[1], 2)):
+            assert_equal(decoded(codes, chosen, books, threads), codes)
+
+
+def test_a_coarser_stream_that_does_not_decode_ends_both_threads(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(StreamCoder, "block", 16)
+    codes, books = walk(256, (2, 1), 64)
+    streams = always_adaptive(codes, books)
+    before = threading.active_count()
+    with pytest.raises(StreamInvalidError, match="does not decode"):
+        decoded(codes, [CodedStream(1, b"\xff" * 12), streams[1]], books, threads=2)
+    assert threading.active_count() == before
+
+
+def test_stopping_stops_both_threads(monkeypatch: pytest.MonkeyPatch):
+    """What the progress raises comes out, and nobody goes on coding."""
+    monkeypatch.setattr(StreamCoder, "block", 16)
+    codes, books = walk(2048, (2, 1), 64)
+    streams, before = always_adaptive(codes, books), threading.active_count()
+
+    def stop(fraction: float) -> None:
+        raise KeyboardInterrupt
+
+    for work in (
+        lambda: entropy.encode(codes, books, threads=2, progress=stop),
+        lambda: decoded(codes, streams, books, 2, stop),
+    ):
+        with pytest.raises(KeyboardInterrupt):
+            work()
+        assert threading.active_count() == before
+
+
 @pytest.mark.parametrize("coder", [2, 3])
 def test_other_coders(coder: int):
     codes, books = walk(8, (1,), 16)
@@ -381,7 +430,8 @@ def test_blocks_of_any_length_go_on_where_the_last_one_ended():
 
 def outcome(coder: StreamCoder | OracleCoder, tokens: int) -> list[int] | str:
     try:
-        return (coder.tokens if isinstance(coder, OracleCoder) else coder.decode)(tokens).tolist()
+        found = coder.tokens(tokens) if isinstance(coder, OracleCoder) else decoded_alone(coder, tokens)
+        return found.tolist()
     except StreamInvalidError as error:
         return str(error)
 

@@ -17,7 +17,7 @@ from snaccli.entropy import prior as priors
 from snaccli.entropy.prior import Layer, Prior, PriorStream
 from snaccli.errors import ModelMismatchError, PriorError, StreamInvalidError
 from tests.format_reference import Reference
-from tests.token_grids import assert_equal, contexts, intervals_of, walk
+from tests.token_grids import assert_equal, contexts, encoded, intervals_of, walk
 
 
 def noise(shape: Sequence[int], seed: int, limit: int) -> np.ndarray:
@@ -54,13 +54,16 @@ def coded(codes: Codes, books: Sequence[np.ndarray], prior: Prior) -> list[Coded
     for (level, channel), context in zip(order, contexts(codes, books), strict=True):
         coarser = [each[channel] for each in codes.levels[:level]]
         coder = adaptive.StreamCoder(context, prior=PriorStream(prior, level, coarser))
-        payloads = coder.encode(codes.levels[level][channel])
-        streams.append(CodedStream(Coder.PRIOR, payloads[1]))
+        streams.append(CodedStream(Coder.PRIOR, encoded(coder, codes.levels[level][channel], 2)))
     return streams
 
 
 def decoded(
-    codes: Codes, streams: Sequence[CodedStream], books: Sequence[np.ndarray], prior: Prior | None
+    codes: Codes,
+    streams: Sequence[CodedStream],
+    books: Sequence[np.ndarray],
+    prior: Prior | None,
+    threads: int = 1,
 ) -> Codes:
     return entropy.decode(
         streams,
@@ -70,6 +73,7 @@ def decoded(
         codebook_size=codes.codebook_size,
         codebooks=books,
         prior=prior,
+        threads=threads,
     )
 
 
@@ -120,6 +124,8 @@ def test_channels_and_whole_grids():
     forced = coded(codes, books, prior)
     assert_equal(decoded(codes, forced, books, prior), codes)
     assert_equal(decoded(codes, forced[:4], books, prior), codes.coarsest(2))
+    assert entropy.encode(codes, books, prior=prior, threads=2) == streams
+    assert_equal(decoded(codes, forced, books, prior, threads=2), codes)
 
 
 def test_orders_of_summation(monkeypatch: pytest.MonkeyPatch):

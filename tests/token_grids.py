@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from snaccli import entropy
 from snaccli.codes import CodedStream, Codes
 from snaccli.entropy import adaptive
-from snaccli.entropy.adaptive import Context, Parent, StreamCoder
+from snaccli.entropy.adaptive import Context, Parent, Row, StreamCoder, in_step
 from snaccli.entropy.arithmetic import points_of
 from snaccli.entropy.kernel import TOTAL
 from snaccli.entropy.payloads import Encoder
@@ -38,7 +38,13 @@ def walk(frames: int, strides: Sequence[int], size: int, dim: int = 8, seed: int
     return Codes(tuple(levels), tuple(strides), size), books
 
 
-def decoded(codes: Codes, streams: Sequence[CodedStream], books: Sequence[np.ndarray] | None) -> Codes:
+def decoded(
+    codes: Codes,
+    streams: Sequence[CodedStream],
+    books: Sequence[np.ndarray] | None,
+    threads: int = 1,
+    progress: Callable[[float], None] | None = None,
+) -> Codes:
     return entropy.decode(
         streams,
         strides=codes.strides,
@@ -46,6 +52,8 @@ def decoded(codes: Codes, streams: Sequence[CodedStream], books: Sequence[np.nda
         frames=codes.frames,
         codebook_size=codes.codebook_size,
         codebooks=books,
+        threads=threads,
+        progress=progress,
     )
 
 
@@ -82,10 +90,26 @@ def intervals_of(coder: StreamCoder, tokens: np.ndarray, width: int = 2) -> np.n
     return found
 
 
+def encoded(coder: StreamCoder, tokens: np.ndarray, number: int = 1) -> bytes:
+    """The bytes of a whole stream by coder 1 or, with a prior, by coder 2."""
+    row = Row(tokens, 1, coder, [Encoder() for _ in range(number)])
+    for _ in in_step([row]):
+        pass
+    return row.encoders[-1].payload().ljust(adaptive.smallest_size(tokens.size), b"\0")
+
+
+def decoded_alone(coder: StreamCoder, count: int) -> np.ndarray:
+    """The tokens of a whole stream that is decoded."""
+    row = Row(np.zeros(count, np.uint16), 1, coder)
+    for _ in in_step([row]):
+        pass
+    return row.tokens
+
+
 def always_adaptive(codes: Codes, books: Sequence[np.ndarray]) -> list[CodedStream]:
     """Every stream adaptive, even where raw is smaller."""
     return [
-        CodedStream(1, StreamCoder(context).encode(tokens)[0])
+        CodedStream(1, encoded(StreamCoder(context), tokens))
         for tokens, context in zip(streams_of(codes), contexts(codes, books), strict=True)
     ]
 

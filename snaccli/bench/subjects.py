@@ -204,7 +204,9 @@ class ModelSubject:
             original.blocks(), original.rate, 1, expected=original.frames, progress=model_part
         )
         codec = self._codec
-        coded.write_bytes(dumps(recording, codec.codebooks, prior=codec.prior, progress=coding_part))
+        coded.write_bytes(
+            dumps(recording, codec.codebooks, prior=codec.prior, threads=codec.threads, progress=coding_part)
+        )
         return time.perf_counter() - began
 
     def decode(

@@ -337,7 +337,7 @@ def save(
         OutputError: the file cannot be written.
         PriorError: the model's prior cannot be read.
     """
-    data = dumps(recording, codec.codebooks, prior=codec.prior, progress=progress)
+    data = dumps(recording, codec.codebooks, prior=codec.prior, threads=codec.threads, progress=progress)
     with open_output(output, source=source, overwrite=overwrite) as file:
         file.write(data)
     return len(data)

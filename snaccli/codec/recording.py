@@ -134,6 +134,7 @@ def dumps(
     codebooks: Sequence[np.ndarray],
     *,
     prior: entropy.Prior | None = None,
+    threads: int = 1,
     progress: Progress = SILENT,
 ) -> bytes:
     """Returns the bytes of a ``.snac`` file.
@@ -142,6 +143,7 @@ def dumps(
         recording: what it shall hold.
         codebooks: of the model, float32 (codewords, dimension) a level.
         prior: learned for the model; the file names it if that makes a stream smaller.
+        threads: that may code side by side.
         progress: of the entropy coding.
 
     Raises:
@@ -154,7 +156,7 @@ def dumps(
             f"the prior is for weights of fingerprint {prior.model_fingerprint}, not {recording.fingerprint}",
             remedy=Remedy.OTHER_PRIOR,
         )
-    streams = entropy.encode(codes, codebooks, prior=prior, progress=progress)
+    streams = entropy.encode(codes, codebooks, prior=prior, threads=threads, progress=progress)
     named = prior is not None and any(stream.coder == Coder.PRIOR for stream in streams)
     try:
         header = container.Header(
@@ -259,6 +261,7 @@ class CodedRecording:
                 codebook_size=header.codebook_size,
                 codebooks=codec.codebooks,
                 prior=self._prior(codec, streams),
+                threads=codec.threads,
                 progress=progress,
             )
         return Recording(

@@ -7,16 +7,17 @@ turns payloads into the grid again. docs/format.md describes the coders down to 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 
 import numpy as np
 
 from snaccli.codes import FINGERPRINT_BYTES, CodedStream, Coder, Codes, Tokens, packed_size, token_bits
-from snaccli.entropy import payloads
-from snaccli.entropy.adaptive import Context, Parent, StreamCoder
+from snaccli.entropy.adaptive import Context, Parent, Row, StreamCoder, in_step, smallest_size
 from snaccli.entropy.arithmetic import Codebook, Points, points_of
+from snaccli.entropy.payloads import Encoder, pack, unpack
 from snaccli.entropy.prior import Prior, PriorStream
 from snaccli.errors import ModelMismatchError, Remedy, StreamInvalidError
-from snaccli.progress import part, rising
+from snaccli.progress import rising
 
 __all__ = ["Codebook", "Prior", "context_of", "decode", "encode", "space_of"]
 
@@ -26,6 +27,7 @@ def encode(
     codebooks: Sequence[Codebook] | None = None,
     *,
     prior: Prior | None = None,
+    threads: int = 1,
     progress: Callable[[float], None] | None = None,
 ) -> list[CodedStream]:
     """Codes a token grid: one stream a level and channel, coarse to fine, channel by channel.
@@ -35,6 +37,7 @@ def encode(
         codebooks: the checkpoint's codebooks, one float32 array (codebook size, dimension) a level;
             without them every stream is packed raw.
         prior: of the same checkpoint; streams may then be coder 2's, where that makes the file smaller.
+        threads: that may code side by side; two are as good as more.
         progress: called with the fraction done, 0 to 1.
 
     Returns:
@@ -48,23 +51,34 @@ def encode(
     if prior is not None:
         prior.check_grid(codes.strides, size)
     told, done = rising(progress), 0
-    alone: list[CodedStream] = []  # without the prior
-    streams: list[CodedStream] = []
-    for level, tokens in enumerate(codes.levels):
-        for channel, row in enumerate(tokens):
-            forms: list[CodedStream] = []
-            if space is not None and row.size:
-                coarser = [each[channel] for each in codes.levels[:level]]
-                learned = None if prior is None else PriorStream(prior, level, coarser)
-                coder = StreamCoder(context_of(space, codes.strides, coarser), prior=learned)
-                share = part(told, done / codes.tokens, (done + row.size) / codes.tokens)
-                numbers = (Coder.ADAPTIVE, Coder.PRIOR)
-                forms = [CodedStream(*form) for form in zip(numbers, coder.encode(row, share), strict=False)]
-            done += row.size
-            if not forms or max(map(_size, forms)) >= packed_size(row.size, token_bits(size)):
-                forms.insert(0, CodedStream(Coder.RAW, payloads.pack(row, size)))
-            alone.append(min((form for form in forms if form.coder != Coder.PRIOR), key=_size))
-            streams.append(min(forms, key=_size))
+    found: list[list[list[CodedStream]]] = []  # of each channel and level the forms there are
+    for channel in range(codes.channels):
+        tokens = [level[channel] for level in codes.levels]
+        rows = [
+            Row(row, stride, None, done=row.size) for row, stride in zip(tokens, codes.strides, strict=True)
+        ]
+        if space is not None and codes.frames:
+            for level, row in enumerate(rows):
+                learned = None if prior is None else PriorStream(prior, level, tokens[:level])
+                context = context_of(space, codes.strides, tokens[:level])
+                row.coder = StreamCoder(context, prior=learned)
+                row.encoders, row.done = [Encoder() for _ in range(1 if prior is None else 2)], 0
+        with closing(in_step(rows, threads)) as steps:
+            for _ in steps:
+                told((done + sum(row.done for row in rows)) / codes.tokens)
+        done += sum(row.done for row in rows)
+        found.append([])
+        for row in rows:
+            payloads = [each.payload().ljust(smallest_size(row.tokens.size), b"\0") for each in row.encoders]
+            forms = [
+                CodedStream(*form) for form in zip((Coder.ADAPTIVE, Coder.PRIOR), payloads, strict=False)
+            ]
+            if not forms or max(map(_size, forms)) >= packed_size(row.tokens.size, token_bits(size)):
+                forms.insert(0, CodedStream(Coder.RAW, pack(row.tokens, size)))
+            found[-1].append(forms)
+    in_order = [forms for level in zip(*found, strict=True) for forms in level]
+    alone = [min((form for form in forms if form.coder != Coder.PRIOR), key=_size) for forms in in_order]
+    streams = [min(forms, key=_size) for forms in in_order]
     told(1.0)
     # A file names the prior that it needs, and must not become larger by that.
     saved = sum(map(_size, alone)) - sum(map(_size, streams))
@@ -80,6 +94,7 @@ def decode(
     codebook_size: int,
     codebooks: Sequence[Codebook] | None = None,
     prior: Prior | None = None,
+    threads: int = 1,
     progress: Callable[[float], None] | None = None,
 ) -> Codes:
     """Undoes :func:`encode`, for all levels or for the coarsest ones alone.
@@ -92,6 +107,7 @@ def decode(
         codebook_size: codewords of every codebook.
         codebooks: the checkpoint's codebooks; adaptive streams cannot be read without them.
         prior: that which the file names; streams of coder 2 cannot be read without it.
+        threads: as for :func:`encode`.
         progress: called with the fraction done, 0 to 1.
 
     Raises:
@@ -104,29 +120,31 @@ def decode(
         prior.check_grid(strides, codebook_size)
     told, done = rising(progress), 0
     whole = sum(channels * (frames // stride) for stride in strides)
-    levels: list[Tokens] = []
-    for level, stride in enumerate(strides):
-        count = frames // stride
-        rows: list[Tokens] = []
-        for channel, (number, payload) in enumerate(streams[level * channels : (level + 1) * channels]):
-            done += count
+    found: list[list[Tokens]] = []  # of each channel
+    for channel in range(channels):
+        rows: list[Row] = []
+        for stride, (number, payload) in zip(strides, streams[channel::channels], strict=True):
+            count = frames // stride
             if number == Coder.RAW:
-                rows.append(payloads.unpack(payload, count, codebook_size))
+                rows.append(Row(unpack(payload, count, codebook_size), stride, None, done=count))
                 continue
             if space is None:
                 raise StreamInvalidError("an adaptive stream needs the model's codebooks; name the model")
-            coarser = [each[channel] for each in levels]
+            coarser = [row.tokens for row in rows]
             learned = None
             if number != Coder.ADAPTIVE:
                 if prior is None or number != Coder.PRIOR:
                     raise StreamInvalidError("a stream needs a learned prior that is not here")
-                learned = PriorStream(prior, level, coarser)
+                learned = PriorStream(prior, len(rows), coarser)
             coder = StreamCoder(context_of(space, strides, coarser), payload, learned)
-            share = part(told, (done - count) / whole, done / whole) if whole else told
-            rows.append(coder.decode(count, share))
-        levels.append(np.stack(rows))
+            rows.append(Row(np.zeros(count, np.uint16), stride, coder, coarser=tuple(rows)))
+        with closing(in_step(rows, threads)) as steps:
+            for _ in steps:
+                told((done + sum(row.done for row in rows)) / whole)
+        done += sum(row.done for row in rows)
+        found.append([row.tokens for row in rows])
     told(1.0)
-    return Codes(tuple(levels), strides, codebook_size)
+    return Codes(tuple(np.stack(level) for level in zip(*found, strict=True)), strides, codebook_size)
 
 
 def _size(stream: CodedStream) -> int:

@@ -12,10 +12,18 @@ What is likely to come next is learned in three steps, in integers alone:
 
 Weights follow past success by fixed share (Herbster and Warmuth, 1998). docs/format.md gives the same steps
 as pseudo-code. This module prepares a stream's context and state; kernel.py does the work.
+
+The streams of one channel are coded in step. A token's context reaches one token beyond the one above it, at
+each coarser level, so a stream can be decoded as soon as the coarser ones are a token ahead. The finest level
+has about as many tokens as all others together: with one thread for it and one for the others two processors
+have work to the end.
 """
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from math import isqrt
 
@@ -28,15 +36,15 @@ from snaccli.entropy import arithmetic, kernel
 from snaccli.entropy.arithmetic import Points
 from snaccli.entropy.payloads import Encoder, undecodable
 from snaccli.entropy.prior import NOTHING, PriorStream
-from snaccli.progress import SILENT, Progress
+from snaccli.workers import read_ahead
 
-__all__ = ["Context", "Parent", "StreamCoder", "smallest_size"]
+__all__ = ["Context", "Parent", "Row", "StreamCoder", "in_step", "smallest_size"]
 
 Integers = npt.NDArray[np.int64]
 
 MAX_PHASES = 16
 EARLIER = 2  # tokens of the same level that a context holds
-KERNELS = 1 << 23  # numbers of spread counts that are kept at hand
+KERNELS = 1 << 21  # numbers of spread counts that are kept at hand for each stream
 LEARNING_RATES = np.array(
     [kernel.STEP // isqrt((seen + kernel.STEP_START) << 12) for seen in range(kernel.STEP_CAP + 1)],
     dtype=np.int64,
@@ -168,7 +176,7 @@ class StreamCoder:
 
     @property
     def block(self) -> int:
-        """Tokens between two looks at the progress."""
+        """Tokens that are coded at a time where all their contexts are there."""
         return 1024 if jit.available() else 16
 
     def code(self, tokens: Tokens, intervals: Integers = READING, choice: kernel.Choice = GIVEN) -> int:
@@ -190,24 +198,6 @@ class StreamCoder:
         with np.errstate(over="ignore"):  # of the kernel as Python: its integers wrap around
             return int(self._code(*arguments, self._payload, self._reader))
 
-    def encode(self, tokens: Tokens, progress: Progress = SILENT) -> tuple[bytes, ...]:
-        """Codes all tokens of the stream; returns coder 1's bytes and, with a prior, coder 2's.
-
-        Args:
-            tokens: uint16 (n,), below the number of codewords.
-            progress: of the work.
-        """
-        encoders = [Encoder()] if self._prior is None else [Encoder(), Encoder()]
-        for start in range(0, tokens.size, self.block):
-            block = tokens[start : start + self.block].astype(np.uint16)
-            intervals = np.zeros((block.size, 2 * len(encoders)), dtype=np.int64)
-            self.code(block, intervals)
-            for number, encoder in enumerate(encoders):
-                encoder.encode_intervals(intervals[:, 2 * number : 2 * number + 2])
-            progress((start + block.size) / tokens.size)
-        smallest = smallest_size(tokens.size)
-        return tuple(encoder.payload().ljust(smallest, b"\0") for encoder in encoders)
-
     def choose(self, costs: npt.NDArray[np.float32]) -> Tokens:
         """Chooses the next tokens, uint16 (n,): of each the codeword of which costs and bits are least.
 
@@ -219,21 +209,80 @@ class StreamCoder:
         self.code(chosen, choice=kernel.Choice(costs, logs, logs.view(np.int32)))
         return chosen
 
-    def decode(self, count: int, progress: Progress = SILENT) -> Tokens:
-        """Decodes the stream's ``count`` tokens, uint16 (count,): coder 1's bytes, with a prior coder 2's.
-
-        Raises:
-            StreamInvalidError: no encoder wrote these bytes.
-        """
-        values = np.zeros(count, dtype=np.uint16)
-        for start in range(0, count, self.block):
-            block = values[start : start + self.block]
-            if self.code(block) < block.size:
-                raise undecodable()
-            progress((start + block.size) / count)
-        return values
-
 
 def smallest_size(tokens: int) -> int:
     """Returns the fewest bytes that a stream of so many tokens may have."""
     return tokens // TOKENS_PER_BYTE
+
+
+# Streams in step
+
+
+@dataclass
+class Row:
+    """One level of one channel on its way between tokens and bytes.
+
+    Attributes:
+        tokens: uint16 (n,); written where they are decoded.
+        stride: latent frames of a token.
+        coder: at the stream's start; None where there is nothing to code.
+        encoders: of coder 1's bytes and, with a prior, of coder 2's; none to decode.
+        coarser: rows that are decoded with this one, coarse to fine.
+        done: tokens coded so far.
+    """
+
+    tokens: Tokens
+    stride: int
+    coder: StreamCoder | None
+    encoders: Sequence[Encoder] = ()
+    coarser: Sequence[Row] = ()
+    done: int = 0
+
+    @property
+    def ready(self) -> int:
+        """How many tokens can have been coded by now: those whose context is there."""
+        ready = self.tokens.size
+        for row in self.coarser:
+            if row.done < row.tokens.size:
+                ready = min(ready, max(0, -(-(row.done - 1) * row.stride // self.stride)))
+        return ready
+
+
+def in_step(rows: Sequence[Row], threads: int = 1) -> Generator[None, None, None]:
+    """Codes rows to their ends; yields after each step.
+
+    Args:
+        rows: of one channel, coarse to fine.
+        threads: with two or more all but the last row are coded in a thread, which has ended when the
+            generator has, also an early one.
+
+    Raises:
+        StreamInvalidError: no encoder wrote the bytes that are decoded.
+    """
+    if not rows:
+        return
+    ahead: Generator[None, None, None] = (None for _ in ())
+    if threads > 1 and any(row.coder for row in rows[:-1]):
+        rows, ahead = rows[-1:], read_ahead(in_step(rows[:-1]))
+    frames = rows[-1].stride * max((row.coder.block for row in rows if row.coder), default=1)
+    with closing(ahead):
+        for end in itertools.count(frames, frames):
+            if all(row.done == row.tokens.size for row in rows):
+                break
+            next(ahead, None)
+            for row in rows:
+                stop = min(end // row.stride, row.ready)
+                if row.coder is None or stop <= row.done:
+                    continue
+                block = row.tokens[row.done : stop]
+                if row.encoders:
+                    block = block.astype(np.uint16)
+                    intervals = np.zeros((block.size, 2 * len(row.encoders)), dtype=np.int64)
+                    row.coder.code(block, intervals)
+                    for number, encoder in enumerate(row.encoders):
+                        encoder.encode_intervals(intervals[:, 2 * number : 2 * number + 2])
+                elif row.coder.code(block) < block.size:
+                    raise undecodable()
+                row.done = stop
+            yield
+        yield from ahead

@@ -184,14 +184,13 @@ class PriorStream:
     Args:
         prior: of the checkpoint.
         level: the stream's.
-        coarser: the tokens of all coarser levels, of the same channel.
+        coarser: the tokens of all coarser levels, of the same channel; they may be filled in meanwhile.
     """
 
     def __init__(self, prior: Prior, level: int, coarser: Sequence[Tokens]) -> None:
         size = prior.codebook_size
         self._prior, self._level = prior, level
-        # With -1, an embedding's last row, for the tokens before the first and after the last.
-        self._coarser = [np.pad(row.astype(np.int64), 1, constant_values=-1) for row in coarser]
+        self._coarser = coarser
         self._numbers = prior.numbers[level]
         self._learned = self._numbers.start._replace(
             recent=np.full(mixing.LAGS, size, dtype=np.int64),
@@ -210,12 +209,14 @@ class PriorStream:
         numbers = self._numbers
         above: Array = numbers.bias[np.arange(start, start + count) % len(numbers.bias)]
         strides, level = self._prior.strides, self._level
-        frames = np.arange(start, start + count) * strides[level]
-        seen = [
-            self._prior.numbers[k].start.embedding[self._coarser[k][frames // strides[k] + 1 + offset]]
-            for k in range(max(0, level - COARSER), level)
-            for offset in REACH
-        ]
+        frames, seen = np.arange(start, start + count) * strides[level], []
+        for k in range(max(0, level - COARSER), level):
+            row, embedding = self._coarser[k], self._prior.numbers[k].start.embedding
+            for offset in REACH:
+                places = frames // strides[k] + offset
+                tokens = row[np.clip(places, 0, row.size - 1)].astype(np.int64)
+                # The last embedding is that of the tokens before the first and after the last.
+                seen.append(embedding[np.where((places >= 0) & (places < row.size), tokens, -1)])
         if seen:
             above = above + np.concatenate(seen, axis=1) @ numbers.above
         return self._learned._replace(above=above)
