@@ -37,10 +37,9 @@ from snaccli.entropy.kernel import (
     TILT_LIMIT,
     TILT_SHARE,
     TILT_SHIFT,
-    TOTAL,
     UNIFORM,
 )
-from snaccli.entropy.payloads import Encoder, undecodable
+from snaccli.entropy.payloads import TOTAL, Encoder, undecodable
 
 Floats = npt.NDArray[np.float64]
 Frequencies = npt.NDArray[np.float64] | npt.NDArray[np.float32]

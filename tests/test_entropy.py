@@ -21,8 +21,7 @@ from snaccli.codes import CodedStream, Codes, packed_size, token_bits
 from snaccli.entropy import adaptive, arithmetic, kernel, payloads
 from snaccli.entropy.adaptive import Context, Parent, StreamCoder
 from snaccli.entropy.arithmetic import LIMIT, SPREAD, integer_sqrt, points_of
-from snaccli.entropy.kernel import TOTAL
-from snaccli.entropy.payloads import Encoder, shortest_bytes
+from snaccli.entropy.payloads import TOTAL, Encoder, shortest_bytes
 from snaccli.errors import ModelMismatchError, StreamInvalidError
 from tests import entropy_oracle as oracle
 from tests.entropy_oracle import Decoder, OracleCoder, RowEncoder

@@ -17,7 +17,7 @@ from snaccli.cli.ui.console import Console
 from snaccli.codec import Codec
 from snaccli.codec.rate_distortion import SMALLER
 from snaccli.codec.recording import dumps, loads
-from snaccli.entropy import context_of, kernel, space_of
+from snaccli.entropy import context_of, kernel, payloads, space_of
 from snaccli.entropy.adaptive import StreamCoder
 from snaccli.errors import UsageError
 from tests.entropy_oracle import OracleCoder
@@ -181,5 +181,5 @@ def test_the_coder_chooses_by_its_own_bits(monkeypatch: pytest.MonkeyPatch, comp
         ((_, frequency),) = oracle.intervals(np.array([token], np.uint16)).tolist()
         row = oracle._model.frequencies + 1
         assert row[token] == frequency
-        whole = own - np.log2(row / kernel.TOTAL)
+        whole = own - np.log2(row / payloads.TOTAL)
         assert whole[token] <= whole.min() + 0.1

@@ -11,8 +11,7 @@ from snaccli.codes import CodedStream, Codes
 from snaccli.entropy import adaptive
 from snaccli.entropy.adaptive import Context, Parent, Row, StreamCoder, in_step
 from snaccli.entropy.arithmetic import points_of
-from snaccli.entropy.kernel import TOTAL
-from snaccli.entropy.payloads import Encoder
+from snaccli.entropy.payloads import TOTAL, Encoder
 from tests.entropy_oracle import OracleCoder
 
 

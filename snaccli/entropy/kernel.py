@@ -1,7 +1,8 @@
-"""Coder 1's model and the range decoder over a block of tokens, as one compiled kernel.
+"""Coder 1's model, with the range decoder over a block of tokens, as one compiled kernel.
 
 docs/format.md, sections 5 and 6, is the normative text; the names are those of its pseudo-code, and the
-constants of its section 6.1 stand here, because the cache of compiled code looks at this file alone.
+constants of its section 6.1 stand here or in the modules of the kernel's parts, because the cache of compiled
+code looks at these files alone.
 
 Every machine must come to the same integers, so:
 
@@ -26,11 +27,9 @@ import numpy.typing as npt
 from snac.jit import Record, compiled, part
 from snaccli.entropy.arithmetic import PEAK_BITS, WEIGHT, WEIGHT_BITS, power, share
 from snaccli.entropy.mixing import Learned, blend, recall, reweigh
+from snaccli.entropy.payloads import TOTAL, decode_token, interval
 
 __all__ = ["Choice", "State", "code_narrow", "code_wide"]
-
-PRECISION = 24  # bits of the sum of all frequencies
-TOTAL = 1 << PRECISION
 
 MASS_BITS = 16  # of the counts that one token adds, the spike aside
 START = 50  # tokens' mass that lie evenly on each heap at first
@@ -53,7 +52,6 @@ MIX_BITS = 28
 CAP = TOTAL // 16 * 15 - 1  # of a frequency, less one
 
 ABREAST = 8  # coordinates that are added up in one go; points have a multiple of these
-PIECE = 256  # codewords whose frequencies are summed up together
 
 F, S = np.float64, np.float32
 I, L = np.int32, np.int64  # noqa: E741
@@ -344,49 +342,6 @@ def _spread(state: State, token: int) -> None:
 
 
 @part
-def _below(row: Array, token: int, extra: int) -> Any:
-    """Returns the sum of the frequencies before a token's."""
-    total = L(0)
-    for c in range(token):
-        total += row[c]
-    return total + extra * token
-
-
-@part
-def _interval(row: Array, token: int, extra: int, out: Array) -> None:
-    """Sets the frequencies before a token's, and its own."""
-    out[0] = _below(row, token, extra)
-    out[1] = row[token] + extra
-
-
-@part
-def _read(row: Array, extra: int, payload: Array, reader: Array) -> Any:
-    """Decodes a token: docs/format.md, section 5. Returns -1 if no encoder wrote these bytes."""
-    scale = reader[0] >> V(PRECISION)
-    quantile = L(reader[1] // scale)
-    if quantile >= TOTAL:
-        return -1
-    token, below, mass = 0, L(0), L(0)
-    while below + mass <= quantile:  # whole pieces first
-        below += mass
-        end = min(token + PIECE, row.size)
-        mass = _below(row[token:end], end - token, extra)
-        token = end
-    token = (token - 1) // PIECE * PIECE
-    while below + row[token] + extra <= quantile:
-        below += row[token] + extra
-        token += 1
-    reader[0] = scale * V(row[token] + extra)
-    reader[1] -= scale * V(below)
-    if not reader[0] >> V(32):
-        reader[0] <<= V(32)
-        for at in range(L(reader[2]), L(reader[2]) + 4):
-            reader[1] = reader[1] << V(8) | V(payload[at] if at < payload.size else 0)
-        reader[2] += V(4)
-    return token
-
-
-@part
 def _choose(choice: Choice, n: int, row: Array, extra: int) -> Any:
     """Returns the codeword of least cost and bits for token ``n`` of the block, the first of several."""
     costs, logs, bits, size = choice.costs[n], choice.logs, choice.log_bits, row.size
@@ -461,14 +416,14 @@ def _code(
         row, extra = (learned.row, learned.sums[3]) if both else (state.row, state.sums[4])
         if intervals.size:
             token = L(tokens[n])
-            _interval(state.row, token, state.sums[4], intervals[n])
+            interval(state.row, token, state.sums[4], intervals[n])
             if both:
-                _interval(learned.row, token, learned.sums[3], intervals[n, 2:])
+                interval(learned.row, token, learned.sums[3], intervals[n, 2:])
         else:
             if choice.costs.size:
                 token = _choose(choice, n, row, extra)
             else:
-                token = _read(row, extra, payload, reader)
+                token = decode_token(row, extra, payload, reader)
             if token < 0:
                 return n
             tokens[n] = token

@@ -1,9 +1,10 @@
-"""The bytes of a stream: tokens packed raw, and constriction's range encoder.
+"""The bytes of a stream: tokens packed raw, or what a range coder makes of tokens and their frequencies.
 
-Coder 0 writes each token in the same number of bits, most significant bit first. The others use the range
-encoder, held to the part of it that the file format pins; kernel.py decodes. Its words have 32 bits, its
-state 64, frequencies 24. A payload is the coder's words as big-endian bytes, cut to the shortest string that
-still decodes: a reader takes what is missing at the end for zeros.
+Coder 0 writes each token in the same number of bits, most significant bit first. The others use
+constriction's range encoder, held to the part of it that the file format pins, and a decoder of its own that
+is part of their kernel (docs/format.md, section 5). Words have 32 bits, the state 64, frequencies 24. A
+payload is the coder's words as big-endian bytes, cut to the shortest string that still decodes: a reader
+takes what is missing at the end for zeros.
 """
 
 from __future__ import annotations
@@ -14,11 +15,19 @@ import constriction
 import numpy as np
 import numpy.typing as npt
 
+from snac.jit import part
 from snaccli.codes import Tokens, packed_size, token_bits
-from snaccli.entropy.kernel import TOTAL
 from snaccli.errors import StreamInvalidError
 
+PRECISION = 24  # bits of the sum of all frequencies
+TOTAL = 1 << PRECISION
+
+PIECE = 256  # codewords whose frequencies are summed up together
 BLOCK = 1 << 16  # tokens unpacked at once; a multiple of 8, so that blocks end on whole bytes
+
+
+L, V = np.int64, np.uint64
+Array = npt.NDArray[Any]
 
 
 def pack(tokens: Tokens, codebook_size: int) -> bytes:
@@ -116,3 +125,46 @@ def shortest_bytes(low: int, high: int, digits: int) -> bytes:
 def undecodable() -> StreamInvalidError:
     """Returns the error for bytes that no encoder wrote."""
     return StreamInvalidError("a coded stream does not decode; encode the recording again")
+
+
+@part
+def _below(row: Array, token: int, extra: int) -> Any:
+    """Returns the sum of the frequencies before a token's."""
+    total = L(0)
+    for c in range(token):
+        total += row[c]
+    return total + extra * token
+
+
+@part
+def interval(row: Array, token: int, extra: int, out: Array) -> None:
+    """Sets the frequencies before a token's, and its own."""
+    out[0] = _below(row, token, extra)
+    out[1] = row[token] + extra
+
+
+@part
+def decode_token(row: Array, extra: int, payload: Array, reader: Array) -> Any:
+    """Decodes a token: docs/format.md, section 5. Returns -1 if no encoder wrote these bytes."""
+    scale = reader[0] >> V(PRECISION)
+    quantile = L(reader[1] // scale)
+    if quantile >= TOTAL:
+        return -1
+    token, below, mass = 0, L(0), L(0)
+    while below + mass <= quantile:  # whole pieces first
+        below += mass
+        end = min(token + PIECE, row.size)
+        mass = _below(row[token:end], end - token, extra)
+        token = end
+    token = (token - 1) // PIECE * PIECE
+    while below + row[token] + extra <= quantile:
+        below += row[token] + extra
+        token += 1
+    reader[0] = scale * V(row[token] + extra)
+    reader[1] -= scale * V(below)
+    if not reader[0] >> V(32):
+        reader[0] <<= V(32)
+        for at in range(L(reader[2]), L(reader[2]) + 4):
+            reader[1] = reader[1] << V(8) | V(payload[at] if at < payload.size else 0)
+        reader[2] += V(4)
+    return token
