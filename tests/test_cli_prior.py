@@ -235,6 +235,10 @@ def test_train_and_show(material: Path, tmp_path: Path):
     assert (status, again) == (0, out)
     assert value["fingerprint"] == priors.load(tmp_path / "p.safetensors").fingerprint
     assert len(value["summary"]["held_out_bits"]) == len(value["strides"])
+    arguments = ("-m", material / "model", "-o", tmp_path / "q.safetensors", "--minutes", "0.01", "--json")
+    status, out, _ = call("prior", "train", *names, *arguments)
+    assert status == 0
+    assert json.loads(out)["summary"]["steps"] > 0  # those done, where minutes were asked for
     status, _, told = call("prior", "show", material / "known.wav")
     assert status == 1
     assert "known.wav" in told

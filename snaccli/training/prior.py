@@ -209,9 +209,9 @@ def train_prior(
     report(Report(1.0, run.steps, bits))
     summary = {
         "tokens": sum(grid.tokens for grid in grids),
-        "steps": run.steps,
         "held_out_bits": [round(each, 3) for each in bits],
         **asdict(config),
+        "steps": run.steps,
     }
     prior = quantised(run.net, corpus, model, fingerprint, summary)
     if state is not None:
