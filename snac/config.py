@@ -305,14 +305,16 @@ class SpectralConfig(ModelConfig):
     """The spectral form, without attention or noise: all layers work at the rate of the latent frames.
 
     The features of a frame are ``LONG_BANDS`` mel bands of a window of ``window_length`` samples,
-    ``SHORT_BANDS`` of each of two windows of ``hop_length`` samples that are half a hop apart, and the first
-    ``linear_bins`` bins of the long window's spectrum. The decoder makes the spectrum of one window of
-    ``window_length`` samples a frame.
+    ``SHORT_BANDS`` of each of two windows of ``hop_length`` samples that are half a hop apart, the first
+    ``linear_bins`` bins of the long window's spectrum, and the first ``phase_bins`` with their phases. The
+    decoder makes the spectrum of one window of ``window_length`` samples a frame.
 
     Attributes:
         hop_length: samples per latent frame, a multiple of 4.
         window_length: samples of the long window, a multiple of ``hop_length`` and at least twice that.
         linear_bins: how many bins of the long window's spectrum are features, from 0 Hz on.
+        phase_bins: how many bins of the long window's spectrum, from 0 Hz on, are features with their phases,
+            and have phases from the decoder that are directions in the complex plane.
         running_phases: whether the decoder's phases count from those of tones at the bins' frequencies that
             run on from frame to frame, instead of from 0 in each frame.
         latent_dim: channels of the latents.
@@ -329,6 +331,7 @@ class SpectralConfig(ModelConfig):
     hop_length: int = _within(4, _MAX_WINDOW // 2, 320)
     window_length: int = _within(8, _MAX_WINDOW, 1280)
     linear_bins: int = _within(0, "bins", 0)
+    phase_bins: int = _within(0, "bins", 0)
     running_phases: bool = False
     latent_dim: int = _within(1, _MAX_CHANNELS, 256)
     encoder: Stack = Stack(192, 576, 4)
@@ -354,7 +357,12 @@ class SpectralConfig(ModelConfig):
     @property
     def features(self) -> int:
         """Values a frame that the encoder takes."""
-        return LONG_BANDS + 2 * SHORT_BANDS + self.linear_bins
+        return LONG_BANDS + 2 * SHORT_BANDS + self.linear_bins + 2 * self.phase_bins
+
+    @property
+    def spectrum_values(self) -> int:
+        """Values a frame that the decoder makes its spectrum of."""
+        return 2 * self.bins + 2 * self.phase_bins
 
     @property
     def bins(self) -> int:
@@ -364,8 +372,8 @@ class SpectralConfig(ModelConfig):
     def geometry(self) -> dict[str, Any]:
         """What decoding needs to know and the tensors do not tell, for the fingerprint."""
         keys = ["architecture", "hop_length", "linear_bins", "sampling_rate", "vq_strides", "window_length"]
-        if self.running_phases:  # a key that came later: without it fingerprints are as they were
-            keys.append("running_phases")
+        # Keys that came later: without them fingerprints are as they were.
+        keys += [key for key in ("phase_bins", "running_phases") if getattr(self, key)]
         return {key: getattr(self, key) for key in sorted(keys)}
 
 

@@ -1,8 +1,14 @@
-"""Windows and mel bands of the spectral form, and the constants of its features. Knows no torch.
+"""Windows, mel bands and features of the spectral form, and how its decoder writes spectra. Knows no torch.
 
 The features of a latent frame are taken from magnitude spectra m of windows that are centred on the frame: of
 the long window its mel bands, of each of the two short windows theirs, and the long window's first bins. Each
-value x is put in as ``(log(max(x, FLOOR)) + SHIFT) / SCALE``.
+value x is put in as ``(log(max(x, FLOOR)) + SHIFT) / SCALE``. The first ``phase_bins`` bins X of the long
+window follow once more, as the real and then the imaginary parts of ``X (E + QUIET)^POWER``, E being the sum
+of their ``|X|^2``: the waveform of the low frequencies, in which loud frames do not outweigh all others.
+
+The decoder gives the log magnitudes of a frame's bins, and then their phases p less the running ones r. For
+the first ``phase_bins`` bins it gives two more values each, all a and then all b, and their phases are those
+of ``exp(i (p + r)) + a + i b``: unlike an angle, a + i b is linear in the waveform and may turn without end.
 """
 
 from __future__ import annotations
@@ -19,6 +25,12 @@ FLOOR: Final = 1e-4
 
 SHIFT: Final = 3.0
 SCALE: Final = 3.0
+
+QUIET: Final = 1e-4
+POWER: Final = -0.35
+
+LEAST_SQUARE: Final = 1e-4
+"""What is added to the square of a direction's length before it is divided by it."""
 
 LARGEST_LOG_MAGNITUDE: Final = 6.0
 """The decoder's log magnitudes are cut at this, so that no output overflows."""
@@ -69,7 +81,7 @@ def mel_bank(rate: int, window: int, edges: np.ndarray) -> np.ndarray:
 
 
 def running_phases(config: SpectralConfig) -> np.ndarray:
-    """Phases that the decoder's count from, in radians, float32 of shape (period, bins).
+    """Phases that those of the model count from, in radians, float32 of shape (period, bins).
 
     Row n is for the frames n, n + period, n + 2 period, ... of a recording. With ``running_phases`` these
     are the phases of tones at the bins' frequencies, so that a steady tone needs nearly steady phases of the

@@ -33,9 +33,9 @@ SPECTRAL = {
         vq_strides=(4, 2, 1), encoder=Stack(24, 48, 2), decoder=Stack(24, 40, 2),
     ),
     "spectral-linear": SpectralConfig(
-        sampling_rate=RATE, hop_length=64, window_length=192, linear_bins=20, running_phases=True,
-        latent_dim=32, codebook_size=64, codebook_dim=4, vq_strides=(8, 4, 2, 1), encoder=Stack(16, 40, 1),
-        decoder=Stack(32, 48, 3),
+        sampling_rate=RATE, hop_length=64, window_length=192, linear_bins=20, phase_bins=9,
+        running_phases=True, latent_dim=32, codebook_size=64, codebook_dim=4, vq_strides=(8, 4, 2, 1),
+        encoder=Stack(16, 40, 1), decoder=Stack(32, 48, 3),
     ),
 }  # fmt: skip
 NAMES = [*SMALL, *SPECTRAL]

@@ -127,11 +127,14 @@ def test_of_a_spectral_model_it_is_what_its_description_says():
     assert fingerprint(SPECTRAL, weights()) == hashlib.blake2b(data, digest_size=8).digest()
 
 
-def test_a_key_that_came_later_is_told_only_where_it_is_true():
-    assert "running_phases" not in SPECTRAL.geometry()
+def test_keys_that_came_later_are_told_only_where_they_say_something():
+    assert not {"phase_bins", "running_phases"} & SPECTRAL.geometry().keys()
     told = list(replace(SPECTRAL, running_phases=True).geometry())
     assert told == sorted(told)
     assert told.index("running_phases") == told.index("linear_bins") + 1
+    told = list(replace(SPECTRAL, phase_bins=3, running_phases=True).geometry())
+    assert told == sorted(told)
+    assert told.index("phase_bins") == told.index("linear_bins") + 1 == told.index("running_phases") - 1
 
 
 @pytest.mark.parametrize(
@@ -142,6 +145,7 @@ def test_a_key_that_came_later_is_told_only_where_it_is_true():
         {"window_length": 640},
         {"linear_bins": 7},
         {"running_phases": True},
+        {"phase_bins": 3},
     ],
 )
 def test_what_the_tensors_of_a_spectral_model_do_not_tell_matters(change):

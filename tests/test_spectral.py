@@ -110,6 +110,36 @@ def test_features_are_what_their_description_says() -> None:
     np.testing.assert_allclose(features[:, frame], np.concatenate(expected), atol=1e-4)
 
 
+@torch.no_grad()
+def test_the_waveform_of_low_frequencies_is_among_the_features() -> None:
+    """By the description, in double precision."""
+    config = replace(SMALLEST, phase_bins=6)
+    audio = test_signal(512, 16000, 3)
+    features = model_of(config).encoder.features(audio)[0, -12:].numpy()
+    signal, window = audio[0, 0].double().numpy(), np.sin(np.pi * np.arange(192) / 192) ** 2
+    for frame in (2, 4, 5):
+        bins = np.fft.rfft(signal[frame * 64 - 64 : frame * 64 + 128] * window)[:6]
+        wanted = bins * ((np.abs(bins) ** 2).sum() + 1e-4) ** -0.35
+        np.testing.assert_allclose(features[:6, frame], wanted.real, atol=1e-4)
+        np.testing.assert_allclose(features[6:, frame], wanted.imag, atol=1e-4)
+    assert not model_of(config).encoder.features(torch.zeros(1, 1, 512))[0, -12:].any()
+
+
+@torch.no_grad()
+def test_phases_of_low_frequencies_are_directions() -> None:
+    config = replace(SMALLEST, phase_bins=6, running_phases=True)
+    decoder, rng = model_of(config).decoder, np.random.default_rng(0)
+    values = rng.normal(size=(1, 9, 2 * 97 + 12)).astype(np.float32)
+    magnitude, phase, a, b = np.split(values[0].astype(np.float64), (97, 194, 200), axis=1)
+    running = 2 * np.pi * np.outer(np.arange(9), np.arange(97)) / 3
+    directions = np.exp(1j * (phase + running))
+    directions[:, :6] += a + 1j * b
+    wanted = np.concatenate((magnitude, np.angle(directions) - running), axis=1)
+    plain = model_of(replace(config, phase_bins=0)).decoder
+    expected = plain.samples(torch.from_numpy(wanted[None]).float())
+    torch.testing.assert_close(decoder.samples(torch.from_numpy(values)), expected, atol=2e-4, rtol=0)
+
+
 def test_mel_bands_are_weighted_means() -> None:
     bank = spectrum.mel_bank(24000, 1280, spectrum.mel_edges(24000, 100))
     assert bank.shape == (100, 641)

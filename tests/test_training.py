@@ -151,7 +151,7 @@ def test_the_spectral_form_learns_by_its_own_losses(tmp_path: Path, packed: str)
     trainer.run()
     (row,) = trainer.progress.table()
     assert row["improvement_percent"] > 20
-    for name in ("log_mel", "log_magnitude", "compressed", "disturbance", "advance"):
+    for name in ("log_mel", "log_magnitude", "compressed", "disturbance", "advance", "phase"):
         assert row["last"][name] < row["baseline"][name]
     assert not {"mel", "stft", "waveform"} & {name for row in rows.rows for name in row}
     model = SNAC.from_pretrained(export(trainer, tmp_path / "model"))

@@ -25,11 +25,11 @@ from snaccli.training.discriminators import (
     feature_loss,
 )
 from snaccli.training.losses import (
-    AdvanceLoss,
     DisturbanceLoss,
     IntelligibilityLoss,
     LowBandLoss,
     MagnitudeLoss,
+    PhaseLoss,
     SpectralLoss,
 )
 from snaccli.training.processes import StepNoise, generator
@@ -159,20 +159,33 @@ def test_disturbance_goes_with_pesq() -> None:
 
 
 def test_phases_may_be_others_if_they_advance_alike() -> None:
-    loss = AdvanceLoss(RATE)
+    loss = PhaseLoss(RATE)
     time = torch.arange(16_384) / RATE
 
     def tone(hz: float, phase: float = 0.0) -> torch.Tensor:
         return 0.3 * torch.sin(2 * np.pi * hz * time + phase)[None]
 
-    assert float(loss(tone(440), tone(440))) == pytest.approx(0, abs=0.005)
-    assert float(loss(0.1 * tone(440, 1.0), tone(440))) < 0.05
+    def advance(decoded: torch.Tensor, target: torch.Tensor) -> float:
+        return float(loss(decoded, target)[0])
+
+    def phase(decoded: torch.Tensor, target: torch.Tensor) -> float:
+        return float(loss(decoded, target)[1])
+
+    assert advance(tone(440), tone(440)) == pytest.approx(0, abs=0.005)
+    assert advance(0.1 * tone(440, 1.0), tone(440)) < 0.05
     # 256 samples on, a tone 8 Hz higher is 2 pi 8 256 / 8000 = 1.61 ahead.
-    assert float(loss(tone(448), tone(440))) == pytest.approx(1 - np.cos(1.61), abs=0.1)
+    assert advance(tone(448), tone(440)) == pytest.approx(1 - np.cos(1.61), abs=0.1)
+    # The phases themselves do count below 1200 Hz, whatever the loudness, and nothing above.
+    assert phase(0.1 * tone(440), tone(440)) == pytest.approx(0, abs=0.005)
+    assert phase(tone(440, 1.0), tone(440)) == pytest.approx(1 - np.cos(1.0), abs=0.05)
+    mixed, upset = (tone(440) + 0.5 * tone(2200, shift) for shift in (0.0, 2.0))
+    assert phase(upset, mixed) < 0.05
     torch.manual_seed(0)
     noise = torch.randn(2, 1, 16_384)
-    assert float(loss(noise[0], noise[1])) > 0.4
-    assert float(loss(noise[0], torch.zeros(1, 16_384))) == pytest.approx(0, abs=0.01)
+    assert advance(noise[0], noise[1]) > 0.4
+    assert phase(noise[0], noise[1]) == pytest.approx(1, abs=0.15)
+    assert loss(noise[0], torch.zeros(1, 16_384))[0] == pytest.approx(0, abs=0.01)
+    assert loss(noise[0], torch.zeros(1, 16_384))[1] == pytest.approx(0, abs=0.01)
 
 
 @pytest.mark.parametrize("length", [700, 4096])
@@ -185,7 +198,7 @@ def test_spectral_losses_have_finite_gradients_everywhere(length: int) -> None:
         parts = (
             *parts,
             DisturbanceLoss(RATE)(decoded, audio, full_band(2)),
-            AdvanceLoss(RATE)(decoded, audio),
+            *PhaseLoss(RATE)(decoded, audio),
         )
         sum(parts).backward()
         assert decoded.grad is not None

@@ -38,7 +38,14 @@ SPECTRAL: dict[str, Any] = {
 }
 SPECTRAL_WEIGHTS: dict[str, float] = {
     **dict.fromkeys(("waveform", "low_band", "stft", "mel"), 0.0),
-    **{"log_mel": 15.0, "log_magnitude": 5.0, "compressed": 5.0, "disturbance": 2.0, "advance": 2.0},
+    **{
+        "log_mel": 15.0,
+        "log_magnitude": 5.0,
+        "compressed": 5.0,
+        "disturbance": 2.0,
+        "advance": 2.0,
+        "phase": 1.0,
+    },
 }
 
 

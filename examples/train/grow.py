@@ -1,12 +1,13 @@
 """Makes a spectral model larger without changing what it does, so that training can go on from there.
 
     python examples/train/grow.py MODEL OUT [--linear-bins N] [--decoder-blocks N] [--encoder-blocks N]
-        [--running-phases]
+        [--running-phases] [--phase-bins N]
 
 The encoder sees N bins of the spectrum as they are, beside the mel bands, through weights that begin at
 zero; new blocks stand behind the others of their stack, and their last layer begins at zero. With
 --running-phases phases run on from frame to frame: there the audio does change, for all phases are to be
-learned anew. Needs the package installed.
+learned anew. With --phase-bins the encoder also sees the waveform of the N lowest bins, through weights that
+begin small: there codes change a little. Needs the package installed.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ def grow(model: SNAC, linear_bins: int, encoder_blocks: int, decoder_blocks: int
         decoder=dataclasses.replace(config.decoder, blocks=decoder_blocks),
     )
     stacks = ((config.encoder, larger.encoder), (config.decoder, larger.decoder))
-    if linear_bins < config.linear_bins or any(new.blocks < old.blocks for old, new in stacks):
+    moved = config.phase_bins and linear_bins != config.linear_bins  # inputs that stand behind these
+    if moved or linear_bins < config.linear_bins or any(new.blocks < old.blocks for old, new in stacks):
         raise SystemExit("a model can be grown, not shrunk")
     grown = SNAC.from_model_config(larger)
     state: dict[str, Tensor] = dict(grown.state_dict())
@@ -78,6 +80,31 @@ def with_running_phases(model: SNAC) -> SNAC:
     return running
 
 
+@torch.no_grad()
+def with_phase_bins(model: SNAC, count: int) -> SNAC:
+    """The same model that sees the waveform of so many bins and can give their phases as directions.
+
+    The weights of the new inputs begin at random, not at zero: the decoder learns to draw on what is there.
+    """
+    config = model.config
+    assert isinstance(config, SpectralConfig)
+    if config.phase_bins:
+        raise SystemExit("the model has phase_bins already")
+    seeing = SNAC.from_model_config(dataclasses.replace(config, phase_bins=count))
+    state: dict[str, Tensor] = dict(seeing.state_dict())
+    for name, weight in model.state_dict().items():
+        if weight.shape == state[name].shape:
+            state[name] = weight
+        else:  # the encoder's first convolution and the decoder's last layer
+            state[name].zero_()
+            state[name][tuple(map(slice, weight.shape))] = weight
+    inputs = state["encoder.embed.weight"][:, config.features :]
+    old = state["encoder.embed.weight"][:, : config.features]
+    inputs.copy_(torch.randn(inputs.shape, generator=torch.Generator().manual_seed(0)) * 1.5 * old.std())
+    seeing.load_state_dict(state)
+    return seeing
+
+
 def main() -> None:
     """Reads the command line, grows the model, and writes it."""
     parser = argparse.ArgumentParser(
@@ -88,6 +115,7 @@ def main() -> None:
     parser.add_argument("--linear-bins", type=int)
     parser.add_argument("--encoder-blocks", type=int)
     parser.add_argument("--running-phases", action="store_true")
+    parser.add_argument("--phase-bins", type=int, default=0)
     parser.add_argument("--decoder-blocks", type=int)
     options = parser.parse_args()
     model = SNAC.from_pretrained(options.model)
@@ -100,6 +128,8 @@ def main() -> None:
     grown = grow(model, *sizes)
     if options.running_phases:
         grown = with_running_phases(grown)
+    if options.phase_bins:
+        grown = with_phase_bins(grown, options.phase_bins)
     grown.save_pretrained(options.out)
 
 

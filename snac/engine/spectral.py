@@ -173,13 +173,17 @@ _ROWS = 256  # frames that a kernel puts into one product
 
 
 class Features(Stage):
-    """Samples (T, 1) to log magnitudes (T / hop, features), see ``snac.spectrum``."""
+    """Samples (T, 1) to the features (T / hop, features) that ``snac.spectrum`` describes."""
 
     def __init__(
         self, config: SpectralConfig, windows: Sequence[np.ndarray], banks: Sequence[np.ndarray]
     ) -> None:
         """``windows`` and the mel ``banks`` (bands, bins) are those of the long and of the short spectra."""
-        self._linear_bins, self._hop = config.linear_bins, config.hop_length
+        self._linear_bins, self._phase_bins, self._hop = (
+            config.linear_bins,
+            config.phase_bins,
+            config.hop_length,
+        )
         self._windows, self._banks = windows, [bank.T.copy() for bank in banks]
         self.channels = config.features
         self.window, self.step = config.window_length, self._hop
@@ -188,7 +192,8 @@ class Features(Stage):
 
     def run(self, held: np.ndarray, x: np.ndarray, steps: int, position: int, out: Any) -> np.ndarray:
         """See ``Stage.run``."""
-        hop, linear = self._hop, self.channels - self._linear_bins
+        hop, logarithms = self._hop, self.channels - 2 * self._phase_bins
+        linear = logarithms - self._linear_bins
         signal = np.concatenate((held, x))[: (steps - 1) * hop + self.window, 0]
         short = self.history - hop // 4  # first of the short windows' samples
         parts = signal, signal[short : short + steps * hop + hop // 2]
@@ -198,18 +203,25 @@ class Features(Stage):
             spectra = np.fft.rfft(frames)
             squares = np.square(spectra.real) + np.square(spectra.imag)
             magnitudes.append(np.asarray(np.sqrt(squares), dtype=np.float32))
+            if distance == hop and self._phase_bins:
+                low = spectra[:, : self._phase_bins]
+                energy = squares[:, : self._phase_bins].sum(axis=1, keepdims=True)
+                waveform = out[:, logarithms:]
+                np.concatenate((low.real, low.imag), axis=1, out=waveform, casting="same_kind")
+                waveform *= (energy + spectrum.QUIET) ** spectrum.POWER
         bands = self._banks[0].shape[1]
         out[:, :bands] = magnitudes[0] @ self._banks[0]
         out[:, bands:linear] = (magnitudes[1] @ self._banks[1]).reshape(steps, -1)
-        out[:, linear:] = magnitudes[0][:, : self._linear_bins]
-        np.log(np.maximum(out, np.float32(spectrum.FLOOR), out=out), out=out)
-        out += np.float32(spectrum.SHIFT)
-        out /= np.float32(spectrum.SCALE)
+        logs = out[:, :logarithms]
+        logs[:, linear:] = magnitudes[0][:, : self._linear_bins]
+        np.log(np.maximum(logs, np.float32(spectrum.FLOOR), out=logs), out=logs)
+        logs += np.float32(spectrum.SHIFT)
+        logs /= np.float32(spectrum.SCALE)
         return np.asarray(out)
 
 
 class Frames(Stage):
-    """Log magnitudes and phases (n, 2 bins) to windowed frames of samples (n, window + 1).
+    """The decoder's values (n, values), see ``snac.spectrum``, to windowed frames of samples (n, window + 1).
 
     The last value is 1: where there is no frame, before the signal and after it, the next stage reads 0.
     """
@@ -217,17 +229,27 @@ class Frames(Stage):
     def __init__(self, config: SpectralConfig) -> None:
         self._window = spectrum.hann(config.window_length)
         self._phases = spectrum.running_phases(config)
+        self._bins, self._phase_bins = config.bins, config.phase_bins
         self.channels = config.window_length + 1
         self.values = 3 * config.window_length
 
     def run(self, held: np.ndarray, x: np.ndarray, steps: int, position: int, out: Any) -> np.ndarray:
         """See ``Stage.run``."""
-        magnitude, phase = np.split(x, 2, axis=1)
-        phase = phase + self._phases[np.arange(position, position + steps) % len(self._phases)]
+        bins, low = self._bins, self._phase_bins
+        magnitude, phase, a, b = np.split(x, (bins, 2 * bins, 2 * bins + low), axis=1)
+        turns = self._phases[np.arange(position, position + steps) % len(self._phases)]
         magnitude = np.exp(np.minimum(magnitude, np.float32(spectrum.LARGEST_LOG_MAGNITUDE)))
         spectra = np.empty(magnitude.shape, dtype=np.complex64)
-        np.multiply(magnitude, np.cos(phase), out=spectra.real)
-        np.multiply(magnitude, np.sin(phase), out=spectra.imag)
+        angle = phase + turns
+        np.cos(angle, out=spectra.real)
+        np.sin(angle, out=spectra.imag)
+        if low:
+            steered = spectra[:, :low]
+            steered.real += a
+            steered.imag += b
+            squares = np.square(steered.real) + np.square(steered.imag)
+            steered /= np.sqrt(squares + np.float32(spectrum.LEAST_SQUARE))
+        spectra *= magnitude
         frames = np.fft.irfft(spectra, n=len(self._window))
         np.multiply(frames, self._window, out=out[:, :-1], casting="same_kind")
         out[:, -1] = 1

@@ -209,7 +209,7 @@ class _Features(Stage):
 
 class _Overlap(Stage):
     def __init__(self, decoder: SpectralDecoder, config: SpectralConfig) -> None:
-        self._decoder, self._bins = decoder, 2 * config.bins
+        self._decoder = decoder
         reach = -(-config.window_length // config.hop_length) - 1
         self.window, self.up = 2 * reach + 1, config.hop_length
         self.history = self.tail = self._reach = reach

@@ -119,7 +119,7 @@ def state_shapes(config: ModelConfig) -> Shapes:
     """The names and shapes of a model's state dict in the published form, in its order."""
     if isinstance(config, SpectralConfig):
         encoder = _stack("encoder", config.features, config.encoder, ("project", config.latent_dim))
-        decoder = _stack("decoder", config.latent_dim, config.decoder, ("head", 2 * config.bins))
+        decoder = _stack("decoder", config.latent_dim, config.decoder, ("head", config.spectrum_values))
     else:
         assert isinstance(config, WaveformConfig)
         encoder, decoder = _waveform_encoder(config), _waveform_decoder(config)

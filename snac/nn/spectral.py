@@ -80,7 +80,7 @@ class SpectralEncoder(_ConvNeXt):
 
     def __init__(self, config: SpectralConfig) -> None:
         super().__init__(config.features, config.encoder)
-        self.hop, self.linear_bins = config.hop_length, config.linear_bins
+        self.hop, self.linear_bins, self.phase_bins = config.hop_length, config.linear_bins, config.phase_bins
         self.project = nn.Linear(config.encoder.dim, config.latent_dim)
         _constant(self, "long_window", spectrum.hann(config.window_length))
         _constant(self, "short_window", spectrum.hann(config.hop_length))
@@ -94,12 +94,17 @@ class SpectralEncoder(_ConvNeXt):
         """(B, 1, T), T a multiple of the hop, to (B, features, T / hop); in single precision throughout."""
         with torch.autocast(audio.device.type, enabled=False):
             signal = audio[:, 0].float()
-            long = _magnitudes(signal, self.long_window, self.hop)  # B F bins
-            short = _magnitudes(signal, self.short_window, self.hop // 2)  # B 2F bins
+            spectra = _spectra(signal, self.long_window, self.hop)  # B F bins 2
+            long = _magnitudes(spectra)
+            short = _magnitudes(_spectra(signal, self.short_window, self.hop // 2))  # B 2F bins
             halves = (short @ self.short_bank.float()).reshape(long.shape[0], long.shape[1], -1)
             parts = [long @ self.long_bank.float(), halves, long[..., : self.linear_bins]]
             logarithms = torch.cat(parts, dim=-1).clamp(min=spectrum.FLOOR).log()
-            return ((logarithms + spectrum.SHIFT) / spectrum.SCALE).transpose(1, 2)
+            logarithms = (logarithms + spectrum.SHIFT) / spectrum.SCALE
+            low = spectra[..., : self.phase_bins, :]
+            scale = (low.square().sum((-2, -1)) + spectrum.QUIET) ** spectrum.POWER
+            waveform = (low * scale[..., None, None]).transpose(-1, -2).flatten(-2)
+            return torch.cat((logarithms, waveform), dim=-1).transpose(1, 2)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 1, T) to (B, C, T / hop)."""
@@ -117,7 +122,8 @@ class SpectralDecoder(_ConvNeXt):
     def __init__(self, config: SpectralConfig) -> None:
         super().__init__(config.latent_dim, config.decoder)
         self.hop = config.hop_length
-        self.head = nn.Linear(config.decoder.dim, 2 * config.bins)
+        self.bins, self.phase_bins = config.bins, config.phase_bins
+        self.head = nn.Linear(config.decoder.dim, config.spectrum_values)
         _constant(self, "window", spectrum.hann(config.window_length))
         _constant(self, "turns", spectrum.running_phases(config))
 
@@ -127,7 +133,9 @@ class SpectralDecoder(_ConvNeXt):
         return self.samples(spectra).unsqueeze(1).to(x.dtype)
 
     def samples(self, spectra: Tensor, first: int = 0) -> Tensor:
-        """The inverse Fourier transform with overlap-add: (B, T, 2 bins) to (B, T * hop), in 32 bits.
+        """The inverse Fourier transform with overlap-add: (B, T, values) to (B, T * hop), in 32 bits.
+
+        The values are those of a frame that ``snac.spectrum`` describes.
 
         ``first`` is the first frame's place in the recording, which matters where phases run on.
 
@@ -135,13 +143,15 @@ class SpectralDecoder(_ConvNeXt):
         (Griffin and Lim 1984, equation 6). At least two windows overlap everywhere, so it is never near zero.
         """
         with torch.autocast(spectra.device.type, enabled=False):
-            log_magnitude, phase = spectra.float().chunk(2, dim=-1)
+            sizes = [self.bins, self.bins, self.phase_bins, self.phase_bins]
+            log_magnitude, phase, *steered = torch.split(spectra.float(), sizes, dim=-1)
             places = torch.arange(first, first + phase.shape[1], device=phase.device)
-            phase = phase + self.turns.float()[places % self.turns.shape[0]]
+            turns = self.turns.float()[places % self.turns.shape[0]]
             magnitude = log_magnitude.clamp(max=spectrum.LARGEST_LOG_MAGNITUDE).exp()
+            cosine, sine = self._directions(phase, turns, *steered)
             window = self.window.float()
             length = window.shape[0]
-            spectrum_ = torch.complex(magnitude * phase.cos(), magnitude * phase.sin())
+            spectrum_ = torch.complex(magnitude * cosine, magnitude * sine)
             frames = torch.fft.irfft(spectrum_, n=length) * window  # B T length
             weights = window.square().expand(1, frames.shape[1], length)
             # Cut before they are divided: at the outer edges the windows are zero.
@@ -149,20 +159,37 @@ class SpectralDecoder(_ConvNeXt):
             weight = _overlapped(weights, self.hop).narrow(1, *kept)
             return _overlapped(frames, self.hop).narrow(1, *kept) / weight
 
+    def _directions(self, phase: Tensor, turns: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines and sines of the phases, each (B, T, bins); ``a`` and ``b`` are (B, T, phase_bins)."""
+        low, phase = self.phase_bins, phase + turns
+        cosine, sine = phase.cos(), phase.sin()
+        if not low:
+            return cosine, sine
+        real, imaginary = cosine[..., :low] + a, sine[..., :low] + b
+        scale = torch.rsqrt(real.square() + imaginary.square() + spectrum.LEAST_SQUARE)
+        return (
+            torch.cat((real * scale, cosine[..., low:]), -1),
+            torch.cat((imaginary * scale, sine[..., low:]), -1),
+        )
+
 
 def _constant(module: nn.Module, name: str, values: np.ndarray) -> None:
     """A buffer that moves with the module and is not saved: the configuration says what it is."""
     module.register_buffer(name, torch.from_numpy(np.ascontiguousarray(values)), persistent=False)
 
 
-def _magnitudes(signal: Tensor, window: Tensor, hop: int) -> Tensor:
-    """Magnitude spectra (B, T / hop, bins) of windows that are centred on each hop of (B, T)."""
+def _spectra(signal: Tensor, window: Tensor, hop: int) -> Tensor:
+    """Complex spectra (B, T / hop, bins, 2) of windows that are centred on each hop of (B, T)."""
     length = window.shape[0]
     margin = (length - hop) // 2
     frames = F.pad(signal, (margin, margin)).unfold(-1, length, hop) * window.float()
-    parts = torch.view_as_real(torch.fft.rfft(frames))
+    return torch.view_as_real(torch.fft.rfft(frames))
+
+
+def _magnitudes(spectra: Tensor) -> Tensor:
+    """Of complex spectra (B, F, bins, 2): (B, F, bins)."""
     # The gradient of the complex absolute value is slow, and wanted where a loss compares features.
-    return parts.square().sum(-1).sqrt()
+    return spectra.square().sum(-1).sqrt()
 
 
 def _overlapped(frames: Tensor, hop: int) -> Tensor:

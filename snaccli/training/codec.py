@@ -18,11 +18,11 @@ from snac.nn.model import SNAC
 from snaccli.errors import UsageError
 from snaccli.training.config import LossWeights, SpectraConfig, TrainConfig
 from snaccli.training.losses import (
-    AdvanceLoss,
     DisturbanceLoss,
     IntelligibilityLoss,
     LowBandLoss,
     MagnitudeLoss,
+    PhaseLoss,
     SpectralLoss,
 )
 from snaccli.training.quantise import quantise, soften
@@ -206,7 +206,7 @@ class ReconstructionLosses(nn.Module):
                 rate, spectra.magnitude_windows
             ),
             ("disturbance",): lambda: DisturbanceLoss(rate),
-            ("advance",): lambda: AdvanceLoss(rate),
+            ("advance", "phase"): lambda: PhaseLoss(rate),
         }
         self._names = [names for names in makers if set(names) & set(wanted)]
         self.parts = nn.ModuleList(makers[names]() for names in self._names)

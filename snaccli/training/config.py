@@ -125,7 +125,7 @@ class LossWeights:
 
     See ``losses.py``, ``quantise.py`` and ``discriminators.py`` for each. The defaults suit the published
     form of the model; the spectral form learns by ``log_mel``, ``log_magnitude``, ``compressed``,
-    ``disturbance`` and ``advance`` instead (examples/train/mini.toml).
+    ``disturbance``, ``advance`` and ``phase`` instead (examples/train/mini.toml).
     """
 
     waveform: float = 5.0
@@ -138,6 +138,7 @@ class LossWeights:
     compressed: float = 0.0
     disturbance: float = 0.0
     advance: float = 0.0
+    phase: float = 0.0
     commitment: float = 1.0
     codebook: float = 4.0
     adversarial: float = 0.0

@@ -355,45 +355,69 @@ class DisturbanceLoss(nn.Module):
         return loss
 
 
-class AdvanceLoss(nn.Module):
-    """How far phases do not advance from frame to frame as those of the recording do.
+class PhaseLoss(nn.Module):
+    """How far phases do not advance from frame to frame as those of the recording, and how far they are off.
 
     The advance of a bin's phase is the frequency of what sounds there (Flanagan and Golden 1966, doi
     10.1002/j.1538-7305.1966.tb01706.x), which, unlike the phase itself, few bits can keep. Distances of
-    magnitudes hardly tell a decoder which phases would keep its tones steady; this does. The loss is the mean
-    of 1 - cos of the differences of the advances, weighted by the square root of the recording's magnitudes.
+    magnitudes hardly tell a decoder which phases would keep its tones steady; advances do. The phases
+    themselves count at the lowest frequencies only, where few bits tell them and most is gained: they say
+    when the pulses of a voice come. Each loss is the mean of 1 - cos of the differences, weighted by the
+    square root of the recording's magnitudes.
 
     Args:
         rate: Hz of the audio.
         window: samples of the Hann window; the hop is a quarter of it.
-        highest: Hz above which nothing counts.
+        highest: Hz above which no advance counts.
+        highest_phase: Hz above which no phase counts, at most ``highest``.
     """
 
     _QUIET = 0.02  # added to the mean weight, so that silence does not count; full scale is about window / 4
 
-    def __init__(self, rate: int, window: int = 1024, highest: float = 5000.0) -> None:
+    def __init__(
+        self, rate: int, window: int = 1024, highest: float = 5000.0, highest_phase: float = 700.0
+    ) -> None:
         super().__init__()
         self.window = window
-        self.bins = min(window // 2, round(highest * window / rate))
+        self.bins, self.phase_bins = (
+            min(window // 2, round(limit * window / rate)) for limit in (highest, highest_phase)
+        )
         self.register_buffer("hann", torch.hann_window(window), persistent=False)
 
-    def _advances(self, audio: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, T) to the cosines and sines of the advances, and their magnitudes; each (B, frames, bins)."""
+    def _spectra(self, audio: Tensor) -> Tensor:
+        """(B, T) to (B, frames, bins, 2)."""
         hop = self.window // 4
         audio = F.pad(audio, (0, max(0, self.window + hop - audio.shape[-1])))
         spectrum = torch.fft.rfft(audio.unfold(-1, self.window, hop) * self.get_buffer("hann"))
-        real, imaginary = torch.view_as_real(spectrum[..., 1 : self.bins]).unbind(-1)
-        cosine = real[:, 1:] * real[:, :-1] + imaginary[:, 1:] * imaginary[:, :-1]
-        sine = imaginary[:, 1:] * real[:, :-1] - real[:, 1:] * imaginary[:, :-1]
-        size = torch.sqrt(cosine.square() + sine.square() + 1e-16)
-        return cosine / size, sine / size, size
+        return torch.view_as_real(spectrum[..., 1 : self.bins])
 
-    def forward(self, decoded: Tensor, target: Tensor) -> Tensor:
-        """Loss of ``decoded`` against ``target``, both (B, T): 0 for equal ones, about 1 for noise."""
+    def forward(self, decoded: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Losses of ``decoded`` against ``target``, both (B, T): 0 for equal ones, about 1 for noise.
+
+        Returns:
+            of the advances, of the phases.
+        """
         with torch.no_grad():
-            *wanted, size = self._advances(target)
+            wanted = self._spectra(target)
+            *wanted_advance, size = _turned(wanted[:, 1:], wanted[:, :-1])
             weight = size.sqrt()
-        *got, _ = self._advances(decoded)
-        alike = wanted[0] * got[0] + wanted[1] * got[1]
-        loss: Tensor = (weight * (1 - alike)).mean((1, 2)) / (weight.mean((1, 2)) + self._QUIET)
+        got = self._spectra(decoded)
+        *advance, _ = _turned(got[:, 1:], got[:, :-1])
+        alike = wanted_advance[0] * advance[0] + wanted_advance[1] * advance[1]
+        low = slice(0, self.phase_bins - 1)
+        cosine, _, _ = _turned(got[:, :, low], wanted[:, :, low])
+        weight_of_phase = wanted[:, :, low].square().sum(-1) ** 0.25
+        return self._mean(alike, weight), self._mean(cosine, weight_of_phase)
+
+    def _mean(self, cosine: Tensor, weight: Tensor) -> Tensor:
+        loss: Tensor = (weight * (1 - cosine)).mean((1, 2)) / (weight.mean((1, 2)) + self._QUIET)
         return loss.mean()
+
+
+def _turned(later: Tensor, earlier: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Cosine and sine of the angle from ``earlier`` to ``later`` complex values (..., 2), and the product of
+    their magnitudes."""
+    cosine = (later * earlier).sum(-1)
+    sine = later[..., 1] * earlier[..., 0] - later[..., 0] * earlier[..., 1]
+    size = torch.sqrt(cosine.square() + sine.square() + 1e-16)
+    return cosine / size, sine / size, size

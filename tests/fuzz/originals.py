@@ -24,6 +24,7 @@ SPECTRAL: dict[str, Any] = {
     "hop_length": 32,
     "window_length": 64,
     "linear_bins": 0,
+    "phase_bins": 3,
     "latent_dim": 8,
     "encoder": {"dim": 8, "hidden": 8, "blocks": 1},
     "decoder": {"dim": 8, "hidden": 8, "blocks": 1},
