@@ -14,8 +14,8 @@ from huggingface_hub import constants
 
 from snac.hub import registry
 from snaccli import decode_file, encode_file, read
-from snaccli.cli import cluster_runs
 from snaccli.cli.app import run
+from snaccli.cli.commands import encode as encode_command
 from snaccli.cli.ui.console import Console
 from snaccli.codec import Codec
 from snaccli.codec.cluster import EncodeUnit, EncodeWork
@@ -184,7 +184,7 @@ def test_options_reach_the_workers(
         return 0
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cluster_runs, "run", taken)
+    monkeypatch.setattr(encode_command, "run_on_cluster", taken)
     arguments = ("encode", material / "known.wav", "-m", material / "model", "-o", "a.snac")
     assert call(*arguments, "--cluster", "local", *options)[0] == 0
     wanted = str(tmp_path / prior) if isinstance(prior, str) else prior

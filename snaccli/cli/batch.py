@@ -1,7 +1,7 @@
 """The walk of every command that makes one file of each input: plan, work, bars, summary.
 
 A command says what it does to one file, and how it words that (:class:`FileWork`); a :class:`Batch` does it
-to all files of a plan, tells of each, and sums up.
+to all files of a plan, tells of each, and sums up. On a cluster :func:`run_on_cluster` does so.
 """
 
 from __future__ import annotations
@@ -22,15 +22,16 @@ from snaccli.cli.ui import text
 from snaccli.cli.ui.console import Console
 from snaccli.cli.ui.progress import FileBars, waiting
 from snaccli.errors import STDIO, ExitStatus, OutputError, OutputExistsError, UsageError, shown
-from snaccli.io.elsewhere import is_url
+from snaccli.io.elsewhere import Part, is_url
 from snaccli.io.files import check_output, make_folder
 from snaccli.progress import Progress
 from snaccli.workers import Job, Outcome, run_jobs
 
 if TYPE_CHECKING:
     from snaccli.codec import ModelPool
+    from snaccli.codec.cluster import Place, UnitWork
 
-__all__ = ["Batch", "Choices", "FileWork"]
+__all__ = ["Batch", "Choices", "FileWork", "anywhere", "model_anywhere", "run_on_cluster"]
 
 R = TypeVar("R")
 
@@ -253,3 +254,122 @@ def _reader_has_gone(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+_EVERY = 10.0  # seconds between two lines
+
+
+def anywhere(path: str) -> str:
+    """A path that means the same in any current folder."""
+    if is_url(path):
+        return path
+    if isinstance(path, Part):
+        return path.within(anywhere(path.archive))
+    return os.path.abspath(path)
+
+
+def model_anywhere(model: str | None) -> str | None:
+    """The same of a model, which is a folder or a name."""
+    return anywhere(model) if model is not None and os.path.isdir(model) else model
+
+
+def run_on_cluster(
+    console: Console,
+    told: Sequence[Outcome[Any]],
+    work: UnitWork[Any, Any],
+    units: Sequence[Any],
+    count: int,
+    place: Place,
+    *,
+    verb: str,
+) -> ExitStatus:
+    """Does all units, tells of failures as they come and of the rest now and then, and sums up.
+
+    Args:
+        console: where to.
+        told: what there is to say already: inputs that led to no recording, outputs that are there.
+        work: what the workers do.
+        units: with ``recordings``, pairs whose first is the source.
+        count: recordings of all units.
+        place: where.
+        verb: what is done to a recording: ``exported``.
+    """
+    from snaccli.codec.cluster import run_units
+
+    failures = [outcome for outcome in told if outcome.error is not None]
+    if skipped := len(told) - len(failures):
+        console.note(f"{text.count(skipped, 'file')} skipped (output exists)")
+    sums = _Sums(console, verb, count + len(failures), len(units))
+    for outcome in failures:
+        assert outcome.error is not None
+        sums.failed(outcome.job.source, console.explain(outcome.error, outcome.job.source))
+    if units:
+        try:
+            with closing(run_units(work, units, place)) as ended:
+                for unit, result in ended:
+                    sums.add(unit, result)
+        except KeyboardInterrupt:
+            sums.finish()
+            raise
+    return sums.finish()
+
+
+class _Sums:
+    """What is told of a run: memory for the failures alone, however many recordings there are."""
+
+    def __init__(self, console: Console, verb: str, count: int, units: int) -> None:
+        self._console, self._verb, self._count, self._units = console, verb, count, units
+        self._began = self._last = time.monotonic()
+        self._done, self._seconds, self._ended = 0, 0.0, 0
+        self._failures: list[tuple[str, str]] = []
+
+    def add(self, unit: Any, result: Any) -> None:
+        """Takes the result of a unit."""
+        from snaccli.codec.cluster import Failure
+
+        self._ended += 1
+        if isinstance(result, Failure):
+            for source, _ in unit.recordings:
+                self.failed(source, result.message)
+            return
+        for done in result.recordings:
+            if done.error is not None:
+                self.failed(done.source, done.error)
+            else:
+                self._done += 1
+                self._seconds += done.seconds
+        now = time.monotonic()
+        if self._console.verbose or now - self._last > _EVERY:
+            self._last = now
+            self._console.note(self._line())
+
+    def failed(self, source: str, message: str) -> None:
+        """Takes a recording that failed."""
+        message = message if source in message else f"{shown(source)}: {message}"
+        self._failures.append((source, message))
+        self._console.complain(message)
+
+    def finish(self) -> ExitStatus:
+        """Tells the sum and returns the exit status."""
+        self._console.note(self._line())
+        left = self._count - self._done - len(self._failures)
+        if self._failures or left:
+            self._console.note(f"{len(self._failures)} failed, {left} not done")
+        self._console.emit(
+            {
+                self._verb: self._done,
+                "failed": [{"source": source, "error": error} for source, error in self._failures],
+                "units": self._ended,
+                "duration_s": self._seconds,
+                "seconds": time.monotonic() - self._began,
+            }
+        )
+        return ExitStatus.FAILED if self._failures or left else ExitStatus.OK
+
+    def _line(self) -> str:
+        return text.joined(
+            f"{self._done} of {text.count(self._count, 'recording')} {self._verb}",
+            f"{self._ended} of {text.count(self._units, 'unit')}",
+            f"{text.clock(self._seconds)} of audio",
+            text.speed(self._seconds, time.monotonic() - self._began),
+        )

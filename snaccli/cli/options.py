@@ -21,11 +21,14 @@ __all__ = [
     "DEFAULT_MODEL",
     "SNAC_FILES",
     "ChannelChoice",
+    "Cluster",
     "CodingDevice",
+    "CpusPerWorker",
     "Debug",
     "Device",
     "DeviceChoice",
     "Force",
+    "GpusPerWorker",
     "Jobs",
     "Json",
     "LayoutChoice",
@@ -239,6 +242,28 @@ Threads = Annotated[
         min=1,
         metavar="N",
         help="Threads for each file; by default the processors, shared out among files at once, at most 8.",
+    ),
+]
+Cluster = Annotated[
+    str | None,
+    typer.Option(
+        "--cluster",
+        metavar="WHERE",
+        help="Share the work out among the workers of a Ray cluster: auto for the one that this machine "
+        "belongs to, local for one on this machine alone, or an address. docs/corpora.md has the whole way.",
+    ),
+]
+CpusPerWorker = Annotated[
+    int,
+    typer.Option("--cpus-per-worker", min=1, metavar="N", help="On a cluster: processors for each worker."),
+]
+GpusPerWorker = Annotated[
+    float,
+    typer.Option(
+        "--gpus-per-worker",
+        min=0.0,
+        metavar="N",
+        help="On a cluster: accelerators for each worker; 0.5 lets two workers share one.",
     ),
 ]
 Json = Annotated[

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from snaccli.cli import cluster_runs, options
-from snaccli.cli.batch import Batch, Choices, FileWork
+from snaccli.cli import options
+from snaccli.cli.batch import Batch, Choices, FileWork, anywhere, model_anywhere, run_on_cluster
 from snaccli.cli.plan import find_sources, make_plan
 from snaccli.cli.ui import text
 from snaccli.cli.ui.console import Console
@@ -71,9 +71,9 @@ def encode(
     jobs: options.Jobs = None,
     device: options.Device = options.CodingDevice.auto,
     threads: options.Threads = None,
-    cluster: cluster_runs.Cluster = None,
-    cpus: cluster_runs.CpusPerWorker = 1,
-    gpus: cluster_runs.GpusPerWorker = 0.0,
+    cluster: options.Cluster = None,
+    cpus: options.CpusPerWorker = 1,
+    gpus: options.GpusPerWorker = 0.0,
 ) -> ExitStatus:
     """Turn audio into .snac files."""
     console: Console = context.obj
@@ -93,11 +93,11 @@ def encode(
         from snaccli.codec.cluster import EncodeWork, Place
 
         work = EncodeWork(
-            cluster_runs.model_anywhere(model) or model,
+            model_anywhere(model) or model,
             device.value,
             cpus,
             channels.value,
-            prior=cluster_runs.anywhere(wanted) if isinstance(wanted, str) else wanted,
+            prior=anywhere(wanted) if isinstance(wanted, str) else wanted,
             rate_distortion=rate_distortion,
         )
         return _on_cluster(console, batch, work, Place(cluster, cpus, gpus, jobs))
@@ -122,10 +122,9 @@ def _on_cluster(console: Console, batch: Batch, work: EncodeWork, place: Place) 
         raise UsageError("--cluster reads and writes files: give it no standard stream")
     for remark in batch.remarks:
         console.note(remark)
-    there = cluster_runs.anywhere
-    files = [(there(job.source), there(job.output)) for job in batch.waiting]
+    files = [(anywhere(job.source), anywhere(job.output)) for job in batch.waiting]
     units = encode_units(files)
-    return cluster_runs.run(console, batch.told, work, units, len(files), place, verb="encoded")
+    return run_on_cluster(console, batch.told, work, units, len(files), place, verb="encoded")
 
 
 def _facts(result: EncodeResult) -> Sequence[str]:

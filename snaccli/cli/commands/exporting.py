@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from snaccli.cli import cluster_runs, options
-from snaccli.cli.batch import Batch, Choices, FileWork
+from snaccli.cli import options
+from snaccli.cli.batch import Batch, Choices, FileWork, anywhere, model_anywhere, run_on_cluster
 from snaccli.cli.plan import OutputClashError, Plan, Sources, is_snac
 from snaccli.cli.ui import text
 from snaccli.cli.ui.console import Console
@@ -176,10 +176,10 @@ def _export_on_cluster(
         remove(existing(folder))
     if not elsewhere.is_url(folder):
         make_folder(folder)
-    found = [(cluster_runs.anywhere(source), path) for source, path in recordings]
-    units = shard_units(found, cluster_runs.anywhere(folder), form, shard_size, next_number(folder))
+    found = [(anywhere(source), path) for source, path in recordings]
+    units = shard_units(found, anywhere(folder), form, shard_size, next_number(folder))
     work = ShardWork(
-        model=cluster_runs.model_anywhere(how.model),
+        model=model_anywhere(how.model),
         device=how.device.value,
         threads=place.cpus,
         form=Form(how.interleaved, how.offsets, how.start_id),
@@ -191,7 +191,7 @@ def _export_on_cluster(
     told = [Outcome[object](Job(name, ""), error=problem) for name, problem in plan.problems]
     for remark in plan.remarks:
         console.note(remark)
-    return cluster_runs.run(console, told, work, units, len(recordings), place, verb="exported")
+    return run_on_cluster(console, told, work, units, len(recordings), place, verb="exported")
 
 
 def _distinct_paths(sources: Sources) -> dict[str, str]:

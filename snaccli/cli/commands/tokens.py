@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from snaccli.cli import cluster_runs, options
+from snaccli.cli import options
 from snaccli.cli.batch import Batch, Choices, FileWork
 from snaccli.cli.commands.exporting import Export, export_shards, exporting, facts, portable, total
 from snaccli.cli.plan import Plan, Sources, find_sources, is_snac, make_plan
@@ -104,9 +104,9 @@ def export(
     jobs: options.Jobs = None,
     device: options.Device = options.CodingDevice.auto,
     threads: options.Threads = None,
-    cluster: cluster_runs.Cluster = None,
-    cpus: cluster_runs.CpusPerWorker = 1,
-    gpus: cluster_runs.GpusPerWorker = 0.0,
+    cluster: options.Cluster = None,
+    cpus: options.CpusPerWorker = 1,
+    gpus: options.GpusPerWorker = 0.0,
 ) -> ExitStatus:
     """Write the codes of recordings as tokens for language models.
 
