@@ -21,6 +21,8 @@ from snaccli.training.config import TrainConfig
 from snaccli.training.export import export
 from snaccli.training.launched import StopRequest
 from snaccli.training.loop import Interrupted, Trainer
+from snaccli.training.processes import StepNoise
+from snaccli.training.quantise import soften
 from snaccli.training.state import (
     BEST,
     LAST,
@@ -86,7 +88,7 @@ def same_weights(one: Trainer, other: Trainer) -> None:
     "values",
     [
         {},
-        {"ema": 0.9, "accumulate": 2, "precision": "bf16"},
+        {"ema": 0.9, "accumulate": 2, "precision": "bf16", "scale_layers": True},
         {"unquantised_steps": 0, **ADVERSARIAL},
         {"model": SPECTRAL, "weights": SPECTRAL_WEIGHTS, "ema": 0.9, "codebook_rate": 4.0},
         {"stages": [{"steps": 5, "seconds": 0.128, "batch": 2}, {"epochs": 4, "seconds": 0.256, "batch": 4}]},
@@ -136,6 +138,39 @@ def test_the_loss_falls(tmp_path: Path, packed: str) -> None:
     assert rows.rows[0]["baseline"] == row["baseline"], "measured before the first step"
     assert any(len(entry["perplexity"]) == 2 for entry in rows.rows if "perplexity" in entry)
     assert "example 0/decoded" in rows.heard
+
+
+def test_scaled_layers_pass_the_signal_on(tmp_path: Path, packed: str) -> None:
+    plain = Trainer(make_config(packed), tmp_path / "plain")
+    scaled = Trainer(make_config(packed, scale_layers=True), tmp_path / "scaled")
+    audio = torch.from_numpy(scaled.sampler.batch(scaled.schedule.steps, 1024, 4).audio)  # what they saw
+    for layers in (1, 2, 3, 4):
+        outputs = scaled.model.encoder.block[:layers](audio).detach()
+        torch.testing.assert_close(outputs.var((0, 2)), torch.ones(outputs.shape[1]), atol=1e-3, rtol=0)
+        torch.testing.assert_close(outputs.mean((0, 2)), torch.zeros(outputs.shape[1]), atol=1e-3, rtol=0)
+    changes = []
+    for trainer in (plain, scaled):
+        latents = trainer.model.encoder(audio).detach()
+        changes.append(float(latents.std((0, 2)).norm() / latents.mean((0, 2)).norm()))
+    assert changes[0] < 0.5, "as drawn, latents hardly change over time"
+    assert changes[1] > 5
+    again = Trainer(make_config(packed, scale_layers=True), tmp_path / "again")
+    same_weights(scaled, again)
+
+
+def test_the_last_scaled_layer_is_as_loud_as_the_audio(tmp_path: Path, packed: str) -> None:
+    model = Trainer(make_config(packed, scale_layers=True), tmp_path / "scaled").model
+    audio = 0.1 * torch.sin(torch.arange(4096) / 3 + 2 * torch.rand(4, 1, 1))
+    noise = StepNoise(0)
+    codec.scale_layers(model, audio, noise)
+    decoded = model.decoder(soften(model.quantizer, model.encoder(audio), noise)[0], noise).detach()
+    assert float(decoded.std()) == pytest.approx(float(audio.std()), rel=0.05)
+
+
+@pytest.mark.parametrize("values", [{"model": SPECTRAL}, {"init": "mini"}])
+def test_only_fresh_models_of_the_published_form_are_scaled(packed: str, values: dict) -> None:
+    with pytest.raises(UsageError, match="scale_layers is for fresh models"):
+        make_config(packed, scale_layers=True, **values)
 
 
 def test_the_spectral_form_learns_by_its_own_losses(tmp_path: Path, packed: str) -> None:

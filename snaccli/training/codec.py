@@ -52,6 +52,48 @@ def initial_model(config: TrainConfig) -> SNAC:
     return model.train()
 
 
+@torch.no_grad()
+def scale_layers(model: SNAC, audio: Tensor, noise: NoiseStream) -> None:
+    """Scales fresh layers of the published form by what they make of some audio.
+
+    As they are drawn, the offsets of narrow depthwise layers outweigh what comes from the signal, so that
+    latents hardly change over time and the decoder learns to do without them. Here each convolution of the
+    encoder, the quantiser's projections and the decoder that has offsets gets the gain and the offsets with
+    which its outputs have mean 0 and variance 1 (Salimans and Kingma 2016, arXiv 1602.07868, section 3), one
+    after the other; of transposed convolutions, whose gains are those of their inputs, all outputs together.
+    The last one, whose outputs are samples, is scaled to the level of the audio.
+
+    Args:
+        model: changed in place.
+        audio: (B, 1, T).
+        noise: of the decoder, and of the stand-in for the codebooks.
+    """
+    convolutions = [layer for layer in model.modules() if isinstance(layer, (nn.Conv1d, nn.ConvTranspose1d))]
+    level = float(audio.std())
+    hooks = [
+        layer.register_forward_hook(functools.partial(_scale, level if layer is convolutions[-1] else 1.0))
+        for layer in convolutions
+        if layer.bias is not None
+    ]
+    try:
+        model.decoder(soften(model.quantizer, model.encoder(audio), noise)[0], noise)
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _scale(deviation: float, layer: nn.Module, _: Any, outputs: Tensor) -> Tensor:
+    """Gives a layer's outputs (B, C, T) mean 0 and this deviation, by its gains and offsets."""
+    gains, offsets = cast(Any, layer).parametrizations.weight.original0, cast(Tensor, layer.bias)
+    mean, variance = outputs.mean((0, 2)), outputs.var((0, 2))
+    if isinstance(layer, nn.ConvTranspose1d):
+        variance = variance.mean().expand_as(mean)
+    factor = deviation / variance.sqrt().clamp(min=1e-5)  # (C,)
+    gains.mul_(factor[0] if isinstance(layer, nn.ConvTranspose1d) else factor[:, None, None])
+    offsets.sub_(mean).mul_(factor)
+    return (outputs - mean[:, None]) * factor[:, None]
+
+
 def freeze(model: SNAC, parts: tuple[str, ...]) -> None:
     """Lets the parts keep their weights; a part is a module's path, as ``encoder`` or ``decoder.model.0``.
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from snac.config import ModelConfig
+from snac.config import ModelConfig, WaveformConfig
 from snaccli.errors import ParameterError, UsageError
 
 if sys.version_info >= (3, 11):
@@ -276,6 +276,8 @@ class TrainConfig:
         init: a model to start from, as for ``-m``; empty for fresh weights.
         freeze: parts that keep their weights: ``encoder``, ``quantizer``, ``decoder``, or parts of these.
         weights, spectra, adversarial, augmentation: see there.
+        scale_layers: from scratch, of the published form: begin with layers scaled so that what comes out of
+            each varies by 1.
         unquantised_steps: first steps, in which noise stands in for the codebooks; they are then fitted.
         refit: with ``init``, fit the codebooks anew before the first step, but for frozen ones.
         fit_seconds: audio that the codebooks are fitted to.
@@ -305,6 +307,7 @@ class TrainConfig:
     spectra: SpectraConfig = field(default_factory=SpectraConfig)
     adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    scale_layers: bool = False
     unquantised_steps: int = 0
     refit: bool = False
     fit_seconds: float = 1600.0
@@ -331,6 +334,10 @@ class TrainConfig:
             raise UsageError("training configuration: no [[stages]]: give one, with steps, seconds and batch")
         if self.model is None and not self.init:
             raise UsageError("training configuration: no model: give [model], or init to start from")
+        if self.scale_layers and (self.init or not isinstance(self.model, WaveformConfig)):
+            raise UsageError(
+                "training configuration: scale_layers is for fresh models of the published form, without init"
+            )
         if self.precision not in ("fp32", "bf16", "auto"):
             raise UsageError(
                 f"training configuration: precision is fp32, bf16 or auto, not {self.precision!r}"

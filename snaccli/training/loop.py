@@ -17,7 +17,7 @@ from torch import Tensor
 
 from snaccli.errors import Remedy
 from snaccli.io.files import make_folder
-from snaccli.training.codec import TrainedCodec, computes_in_bf16, fuse_layers, initial_model
+from snaccli.training.codec import TrainedCodec, computes_in_bf16, fuse_layers, initial_model, scale_layers
 from snaccli.training.config import TrainConfig
 from snaccli.training.data.loader import Batch, Loader, SegmentSampler
 from snaccli.training.discriminators import Adversary
@@ -106,6 +106,8 @@ class Trainer:
             config.decay,
             self.processes.count * config.accumulate,
         )
+        if config.scale_layers:
+            self._scale_layers()
         self.validation = Validation(config, self.rate, self.processes)
         self.progress = Progress(self.rate)
         bf16 = computes_in_bf16(config.precision, self.processes.device)
@@ -123,6 +125,12 @@ class Trainer:
         self.step = 0
         self._stop = StopRequest()
         make_folder(self.folder)
+
+    def _scale_layers(self) -> None:
+        """Scales the layers of a fresh model of the published form, by audio that training does not see."""
+        part = self.schedule.at(0)
+        audio = torch.from_numpy(self.sampler.batch(self.schedule.steps, part.segment, part.batch).audio)
+        scale_layers(self.model, audio, StepNoise(self.config.seed))
 
     def _make_optimizer(self) -> torch.optim.AdamW:
         """AdamW in two groups, the codewords last, at rates that :meth:`_train_step` sets."""
