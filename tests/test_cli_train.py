@@ -226,6 +226,22 @@ def test_the_recipe_of_mini_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert not torch.equal(mini.decode(codes), grown.decode(codes))
 
 
+def test_the_recipe_of_a_small_24khz_works(tmp_path: Path) -> None:
+    for name in ("speech", "voices", "music", "sounds"):
+        for part in ("train", "val"):
+            pack(tmp_path / "corpus" / f"{name}_{part}.npy")
+    recipe = tmp_path / "examples" / "train" / "24khz-small.toml"
+    recipe.parent.mkdir(parents=True)
+    shutil.copy(ROOT / "examples" / "train" / recipe.name, recipe)
+    arguments = [word for change in [*SHORT, "unquantised_steps=1"] for word in ("--set", change)]
+    status, _, err = call(recipe, *arguments, "-o", tmp_path / "run")
+    assert status == 0, err
+    assert "codebooks fitted to" in err
+    small = SNAC.from_pretrained(tmp_path / "run" / "model").config
+    assert (small.hop_length, small.vq_strides) == (512, (4, 2, 1))
+    assert (small.codebook_size, small.codebook_dim) == (4096, 8)
+
+
 def environment(**more: str) -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | more
 
