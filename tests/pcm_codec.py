@@ -86,7 +86,12 @@ class PcmCodec:
 
 
 def dumps(
-    recording: PcmRecording, codebooks: Any, *, prior: None = None, progress: Progress = SILENT
+    recording: PcmRecording,
+    codebooks: Any,
+    *,
+    prior: None = None,
+    threads: int = 1,
+    progress: Progress = SILENT,
 ) -> bytes:
     header = container.Header(
         model="pcm", fingerprint=bytes(8), sample_rate=recording.rate, model_rate=recording.rate, channels=1,
