@@ -16,7 +16,7 @@ from snac.engine import spectral, waveform
 from snac.engine.chain import Chain, Stage
 from snac.engine.cpu import Arena, Weights
 from snac.engine.quantise import Quantiser
-from snac.engine.streams import Backend, DecoderStream, EncoderStream, check_codes
+from snac.engine.streams import Backend, DecoderInput, DecoderStream, EncoderStream, check_codes
 from snac.jit import Kernel, available, reason
 from snac.noise import Noise
 
@@ -202,6 +202,13 @@ class _CpuBackend:
         self._encoder: Chain | None = None
         self._decoder: list[Stage] | None = None
         self.quantiser = Quantiser(config, self._weights)
+        self.decoder_input: DecoderInput = self.quantiser.latents
+        if isinstance(config, SpectralConfig):
+            # Its first layer is a convolution of the latents, and these are a linear map of fewer numbers.
+            embed = "decoder.embed.weight"
+            merged = self.quantiser.over_points(self._weights[embed])
+            self._weights = Weights({**arrays, embed: merged})
+            self.decoder_input = self.quantiser.points
 
     @property
     def encoder(self) -> Chain:
@@ -213,7 +220,7 @@ class _CpuBackend:
             return self._encoder
 
     def decoder(self, noise: Noise) -> Chain:
-        """Latents (T, C) to samples (T hop, 1)."""
+        """What ``decoder_input`` gives (T, C) to samples (T hop, 1)."""
         with self._lock:
             if self._decoder is None:
                 self._decoder = self._form.decoder_stages(self.config, self._weights, self.workspace)

@@ -123,3 +123,23 @@ class Quantiser(Stage):
             total = found if total is None else total + found
         assert total is not None
         return np.ascontiguousarray(total)
+
+    def points(self, codes: Sequence[np.ndarray], first: int, last: int) -> np.ndarray:
+        """What the latents are a linear map of: (last - first, P), each level's codeword and a 1 after it.
+
+        Of levels that are not there all is 0. See :meth:`latents` for the arguments, :meth:`over_points` for
+        the map.
+        """
+        width = self.codebooks[0].shape[1] + 1
+        points = np.zeros((last - first, len(self.parts), width), dtype=np.float32)
+        for number, (level, code) in enumerate(zip(self.parts, codes, strict=False)):
+            low, high = first // level.stride, -(-last // level.stride)
+            held = np.repeat(level.codebook[code[low:high]], level.stride, axis=0)
+            points[:, number, :-1] = held[first - low * level.stride :][: last - first]
+            points[:, number, -1] = 1
+        return points.reshape(last - first, -1)
+
+    def over_points(self, weight: np.ndarray) -> np.ndarray:
+        """Turns the weight of a convolution of latents, (C', C, taps), into one of :meth:`points`."""
+        outward = [np.concatenate((level.outer, level.outer_bias[None])) for level in self.parts]
+        return np.ascontiguousarray(np.einsum("pc,dct->dpt", np.concatenate(outward), weight))

@@ -301,7 +301,7 @@ def encoder_stages(config: SpectralConfig, weights: Weights, arena: Arena) -> li
 
 
 def decoder_stages(config: SpectralConfig, weights: Weights, arena: Arena) -> list[Stage]:
-    """From latents (T, C) to samples (T hop, 1)."""
+    """From latents (T, C), or what they are a linear map of, to samples (T hop, 1)."""
     stack = _stack(config.decoder.blocks, "decoder", "head", weights, arena)
     return [*stack, Frames(config), Overlap(config)]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
@@ -13,6 +13,8 @@ from snac.engine.chain import Chain, Flow, Workspace
 from snac.engine.quantise import Quantiser
 from snac.noise import Noise
 
+DecoderInput = Callable[[Sequence[np.ndarray], int, int], np.ndarray]
+
 
 class Backend(Protocol):
     """What computes: NumPy and compiled kernels, or torch.
@@ -20,10 +22,12 @@ class Backend(Protocol):
     Attributes:
         config: of the model.
         quantiser: its codebooks.
+        decoder_input: what the decoder takes, of codes, as ``Quantiser.latents``.
     """
 
     config: ModelConfig
     quantiser: Quantiser
+    decoder_input: DecoderInput
 
     @property
     def workspace(self) -> Workspace:
@@ -36,7 +40,7 @@ class Backend(Protocol):
         ...
 
     def decoder(self, noise: Noise) -> Chain:
-        """Latents (T, C) to samples (T hop, 1), with noise that is not fresh."""
+        """What ``decoder_input`` gives (T, C) to samples (T hop, 1), with noise that is not fresh."""
         ...
 
 
@@ -129,7 +133,7 @@ class DecoderStream:
     ) -> None:  # fmt: skip
         self._flow = Flow(chain, backend.workspace, channels, start=start, workers=workers, pool=pool)
         self.latency = chain.latency
-        self._config, self._quantiser, self._channels = backend.config, backend.quantiser, channels
+        self._config, self._input, self._channels = backend.config, backend.decoder_input, channels
         self._tokens: list[np.ndarray] = []  # of each level, from the one that covers the frame `_base` on
         self._base = start  # a multiple of the first stride
         self._frames = start  # latent frame that goes into the first stage next
@@ -156,8 +160,8 @@ class DecoderStream:
         if ended:
             self._check_end(tokens, ready)
         self._tokens = tokens
-        latents = self._latents(ready) if ready > self._frames else None
-        audio = self._flow.push(latents, ended=ended)
+        signal = self._signal(ready) if ready > self._frames else None
+        audio = self._flow.push(signal, ended=ended)
         return np.empty((self._channels, 0), np.float32) if audio is None else audio[:, :, 0]
 
     def _joined(self, codes: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -187,12 +191,12 @@ class DecoderStream:
                 "attention of this model takes"
             )
 
-    def _latents(self, ready: int) -> np.ndarray:
-        """Latents (channels, n, C) of the frames from ``_frames`` to ``ready``, whose tokens are let go."""
+    def _signal(self, ready: int) -> np.ndarray:
+        """The decoder's input (channels, n, C) from ``_frames`` to ``ready``, whose tokens are let go."""
         first, last = self._frames - self._base, ready - self._base
-        latents = np.stack(
+        signal = np.stack(
             [
-                self._quantiser.latents([level[channel] for level in self._tokens], first, last)
+                self._input([level[channel] for level in self._tokens], first, last)
                 for channel in range(self._channels)
             ]
         )
@@ -203,7 +207,7 @@ class DecoderStream:
             for level, stride in zip(self._tokens, self._config.vq_strides, strict=False)
         ]
         self._base = base
-        return latents
+        return signal
 
 
 def check_codes(config: ModelConfig, codes: Sequence[np.ndarray], channels: int | None) -> list[np.ndarray]:

@@ -20,6 +20,7 @@ from snac.engine.build import Engine
 from snac.engine.chain import Chain, Stage
 from snac.engine.cpu import Weights
 from snac.engine.quantise import Quantiser
+from snac.engine.streams import DecoderInput
 from snac.errors import ModelError
 from snac.nn.layers import DecoderBlock, EncoderBlock, LocalMHA, NoiseBlock, ResidualUnit, gaussian
 from snac.nn.model import SNAC, check_audio, checked_codes
@@ -48,6 +49,7 @@ class TorchBackend:
     def __init__(self, config: ModelConfig, arrays: Mapping[str, np.ndarray], device: str) -> None:
         self.config = config
         self.quantiser = Quantiser(config, Weights(arrays))
+        self.decoder_input: DecoderInput = self.quantiser.latents
         place, _, precision = device.partition("-")
         # Processors that multiply 16 bits do so in bfloat16; GPUs all know float16, which is finer.
         half = torch.bfloat16 if place == "cpu" else torch.float16
