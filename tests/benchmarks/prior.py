@@ -1,6 +1,7 @@
 """What a model's learned prior saves on sets of recordings, as Markdown.
 
-    python -m tests.benchmarks.prior [-m MODEL] [--prior PRIOR] [--seconds 8] [--clips 40] SET...
+    python -m tests.benchmarks.prior [-m MODEL] [--prior PRIOR] [--seconds 8] [--shortest 0.5] [--clips 40]
+        SET...
 
 A set is a packed file as examples/corpus writes it (NAME.npy beside NAME.json), a folder of recordings, or
 one recording. Recordings are mixed down, brought to the model's rate and cut into clips of at most so many
@@ -27,7 +28,7 @@ from snaccli.codec.recording import loads
 from snaccli.entropy import Prior
 
 PACKED_RATE = 24_000
-SHORTEST = 0.5  # seconds; what is shorter is no clip
+SHORTEST = 0.5  # seconds; what is shorter is no clip, unless told
 HEAD = (
     "| | clips | seconds each | adaptive | with the prior | less | with the container | | less |",
     "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
@@ -110,6 +111,7 @@ def main() -> None:
     parser.add_argument("-m", "--model", default="mini")
     parser.add_argument("--prior", help="by default the one beside the model's weights")
     parser.add_argument("--seconds", type=float, default=8.0, help="of a clip, at most")
+    parser.add_argument("--shortest", type=float, default=SHORTEST, help="seconds of a clip, at least")
     parser.add_argument("--clips", type=int, default=40, help="of a set, at most")
     arguments = parser.parse_args()
     codec = Codec.load(arguments.model, prior=arguments.prior or True)
@@ -117,10 +119,10 @@ def main() -> None:
         parser.error(f"{arguments.model} has no prior; name one with --prior")
     print("\n".join(HEAD))
     for place in arguments.sets:
-        most, least = (round(seconds * codec.rate) for seconds in (arguments.seconds, SHORTEST))
+        most, least = (round(seconds * codec.rate) for seconds in (arguments.seconds, arguments.shortest))
         clips = clips_of(recordings_of(place, codec.rate), most, least, arguments.clips)
         if not clips:
-            parser.error(f"{place} holds no recording of {SHORTEST} s or more")
+            parser.error(f"{place} holds no recording of {arguments.shortest:g} s or more")
         adaptive = learned = Bits()
         for clip in clips:
             recording = codec.encode([clip], codec.rate, 1)
