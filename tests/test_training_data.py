@@ -288,5 +288,5 @@ def test_the_configurations_of_the_examples_are_read(path: Path) -> None:
     config = TrainConfig.from_toml(path)
     assert config.stages
     # What makes each of them what it is.
-    described = {"mini-start.toml": "model", "decoder.toml": "freeze"}
+    described = {"mini-start.toml": "model", "24khz-small.toml": "model", "decoder.toml": "freeze"}
     assert getattr(config, described.get(path.name, "init"))
