@@ -28,6 +28,6 @@ PYTHON=$(command -v python) bash examples/corpus/fetch.sh corpus "${fetch[@]}"
 python -m snaccli train examples/train/mini-start.toml -o runs/mini-start --resume "${first[@]}"
 if [ ! -e runs/mini-grown/config.json ]; then
     python examples/train/grow.py runs/mini-start/model runs/mini-grown --linear-bins 213 --decoder-blocks 8 \
-        --running-phases
+        --running-phases --phase-bins 64
 fi
 python -m snaccli train examples/train/mini.toml -o runs/mini --resume "${second[@]}"
