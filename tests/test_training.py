@@ -216,6 +216,24 @@ def test_compiling_for_many_shapes_is_allowed_by_the_name_each_torch_knows() -> 
     assert torch._dynamo.config.recompile_limit == 256, "a setting that torch does not know is refused by it"
 
 
+@pytest.mark.parametrize(
+    ("folder", "remedy"),
+    [
+        ("/env", r"install a C\+\+ compiler"),
+        ("/my env", r"in a folder without a space in its name \(/my env/"),
+    ],
+)
+def test_where_nothing_can_be_compiled_the_reason_is_told(
+    monkeypatch: pytest.MonkeyPatch, folder: str, remedy: str
+) -> None:
+    def failing(*_: object) -> None:
+        raise RuntimeError("g++ failed\n  on line 3")
+
+    monkeypatch.setattr(torch, "__file__", f"{folder}/torch/__init__.py")
+    with pytest.raises(UsageError, match=rf"g\+\+ failed on line 3\): .*{remedy}.*, or set compile=false"):
+        codec._try(failing, "cpu")
+
+
 def test_precision_follows_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = torch.device("cpu")
     monkeypatch.setattr(codec, "_cpu_flags", lambda: {"avx2", "avx512_bf16"})

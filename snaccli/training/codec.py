@@ -200,10 +200,12 @@ def _try(activation: Any, device: str | torch.device) -> None:
     try:
         activation(torch.zeros(1, 1, 8, device=device), torch.ones(1, 1, 1, device=device))
     except Exception as error:  # each backend fails by errors of its own
-        reason = " ".join(str(error).split())[:120]
+        reason, place = " ".join(str(error).split())[:120], torch.__file__
+        remedy = "install a C++ compiler (g++, clang or MSVC)"
+        if " " in place:  # torch gives the folder of its headers to the compiler without quotes
+            remedy = f"install the environment in a folder without a space in its name ({place})"
         raise UsageError(
-            f"compile = true: torch.compile does not work here ({reason}): "
-            "install a C++ compiler (g++, clang or MSVC), or set compile=false"
+            f"compile = true: torch.compile does not work here ({reason}): {remedy}, or set compile=false"
         ) from error
 
 
