@@ -43,19 +43,25 @@ def grow(model: SNAC, linear_bins: int, encoder_blocks: int, decoder_blocks: int
     if moved or linear_bins < config.linear_bins or any(new.blocks < old.blocks for old, new in stacks):
         raise SystemExit("a model can be grown, not shrunk")
     grown = SNAC.from_model_config(larger)
-    state: dict[str, Tensor] = dict(grown.state_dict())
-    for name, weight in model.state_dict().items():
-        if weight.shape != state[name].shape:  # the encoder's first convolution, which has more inputs now
-            state[name].zero_()
-            state[name][:, : weight.shape[1]] = weight
-        else:
-            state[name] = weight
+    state = _widened(model, grown)
     for stack, (old, new) in zip(("encoder", "decoder"), stacks, strict=True):
         for block in range(old.blocks, new.blocks):
             for part in ("weight", "bias"):
                 state[f"{stack}.blocks.{block}.contract.{part}"].zero_()
     grown.load_state_dict(state)
     return grown
+
+
+def _widened(model: SNAC, larger: SNAC) -> dict[str, Tensor]:
+    """The weights of ``larger`` with those of ``model`` in them; further inputs and outputs have 0."""
+    state: dict[str, Tensor] = dict(larger.state_dict())
+    for name, weight in model.state_dict().items():
+        if weight.shape == state[name].shape:
+            state[name] = weight
+        else:  # the encoder's first convolution, the decoder's last layer
+            state[name].zero_()
+            state[name][tuple(map(slice, weight.shape))] = weight
+    return state
 
 
 @torch.no_grad()
@@ -91,13 +97,7 @@ def with_phase_bins(model: SNAC, count: int) -> SNAC:
     if config.phase_bins:
         raise SystemExit("the model has phase_bins already")
     seeing = SNAC.from_model_config(dataclasses.replace(config, phase_bins=count))
-    state: dict[str, Tensor] = dict(seeing.state_dict())
-    for name, weight in model.state_dict().items():
-        if weight.shape == state[name].shape:
-            state[name] = weight
-        else:  # the encoder's first convolution and the decoder's last layer
-            state[name].zero_()
-            state[name][tuple(map(slice, weight.shape))] = weight
+    state = _widened(model, seeing)
     inputs = state["encoder.embed.weight"][:, config.features :]
     old = state["encoder.embed.weight"][:, : config.features]
     inputs.copy_(torch.randn(inputs.shape, generator=torch.Generator().manual_seed(0)) * 1.5 * old.std())

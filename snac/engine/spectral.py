@@ -22,7 +22,7 @@ from snac.jit import Kernel, compiled, inlined, part
 # Sums over channels may be taken in any order, several at once.
 _FAST = frozenset({"contract", "nsz", "reassoc"})
 
-_EPSILON = np.float32(1e-6)  # of the norms: snac.spectrum.NORM_EPSILON
+_EPSILON = np.float32(spectrum.NORM_EPSILON)
 _TWICE_ROOT = np.float32(2 * 0.7978845608)  # 2 sqrt(2 / pi)
 _CUBE = np.float32(0.044715)
 _LOG2_E = np.float32(1.4426950409)
