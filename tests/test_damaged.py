@@ -22,6 +22,7 @@ from snaccli.entropy import prior as priors
 from snaccli.errors import PriorError
 from snaccli.tokens import TokenFileError
 from snaccli.tokens.files import read, safe_path
+from snaccli.tokens.footer import values_of_groups
 from snaccli.tokens.formats import FORMATS
 from snaccli.tokens.recording import Form
 from snaccli.tokens.stream import IdReader
@@ -259,6 +260,38 @@ def test_table_with_damaged_pages(parquet: Columns):
         list(FORMATS["parquet"].heads(str(path)))
     with pytest.raises(TokenFileError, match="is no Parquet file"):
         first_of(path)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"row_group_size": 90, "compression": "zstd"}, {"row_group_size": 300, "write_page_index": True}],
+)
+def test_the_footer_tells_how_many_values_there_are(options: dict[str, Any]):
+    arrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    columns = {"a": [*range(1000)], "b": [[1, 2, 3]] * 1000, "c": ["x"] * 1000, "d": [0.5] * 1000}
+    table = arrow.table({**columns, "e": [True, None] * 500})
+    file = io.BytesIO()
+    parquet.write_table(table, file, **options)
+    told = parquet.ParquetFile(file).metadata
+    groups = [told.row_group(number) for number in range(told.num_row_groups)]
+    wanted = [sum(group.column(n).num_values for n in range(group.num_columns)) for group in groups]
+    assert values_of_groups(file) == wanted
+
+
+def test_table_with_any_byte_of_its_footer_damaged(parquet: Columns):
+    """Some sizes that contradict each other end the process where a column's metadata is asked for."""
+    path = parquet(path=["a"], level_0=[[[1, 2]]])
+    data = path.read_bytes()
+    refused = 0
+    for place in range(len(data) - 8 - int.from_bytes(data[-8:-4], "little"), len(data)):
+        path.write_bytes(data[:place] + bytes([data[place] ^ 3]) + data[place + 1 :])
+        try:
+            first_of(path)
+        except (TokenFileError, StopIteration):  # the latter where it tells no rows
+            refused += 1
+    assert refused > 50
 
 
 def test_table_that_unpacks_to_more_tokens_than_a_recording_may_have(parquet: Columns):

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from snac.config import ModelConfig, SpectralConfig, Stack
 from snac.engine import Engine, build, build_engine, chain
 from snac.engine.chain import Flow
-from snac.engine.torch_chain import TorchBackend
+from snac.engine.torch_chain import FullPrecision, TorchBackend
 from snac.hub.checkpoint import Checkpoint
 from snac.hub.state import state_shapes
 from snac.nn.model import SNAC
@@ -425,3 +425,18 @@ def test_what_is_not_asked_for_is_not_made() -> None:
         backend = engine._backend
         decoded(engine, codes)
         assert backend._encoder is None
+
+
+def test_products_are_in_full_precision_while_any_thread_is_within() -> None:
+    def settings() -> list[Any]:
+        if hasattr(torch.backends.cudnn, "conv"):
+            return [torch.backends.cudnn.conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision]
+        return [torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32]
+
+    before, guard = settings(), FullPrecision()
+    guard.__enter__()
+    first = settings()
+    with guard:
+        guard.__exit__()  # the thread that came first leaves first
+        assert settings() == first == (["ieee"] * 2 if isinstance(before[0], str) else [False] * 2)
+    assert settings() == before != first

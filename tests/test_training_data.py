@@ -73,11 +73,11 @@ def test_items_depend_on_seed_step_and_number_alone(tmp_path: Path) -> None:
     assert not np.array_equal(batch, other.batch(7, 1024, 3).audio)
 
 
-@pytest.mark.parametrize("workers", [0, 3])
-def test_loaders_of_several_processes_divide_the_batch(tmp_path: Path, workers: int) -> None:
+@pytest.mark.parametrize(("workers", "processes"), [(0, False), (3, False), (0, True), (3, True)])
+def test_loaders_of_several_processes_divide_the_batch(tmp_path: Path, workers: int, processes: bool) -> None:
     sampler = SegmentSampler({pack(tmp_path / "a.npy"): 1.0}, RATE, AugmentationConfig(), seed=5)
     schedule = Schedule([Stage(0.128, 4, 2), Stage(0.256, 8, 2)], 13300, RATE, 32)
-    loaders = [Loader(sampler, schedule, workers, index, 2) for index in range(2)]
+    loaders = [Loader(sampler, schedule, workers, index, 2, processes=processes) for index in range(2)]
     for step in range(4):
         part = schedule.at(step)
         parts = [loader(step) for loader in loaders]
@@ -89,6 +89,19 @@ def test_loaders_of_several_processes_divide_the_batch(tmp_path: Path, workers: 
     assert len(loaders[0].names(0)) >= 2
     for loader in loaders:
         loader.close()
+
+
+@pytest.mark.parametrize("processes", [False, True])
+def test_recordings_that_are_gone_are_told_by_any_worker(tmp_path: Path, processes: bool) -> None:
+    folder = recordings(tmp_path / "data")
+    sampler = SegmentSampler({str(folder): 1.0}, RATE, AugmentationConfig(), seed=5)
+    loader = Loader(sampler, Schedule([Stage(0.128, 4, 2)], 13300, RATE, 32), 2, 0, 1, processes=processes)
+    loader(0)
+    for path in (folder / "train").iterdir():
+        path.unlink()
+    with pytest.raises(AudioError, match="cannot be read"):
+        loader(2)
+    loader.close()
 
 
 def test_packed_audio_that_does_not_fit_is_named(tmp_path: Path) -> None:

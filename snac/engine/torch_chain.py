@@ -7,6 +7,9 @@ one tensor (batch, C, times).
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -115,6 +118,55 @@ class _Tensors:
         return np.asarray(tensor.cpu().numpy().swapaxes(1, 2))
 
 
+class FullPrecision:
+    """Keeps products of float32 from being rounded to TF32, which codes are too close for; a context manager.
+
+    Convolutions of CUDA are rounded so by default. torch has a setting of the process for it alone: it is as
+    before when the last of the threads within has left.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._within, self._before = threading.Lock(), 0, list[Any]()
+        if hasattr(torch.backends.cudnn, "conv"):  # torch 2.9
+            self._name, self._value = "fp32_precision", "ieee"
+            self._places: list[Any] = [torch.backends.cudnn.conv, torch.backends.cuda.matmul]
+        else:
+            self._name, self._value = "allow_tf32", False  # type: ignore[assignment]
+            self._places = [torch.backends.cudnn, torch.backends.cuda.matmul]
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._within:
+                self._before = [getattr(place, self._name) for place in self._places]
+                self._set([self._value] * len(self._places))
+            self._within += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._within -= 1
+            if not self._within:
+                self._set(self._before)
+
+    def _set(self, values: Sequence[Any]) -> None:
+        for place, value in zip(self._places, values, strict=True):
+            setattr(place, self._name, value)
+
+
+_full_precision = FullPrecision()
+Run = Callable[[Any, Tensor, Tensor, int, int, None], Tensor]
+
+
+def _in_full_precision(run: Run) -> Run:
+    """``Stage.run`` without gradients, and as exact on CUDA as on a CPU."""
+
+    @functools.wraps(run)
+    def exactly(stage: Any, held: Tensor, x: Tensor, steps: int, position: int, out: None) -> Tensor:
+        with torch.inference_mode(), _full_precision if x.is_cuda else contextlib.nullcontext():
+            return run(stage, held, x, steps, position, out)
+
+    return exactly
+
+
 class _Layer(Stage):
     """A layer with padding of its own: computed on the signal with its surroundings, and cut.
 
@@ -128,7 +180,7 @@ class _Layer(Stage):
         self._layer, self._reach = layer, reach
         self.window, self.history, self.tail, self.values = 2 * reach + 1, reach, reach, values
 
-    @torch.inference_mode()
+    @_in_full_precision
     def run(self, held: Tensor, x: Tensor, steps: int, position: int, out: None) -> Tensor:
         """See ``Stage.run``."""
         signal = torch.cat((held, x), dim=-1) if held.shape[-1] else x
@@ -141,7 +193,7 @@ class _Attention(Stage):
         self.window = self.step = self.up = layer.window_size
         self.values = layer.to_out.out_features
 
-    @torch.inference_mode()
+    @_in_full_precision
     def run(self, held: Tensor, x: Tensor, steps: int, position: int, out: None) -> Tensor:
         """See ``Stage.run``."""
         y: Tensor = self._layer(torch.cat((held, x), dim=-1)[..., : steps * self.window])
@@ -155,7 +207,7 @@ class _Down(Stage):
         self.window, self.step, self.history, self.tail = 2 * stride, stride, pad, stride - pad
         self.values = layer.in_channels
 
-    @torch.inference_mode()
+    @_in_full_precision
     def run(self, held: Tensor, x: Tensor, steps: int, position: int, out: None) -> Tensor:
         """See ``Stage.run``."""
         signal = torch.cat((held, x), dim=-1)[..., : (steps - 1) * self.step + self.window]
@@ -171,7 +223,7 @@ class _Up(Stage):
         self.skip = int(layer.padding[0])
         self.values = max(layer.in_channels, layer.out_channels * self.up)
 
-    @torch.inference_mode()
+    @_in_full_precision
     def run(self, held: Tensor, x: Tensor, steps: int, position: int, out: None) -> Tensor:
         """See ``Stage.run``."""
         y = self._layer(self._snake(torch.cat((held, x), dim=-1)))
@@ -184,7 +236,7 @@ class _Noise(Stage):
         self.block, self._noise = block, noise
         self.values = block.linear.out_channels
 
-    @torch.inference_mode()
+    @_in_full_precision
     def run(self, held: Tensor, x: Tensor, steps: int, position: int, out: None) -> Tensor:
         """See ``Stage.run``."""
         drawn = gaussian(self._noise.seed, self.block.layer, position, steps, like=x)
@@ -198,7 +250,7 @@ class _Features(Stage):
         self.history = self.tail = (self.window - self.step) // 2
         self.values = max(1, 3 * self.window // self.step)
 
-    @torch.inference_mode()
+    @_in_full_precision
     def run(self, held: Tensor, x: Tensor, steps: int, position: int, out: None) -> Tensor:
         """See ``Stage.run``."""
         signal = torch.cat((held, x), dim=-1)
@@ -217,7 +269,7 @@ class _Overlap(Stage):
         self.history = self.tail = self._reach = reach
         self.values = 3 * config.window_length
 
-    @torch.inference_mode()
+    @_in_full_precision
     def run(self, held: Tensor, x: Tensor, steps: int, position: int, out: None) -> Tensor:
         """See ``Stage.run``."""
         signal = torch.cat((held, x), dim=-1)
@@ -241,7 +293,7 @@ class _Quantising(Stage):
         self.window = self.step = config.vq_strides[0]
         self.values = config.codebook_size
 
-    @torch.inference_mode()
+    @_in_full_precision
     def run(self, held: Tensor, x: Tensor, steps: int, position: int, out: None) -> Tensor:
         """See ``Stage.run``."""
         latents = torch.cat((held, x), dim=-1)[..., : steps * self.step].float()

@@ -29,6 +29,7 @@ from snaccli.tokens.files import (
     read_line,
     table_of,
 )
+from snaccli.tokens.footer import values_of_groups
 from snaccli.tokens.interleave import TokenFileError
 from snaccli.tokens.recording import MAX_TOKENS, Draft, checked_facts
 
@@ -136,7 +137,9 @@ class Parquet:
 
     def places(self, source: str | Path) -> Iterator[Line]:
         """See :class:`ShardFormat`; a place's offset is its row group, its size the row in the group."""
-        _row_group.cache_clear()  # a file of the same name may be another now
+        # A file of the same name may be another now.
+        _row_group.cache_clear()
+        _values_of_groups.cache_clear()
         with open_input(source, error=TokenFileError) as file, _read_by_arrow(source):
             table = _opened_table(file)
             named = "path" in table.schema_arrow.names
@@ -162,12 +165,17 @@ def _is_tokens(name: str) -> bool:
     return name == "ids" or name.startswith("level_")
 
 
+@lru_cache(maxsize=1)
+def _values_of_groups(source: str) -> list[int]:
+    with open_input(source, error=TokenFileError) as file:
+        return values_of_groups(file)
+
+
 @lru_cache(maxsize=4)
 def _row_group(source: str, group: int) -> Any:
     with open_input(source, error=TokenFileError) as file, _read_by_arrow(source):
         table = _opened_table(file)
-        told = table.metadata.row_group(group)
-        if sum(told.column(n).num_values for n in range(told.num_columns)) > _MAX_GROUP:
+        if not 0 <= _values_of_groups(source)[group] <= _MAX_GROUP:
             raise TokenFileError(f"has more than {_MAX_GROUP:,} tokens in a row group; write smaller ones")
         return table.read_row_group(group)
 
@@ -216,7 +224,7 @@ def _read_by_arrow(source: str | Path) -> Iterator[None]:
     arrow = _pyarrow()
     try:
         yield
-    except (arrow.ArrowException, OSError, ValueError, OverflowError, KeyError) as error:
+    except (arrow.ArrowException, OSError, ValueError, OverflowError, LookupError) as error:
         raise TokenFileError(f"is no Parquet file: {' '.join(str(error).split())[:200]}", source) from error
 
 

@@ -223,7 +223,7 @@ class DataConfig:
         train: each source with the share of the segments drawn from it.
         validation: sources; by default those folders of ``train``.
         validation_segments: of each source.
-        workers: threads that read ahead.
+        workers: threads that read ahead; on a GPU processes.
     """
 
     train: Mapping[str, float]

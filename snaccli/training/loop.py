@@ -160,8 +160,9 @@ class Trainer:
         end = self.schedule.steps if limit is None else min(self.schedule.steps, self.step + limit)
         started, since = time.monotonic(), self.step
         config = self.config
-        workers = config.data.workers
-        loader = Loader(self.sampler, self.schedule, workers, self.processes.index, self.processes.count)
+        alone = self.processes.device.type != "cpu"
+        place = self.processes.index, self.processes.count
+        loader = Loader(self.sampler, self.schedule, config.data.workers, *place, processes=alone)
         try:
             if not self.progress.baseline:
                 self._measure_baseline()

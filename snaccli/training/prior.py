@@ -53,8 +53,8 @@ class PriorConfig:
     minutes: float = 20.0
     steps: int | None = None
     width: int = 24
-    hidden: int = 256
-    out: int = 32
+    hidden: int = 384
+    out: int = 48
     batch: int = 2048
     rate: float = 2e-3
     dropped: float = 0.05

@@ -33,6 +33,7 @@ snac prior show prior.safetensors
 _HELD_OUT = 20  # every so manieth recording is measured by, not learned from
 _LINE_SECONDS = 10.0
 _TOKEN_FILES = (".json", ".npz", ".jsonl")
+_PACKED = ".npy"
 
 
 def train(
@@ -41,7 +42,7 @@ def train(
         list[str],
         typer.Argument(
             metavar="INPUT",
-            help="Recordings, .snac files of the model, or its tokens as .json, .npz or .jsonl; or folders.",
+            help="Recordings, packed sets (.npy), .snac files, tokens (.json, .npz, .jsonl), or folders.",
         ),
     ],
     output: Annotated[str, typer.Option("-o", "--output", metavar="PRIOR", help="The file to write.")],
@@ -154,7 +155,10 @@ def _recordings(
     for number, name in enumerate(names):
         told.advance(number / len(names), f"reading {number + 1} of {len(names)}")
         read = _READERS.get(Path(name).suffix.lower())
-        found = map(_alone, read(name, codec)) if read else [_of_audio(name, codec, speeds)]
+        if name.lower().endswith(_PACKED):
+            found = _of_packed(name, codec, speeds, told.within(number, len(names)))
+        else:
+            found = map(_alone, read(name, codec)) if read else iter([_of_audio(name, codec, speeds)])
         for grids in found:
             if len(grids[0].levels) != len(codec.strides):
                 raise UsageError(
@@ -177,6 +181,21 @@ def _of_audio(name: str, codec: Codec, speeds: Sequence[float]) -> list[Codes]:
             # Samples that are taken for faster ones are faster.
             grids.append(codec.encode(downmix(reader.blocks()), round(reader.rate * speed), 1).codes)
     return [grids[0], *(grid for grid in grids[1:] if grid.frames)]
+
+
+def _of_packed(
+    name: str, codec: Codec, speeds: Sequence[float], told: Callable[[float, str], None]
+) -> Iterator[list[Codes]]:
+    """Likewise of each recording of a packed set."""
+    from snaccli.training.data.loader import PackedAudio
+
+    packed, done = PackedAudio(name, codec.rate), 0
+    for start, length in zip(packed.starts, packed.lengths, strict=True):
+        told(done / packed.samples, f"reading {printable(name)}")
+        done += length
+        samples = packed.stretch(start, length, length)[:, None]
+        grids = [codec.encode([samples], round(codec.rate * speed), 1).codes for speed in (1.0, *speeds)]
+        yield [grids[0], *(grid for grid in grids[1:] if grid.frames)]
 
 
 def _of_snac(name: str, codec: Codec) -> Iterator[Codes]:
@@ -214,7 +233,7 @@ _READERS: dict[str, Callable[[str, Any], Iterator[Any]]] = {
 def _is_wanted(name: str) -> bool:
     from snaccli.audio import is_audio_name
 
-    return name.lower().endswith((".snac", *_TOKEN_FILES)) or is_audio_name(name)
+    return name.lower().endswith((".snac", _PACKED, *_TOKEN_FILES)) or is_audio_name(name)
 
 
 class _Terminal:
@@ -223,6 +242,10 @@ class _Terminal:
     def __init__(self, console: Console, bar: CaptionBar) -> None:
         self._console, self._bar = console, bar
         self._last = time.monotonic()
+
+    def within(self, number: int, count: int) -> Callable[[float, str], None]:
+        """What tells how far part ``number`` of ``count`` is."""
+        return lambda fraction, caption: self.advance((number + fraction) / count, caption)
 
     def advance(self, fraction: float, caption: str) -> None:
         """Moves the bar; without one, a line every ten seconds."""

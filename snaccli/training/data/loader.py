@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import json
 import math
+import multiprocessing
+import signal
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import soundfile
@@ -326,6 +328,8 @@ class SegmentSampler:
     def __init__(
         self, shares: Mapping[str, float], rate: int, augmentation: AugmentationConfig, seed: int
     ) -> None:
+        self.arguments = dict(shares), rate, augmentation, seed
+        """What another process makes the same sampler of."""
         self.sources: list[Source] = [open_source(path, "train", rate) for path in shares]
         self.rate = rate
         self.augmentation = augmentation
@@ -355,6 +359,10 @@ class SegmentSampler:
         wave = band_limited(wave, self.rate, rng, self.augmentation)
         return Segment(levelled(wave, rng, self.augmentation), names, bandwidth)
 
+    def items(self, step: int, items: Sequence[tuple[int, int]]) -> list[Segment]:
+        """Segments of batch number ``step``, by their numbers and lengths."""
+        return [self.item(step, item, length) for item, length in items]
+
     def batch(self, step: int, length: int, count: int) -> Batch:
         """The first ``count`` segments of batch number ``step``."""
         return Batch.of([self.item(step, item, length) for item in range(count)])
@@ -381,56 +389,85 @@ class SegmentSampler:
 
 
 class Loader:
-    """The batches of a run, the next ones made by threads while a step is under way.
+    """The batches of a run, the next ones made by others while a step is under way.
 
     Args:
         sampler: where they come from.
         schedule: how long and how many the segments of a step are.
-        workers: threads; 0 makes each batch when it is asked for.
+        workers: that make them; 0 makes each batch when it is asked for.
         index: of this process, from 0; it gets that part of each batch.
         count: of processes, each with an equal part.
+        processes: whether the workers are processes: threads are handier, but take turns with the training
+            itself, too seldom for a GPU.
     """
 
     def __init__(
-        self, sampler: SegmentSampler, schedule: Schedule, workers: int, index: int, count: int
+        self,
+        sampler: SegmentSampler,
+        schedule: Schedule,
+        workers: int,
+        index: int,
+        count: int,
+        *,
+        processes: bool = False,
     ) -> None:
         self.sampler = sampler
         self.schedule = schedule
         self._index, self._count = index, count
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="data") if workers else None
-        self._coming: dict[int, list[Future[Segment]]] = {}
+        self._pool: Executor | None = None
+        self._make, self._at_once = sampler.items, 1
+        if workers and processes:
+            # Started anew, not forked: a fork of a process with threads may do little.
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(workers, context, _begin_worker, sampler.arguments)
+            self._make, self._at_once = _items_of_worker, -(-schedule.at(0).batch // (count * workers))
+        elif workers:
+            self._pool = ThreadPoolExecutor(workers, "data")
+        self._coming: dict[int, list[Future[list[Segment]]]] = {}
 
     def __call__(self, step: int) -> Batch:
         """This process's part of batch number ``step``."""
         if self._pool is None:
-            items = [self.sampler.item(step, item, length) for item, length in self._items(step)]
-        else:
-            coming = self._coming.pop(step, None) or self._begin(step)
-            self._coming = {step + 1: self._coming.get(step + 1) or self._begin(step + 1)}
-            items = [future.result() for future in coming]
-        return Batch.of(items)
+            return Batch.of(self.sampler.items(step, self._items(step)))
+        coming = self._coming.pop(step, None) or self._begin(step)
+        self._coming = {step + 1: self._coming.get(step + 1) or self._begin(step + 1)}
+        return Batch.of([segment for future in coming for segment in future.result()])
 
     def names(self, step: int) -> list[str]:
         """The recordings in this process's part of batch number ``step``; they are read again for it."""
-        return [
-            name for item, length in self._items(step) for name in self.sampler.item(step, item, length).names
-        ]
+        return [name for segment in self.sampler.items(step, self._items(step)) for name in segment.names]
 
     def _items(self, step: int) -> list[tuple[int, int]]:
+        """Numbers and lengths of the segments of this process's part."""
         part = self.schedule.at(step)
         share = part.batch // self._count
         return [(item, part.segment) for item in range(self._index * share, (self._index + 1) * share)]
 
-    def _begin(self, step: int) -> list[Future[Segment]]:
+    def _begin(self, step: int) -> list[Future[list[Segment]]]:
         assert self._pool is not None
+        items = self._items(step)
         return [
-            self._pool.submit(self.sampler.item, step, item, length) for item, length in self._items(step)
+            self._pool.submit(self._make, step, items[first : first + self._at_once])
+            for first in range(0, len(items), self._at_once)
         ]
 
     def close(self) -> None:
-        """Ends the threads."""
+        """Ends the workers."""
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+_samplers: list[SegmentSampler] = []
+"""Of a process that makes segments for another: its own."""
+
+
+def _begin_worker(*arguments: Any) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that trains
+    _samplers.append(SegmentSampler(*arguments))
+
+
+def _items_of_worker(step: int, items: Sequence[tuple[int, int]]) -> list[Segment]:
+    return _samplers[0].items(step, items)
 
 
 def validation_segments(sources: Sequence[Source], length: int, count: int) -> Iterator[Segment]:
