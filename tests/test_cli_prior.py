@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -269,6 +270,37 @@ def test_recordings_at_other_speeds_are_learned_too(material: Path, tmp_path: Pa
     assert plain * 3.4 < more < plain * 3.6  # 1 + 2 + 1/2, up to the last frame of each
     assert len(bits) == len(plain_bits)
     assert call(*arguments, "-o", tmp_path / "p", "--speed", "0")[0] == 2
+
+
+def test_packed_sets_are_learned_recording_by_recording(material: Path, tmp_path: Path):
+    rate = Codec.load(str(material / "model"), prior=False).rate
+    parts = [np.random.default_rng(number).standard_normal(rate * (number + 1)) / 4 for number in range(3)]
+    samples = [np.rint(part.clip(-1, 0.99) * 32768).astype(np.int16) for part in parts]
+    lengths = [len(part) for part in samples]
+    starts = np.cumsum([0, *lengths])
+    np.save(tmp_path / "set.npy", np.concatenate(samples))
+    rows = [{"start": int(start), "length": length} for start, length in zip(starts, lengths, strict=False)]
+    (tmp_path / "set.json").write_text(json.dumps(rows))
+    (tmp_path / "files").mkdir()
+    for number, part in enumerate(samples):
+        soundfile.write(tmp_path / "files" / f"{number}.wav", part, rate)
+
+    def learned(*sources: Path) -> dict[str, Any]:
+        arguments = ("-m", material / "model", "--steps", "2", "--speed", "0.9", "--json")
+        status, out, _ = call("prior", "train", *sources, *arguments, "-o", tmp_path / "p", "-f")
+        assert status == 0
+        summary: dict[str, Any] = json.loads(out)["summary"]
+        return summary
+
+    packed = learned(tmp_path / "set.npy")
+    assert packed == learned(tmp_path / "files")
+    assert packed["tokens"] > 0
+    (tmp_path / "set.json").unlink()
+    status, _, err = call(
+        "prior", "train", tmp_path / "set.npy", "-m", material / "model", "-o", tmp_path / "q"
+    )
+    assert status == 1
+    assert "set.npy" in err
 
 
 def test_an_interrupted_training_goes_on(material: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

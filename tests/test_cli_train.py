@@ -202,9 +202,16 @@ def test_the_recipe_of_mini_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     shutil.copytree(ROOT / "examples" / "train", recipes)
     monkeypatch.chdir(tmp_path)
     larger = ["--linear-bins", "213", "--decoder-blocks", "8"]
-    for name, steps in (("mini-start", ["unquantised_steps=1"]), ("mini", [])):
-        arguments = [word for change in [*SHORT, *steps] for word in ("--set", change)]
-        status, _, err = call(recipes / f"{name}.toml", *arguments, "-o", Path("runs") / name)
+    parts = {
+        "mini-start": "mini-start",
+        "mini": "mini-second",
+        "mini-large": "mini-third",
+        "mini-decoder": "mini",
+    }
+    for name, folder in parts.items():
+        more = ["unquantised_steps=1"] if name == "mini-start" else []
+        arguments = [word for change in [*SHORT, *more] for word in ("--set", change)]
+        status, _, err = call(recipes / f"{name}.toml", *arguments, "-o", Path("runs") / folder)
         assert status == 0, err
         assert ("codebooks fitted to" in err) == (name == "mini-start")
         if name == "mini-start":
@@ -214,9 +221,9 @@ def test_the_recipe_of_mini_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
                 command = ["grow.py", "runs/mini-start/model", f"runs/{folder}", *changes]
                 monkeypatch.setattr(sys, "argv", command)
                 runpy.run_path(str(recipes / "grow.py"), run_name="__main__")
-    start, same, running_on, grown, mini = (
+    start, same, running_on, grown, third, mini = (
         SNAC.from_pretrained(f"runs/{name}")
-        for name in ("mini-start/model", "larger", "running", "mini-grown", "mini/model")
+        for name in ("mini-start/model", "larger", "running", "mini-grown", "mini-third/model", "mini/model")
     )
     audio = torch.sin(torch.arange(7680) / 9)[None, None]
     codes = start.encode(audio)
@@ -226,7 +233,9 @@ def test_the_recipe_of_mini_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert not torch.allclose(start.decode(codes), running_on.decode(codes), atol=1e-5)
     torch.testing.assert_close(running_on.decode(codes), grown.decode(codes), atol=1e-5, rtol=1e-4)
     assert mini.config == grown.config == SNAC.from_pretrained("mini").config
-    assert not torch.equal(mini.decode(codes), grown.decode(codes))
+    assert not torch.equal(third.decode(codes), grown.decode(codes))
+    assert all(torch.equal(a, b) for a, b in zip(third.encode(audio), mini.encode(audio), strict=True))
+    assert not torch.equal(third.decode(codes), mini.decode(codes))
 
 
 def test_the_recipe_of_a_small_24khz_works(tmp_path: Path) -> None:

@@ -14,20 +14,28 @@ cd "$root"
 export MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=17179869184
 if [ -x .venv/bin/python ]; then PATH="$root/.venv/bin:$PATH"; fi
 
-fetch=() first=() second=()
+fetch=() start=() steps=() learn=(--minutes 40)
 for argument in "$@"; do
     if [ "$argument" = --short ]; then
-        first=(--set stages.0.steps=60 --set unquantised_steps=20 --set fit_seconds=200)
-        second=(--set stages.0.steps=40)
+        start=(--set stages.0.steps=60 --set unquantised_steps=20 --set fit_seconds=200)
+        steps=(--set stages.0.steps=20)
+        learn=(--steps 40)
     else
         fetch+=("$argument")
     fi
 done
+train() { python -m snaccli train "examples/train/$1.toml" -o "runs/$2" --resume "${@:3}"; }
 
 PYTHON=$(command -v python) bash examples/corpus/fetch.sh corpus "${fetch[@]}"
-python -m snaccli train examples/train/mini-start.toml -o runs/mini-start --resume "${first[@]}"
+train mini-start mini-start "${start[@]}"
 if [ ! -e runs/mini-grown/config.json ]; then
     python examples/train/grow.py runs/mini-start/model runs/mini-grown --linear-bins 213 --decoder-blocks 8 \
         --running-phases --phase-bins 64
 fi
-python -m snaccli train examples/train/mini.toml -o runs/mini --resume "${second[@]}"
+train mini mini-second "${steps[@]}"
+train mini-large mini-third "${steps[@]}"
+train mini-decoder mini "${steps[@]}"
+if [ ! -e runs/mini/model/prior.safetensors ]; then
+    python -m snaccli prior train corpus/{speech,voices,music,sounds}_train.npy -m runs/mini/model \
+        --speed 0.92 --speed 1.09 "${learn[@]}" -o runs/mini/model/prior.safetensors
+fi
