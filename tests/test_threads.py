@@ -10,7 +10,10 @@ import pytest
 import torch
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from snac.engine.products import LIBRARY, one_thread_each
+from snac.products import LIBRARY, one_thread_each
+from snaccli import entropy
+from tests.test_prior import some_prior
+from tests.token_grids import walk
 
 from .test_engine import ENGINE, THREADED, audio_of, decoded, encoded
 
@@ -104,4 +107,27 @@ def test_a_stream_left_open_and_a_decoding_left_half_way_hold_nothing() -> None:
     assert of_blas() == {2}
     blocks = ENGINE["spectral"].decode(codes)
     next(blocks)
+    assert of_blas() == {2}
+
+
+def test_the_coder_of_tokens_uses_one_thread_a_product() -> None:
+    codes, codebooks = walk(40, (2, 1), 30)
+    prior = some_prior((2, 1), 30)
+    seen: list[set[int]] = []
+    streams = entropy.encode(codes, codebooks, prior=prior, progress=lambda _: seen.append(of_blas()))
+    assert seen
+    assert set.union(*seen) == {1}
+    assert of_blas() == {2}
+    seen.clear()
+    entropy.decode(
+        streams,
+        strides=codes.strides,
+        channels=1,
+        frames=codes.frames,
+        codebook_size=30,
+        codebooks=codebooks,
+        prior=prior,
+        progress=lambda _: seen.append(of_blas()),
+    )
+    assert set.union(*seen) == {1}
     assert of_blas() == {2}

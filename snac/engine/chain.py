@@ -21,7 +21,7 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from snac.engine.products import one_thread_each
+from snac.products import one_thread_each
 
 Array = Any
 """An array of the kind that a chain's workspace handles: NumPy's (times, channels), or a tensor."""

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from snac.engine.chain import Stage
-from snac.engine.products import LIBRARY
 from snac.jit import Kernel
+from snac.products import LIBRARY
 
 _LEAST = 1 << 10  # values; smaller blocks are made of this size
 

@@ -2,7 +2,7 @@
 
 All arrays are float32, C-contiguous, times by channels. Inputs come in two arrays, ``held`` (m, C) of what
 was kept from before and ``x`` (n, C) of what follows; kernels read them as one signal of m + n times, and
-write as many outputs as fit into it, without any padding. ``routine`` is that of ``snac.engine.products``.
+write as many outputs as fit into it, without any padding. ``routine`` is that of ``snac.products``.
 
 The snake x + sin^2(a x) / a is computed as x + s sin^2(pi r) with s = 1 / a and r = a x / pi less its nearest
 integer: sin^2 has the period pi, and on that period it is r^2 times a polynomial in r^2 (least-squares fit at

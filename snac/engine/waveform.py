@@ -10,9 +10,9 @@ from snac.config import ATTENTION_HEAD, WaveformConfig
 from snac.engine import kernels
 from snac.engine.chain import Stage
 from snac.engine.cpu import Arena, Layer, Weights
-from snac.engine.products import LIBRARY
 from snac.jit import Kernel
 from snac.noise import Noise
+from snac.products import LIBRARY
 
 _TAPS = kernels.TAPS
 _DILATIONS = (1, 3, 9)

@@ -11,6 +11,7 @@ from contextlib import closing
 
 import numpy as np
 
+from snac.products import one_thread_each
 from snaccli.codes import FINGERPRINT_BYTES, CodedStream, Coder, Codes, Tokens, packed_size, token_bits
 from snaccli.entropy.adaptive import Context, Parent, Row, StreamCoder, in_step, smallest_size
 from snaccli.entropy.arithmetic import Codebook, Points, points_of
@@ -63,7 +64,7 @@ def encode(
                 context = context_of(space, codes.strides, tokens[:level])
                 row.coder = StreamCoder(context, prior=learned)
                 row.encoders, row.done = [Encoder() for _ in range(1 if prior is None else 2)], 0
-        with closing(in_step(rows, threads)) as steps:
+        with one_thread_each(), closing(in_step(rows, threads)) as steps:
             for _ in steps:
                 told((done + sum(row.done for row in rows)) / codes.tokens)
         done += sum(row.done for row in rows)
@@ -138,7 +139,7 @@ def decode(
                 learned = PriorStream(prior, len(rows), coarser)
             coder = StreamCoder(context_of(space, strides, coarser), payload, learned)
             rows.append(Row(np.zeros(count, np.uint16), stride, coder, coarser=tuple(rows)))
-        with closing(in_step(rows, threads)) as steps:
+        with one_thread_each(), closing(in_step(rows, threads)) as steps:
             for _ in steps:
                 told((done + sum(row.done for row in rows)) / whole)
         done += sum(row.done for row in rows)

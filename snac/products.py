@@ -4,9 +4,8 @@ Kernels call the ``cblas_sgemm`` of the BLAS that NumPy itself has loaded: OpenB
 Accelerate on newer macOS. Where neither is found, a plain compiled loop computes.
 
 The engine computes pieces side by side with threads of its own, so each product must use one thread. The
-number of OpenBLAS's threads belongs to the whole process: it is lowered while a push of an engine is at work
-and put back by the last of several pushes at once, whichever thread that is. A program that owns its process
-calls :func:`keep_one_thread` once instead.
+number of OpenBLAS's threads belongs to the whole process: it is lowered while a push of an engine, or the
+coder of tokens, is at work and put back by the last of several at once, whichever thread that is.
 """
 
 from __future__ import annotations
@@ -86,9 +85,3 @@ def one_thread_each() -> Iterator[None]:
             _within -= 1
             if not _within and _before > 1:
                 blas.set_threads(_before)
-
-
-def keep_one_thread() -> None:
-    """Leaves NumPy's products one thread for the rest of the process: for programs that own it."""
-    if LIBRARY.set_threads is not None:
-        LIBRARY.set_threads(1)
