@@ -248,6 +248,9 @@ class Row:
         return ready
 
 
+_LAST = object()
+
+
 def in_step(rows: Sequence[Row], threads: int = 1) -> Generator[None, None, None]:
     """Codes rows to their ends; yields after each step.
 
@@ -261,17 +264,19 @@ def in_step(rows: Sequence[Row], threads: int = 1) -> Generator[None, None, None
     """
     if not rows:
         return
-    ahead: Generator[None, None, None] = (None for _ in ())
+    ahead: Generator[object, None, None] = (None for _ in ())
     if threads > 1 and any(row.coder for row in rows[:-1]):
-        rows, ahead = rows[-1:], read_ahead(in_step(rows[:-1]))
+        rows, ahead = rows[-1:], read_ahead(in_step(rows[:-1]), rows[-1].tokens.size + 1)
     frames = rows[-1].stride * max((row.coder.block for row in rows if row.coder), default=1)
     with closing(ahead):
         for end in itertools.count(frames, frames):
             if all(row.done == row.tokens.size for row in rows):
                 break
-            next(ahead, None)
             for row in rows:
-                stop = min(end // row.stride, row.ready)
+                stop = min(end // row.stride, row.tokens.size)
+                while row.ready < stop and next(ahead, _LAST) is not _LAST:
+                    pass
+                stop = min(stop, row.ready)
                 if row.coder is None or stop <= row.done:
                     continue
                 block = row.tokens[row.done : stop]
@@ -285,4 +290,5 @@ def in_step(rows: Sequence[Row], threads: int = 1) -> Generator[None, None, None
                     raise undecodable()
                 row.done = stop
             yield
-        yield from ahead
+        for _ in ahead:
+            yield
