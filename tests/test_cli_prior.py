@@ -333,3 +333,43 @@ def test_an_interrupted_training_goes_on(material: Path, tmp_path: Path, monkeyp
     assert told[0].steps == 40  # 20 steps were done before
     assert prior.summary["steps"] == 40
     assert not state.exists()
+
+
+def test_learning_begins_from_another_prior(material: Path, tmp_path: Path):
+    from snaccli.training import prior as module
+
+    codec = Codec.load(str(material / "model"), prior=False)
+    rng = np.random.default_rng(0)
+    noise = [codec.encode([rng.standard_normal((40_000, 1)) * 0.2], 16_000, 1).codes for _ in range(2)]
+    told = {"model": "model", "fingerprint": codec.fingerprint}
+    config = module.PriorConfig(steps=120, hidden=16, out=8, width=8, batch=256, rate=5e-3)
+    first = module.train_prior(noise, noise, codec.codebooks, config=config, **told)
+    net = module.PriorNet(codec.codebooks, codec.strides, config)
+    fresh = module.measure(net, module.Corpus(noise))
+    net.take(first)
+    learned = module.measure(net, module.Corpus(noise))
+    # But for the rounding to integers, which few hidden units feel.
+    np.testing.assert_allclose(learned, first.summary["held_out_bits"], atol=0.1)
+    assert sum(fresh) > sum(learned) + 1
+    again = module.quantised(net, module.Corpus(noise), "model", codec.fingerprint, {})
+    assert [layer.first.shape for layer in again.layers] == [layer.first.shape for layer in first.layers]
+
+    priors.save(first, tmp_path / "small")
+    names = (material / "held-out.wav", material / "known.wav")
+    arguments = (
+        "prior",
+        "train",
+        *names,
+        "-m",
+        material / "model",
+        "--steps",
+        "1",
+        "-o",
+        tmp_path / "p",
+        "-f",
+    )
+    assert call(*arguments)[0] == 0
+    assert call(*arguments, "--init", tmp_path / "p")[0] == 0  # read before it is replaced
+    status, _, err = call(*arguments, "--init", tmp_path / "small")
+    assert status == 1
+    assert "another size" in err

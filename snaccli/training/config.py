@@ -203,7 +203,7 @@ class AdversarialConfig:
 
 @dataclass(frozen=True)
 class AugmentationConfig:
-    """Shares of the segments that are changed; see ``augmentation.py``."""
+    """Shares of the segments that are changed; see ``loader.py``."""
 
     speed: float = 0.4
     mix: float = 0.15

@@ -133,6 +133,34 @@ class PriorNet(nn.Module):
             self.phases.append(nn.Parameter(torch.zeros(phases, config.hidden)))
             self.second.append(nn.Linear(config.hidden, config.out))
 
+    @torch.no_grad()
+    def take(self, prior: Prior) -> None:
+        """Begins from another prior of tokens of the same shape, as of the model that this one grew out of.
+
+        Raises:
+            PriorError: its shape is another.
+        """
+        embedding_scale, hidden_scale, out_scale = 32.0, 16.0, 128.0  # any will do: they cancel each other
+        try:
+            for level, (layer, embedding) in enumerate(zip(prior.layers, prior.embedding, strict=True)):
+                wide, narrow = (2.0 ** -float(shift) for shift in layer.shifts)
+                values = {
+                    f"embeddings.{level}": np.pad(embedding, ((0, 1), (0, 0))) / embedding_scale,
+                    f"first.{level}.weight": layer.first.T * (wide * embedding_scale / hidden_scale),
+                    f"first.{level}.bias": np.zeros(layer.first.shape[1]),
+                    f"phases.{level}": layer.first_bias * (wide / hidden_scale),
+                    f"second.{level}.weight": layer.second * (narrow * hidden_scale / out_scale),
+                    f"second.{level}.bias": layer.second_bias * (narrow / out_scale),
+                    f"tables.{level}": layer.table * (out_scale / _STEPS_PER_NAT),
+                    f"biases.{level}": layer.table_bias / _STEPS_PER_NAT,
+                }
+                for name, value in values.items():
+                    self.get_parameter(name).copy_(torch.from_numpy(np.asarray(value, np.float32)))
+        except (ValueError, AttributeError, RuntimeError) as error:
+            raise PriorError(
+                "the prior to begin from is of tokens of another shape, or another size"
+            ) from error
+
     def inner(self, level: int, seen: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
         """Hidden units (n, hidden) and outputs (n, out) for tokens seen (n, inputs) at places (n,)."""
         missing = len(self.biases[level])  # its embedding stays 0
@@ -170,6 +198,7 @@ def train_prior(
     model: str,
     fingerprint: str,
     config: PriorConfig = PriorConfig(),
+    init: Prior | None = None,
     state: Path | None = None,
     report: Callable[[Report], None] = lambda report: None,
 ) -> Prior:
@@ -181,6 +210,7 @@ def train_prior(
         codebooks: of the model, float32 (size, dim) a level.
         model, fingerprint: of the model, the latter 16 hex digits.
         config: how.
+        init: to begin from, of an earlier model whose tokens were alike; None to begin at random.
         state: where the training is kept, every minute and when it is interrupted, and taken up from.
         report: told every few seconds how it goes.
 
@@ -189,7 +219,10 @@ def train_prior(
     """
     corpus, checks = Corpus(grids), Corpus(held_out)
     torch.manual_seed(config.seed)
-    run = _Run(PriorNet(codebooks, corpus.strides, config), corpus, config, state)
+    net = PriorNet(codebooks, corpus.strides, config)
+    if init is not None:
+        net.take(init)
+    run = _Run(net, corpus, config, state)
     bits: tuple[float, ...] = ()
     measured = time.monotonic()
     try:

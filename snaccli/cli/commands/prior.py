@@ -66,6 +66,12 @@ def train(
             help="Learn audio played at this speed too, as of other voices; may be given several times.",
         ),
     ] = None,
+    init: Annotated[
+        str | None,
+        typer.Option(
+            "--init", metavar="PRIOR", help="Begin from this one, of the model before it was tuned."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, metavar="N", help="Of the random numbers.")] = 0,
     device: options.Device = options.CodingDevice.auto,
     threads: options.Threads = None,
@@ -77,10 +83,11 @@ def train(
     """
     console: Console = context.obj
     from snaccli.codec import Codec
-    from snaccli.entropy.prior import save
+    from snaccli.entropy.prior import load, save
     from snaccli.io.files import check_output
 
     check_output(output, overwrite=force)
+    earlier = None if init is None else load(init)
     sources = find_sources(inputs, wanted=_is_wanted, kind="recording")
     for name, error in sources.problems:
         console.error(error, name)
@@ -94,7 +101,7 @@ def train(
         from snaccli.training.prior import PriorConfig
 
         config = PriorConfig(minutes=minutes, steps=steps, seed=seed)
-        prior = _learn(recordings, codec, config, Path(f"{output}.state"), told)
+        prior = _learn(recordings, codec, config, earlier, Path(f"{output}.state"), told)
     save(prior, output)
     _tell(console, prior, output)
     return ExitStatus.OK
@@ -112,7 +119,12 @@ def show(
 
 
 def _learn(
-    recordings: list[list[Codes]], codec: Codec, config: PriorConfig, state: Path, told: _Terminal
+    recordings: list[list[Codes]],
+    codec: Codec,
+    config: PriorConfig,
+    init: Prior | None,
+    state: Path,
+    told: _Terminal,
 ) -> Prior:
     """Trains a prior on all but every twentieth recording, which is measured as it is.
 
@@ -120,6 +132,7 @@ def _learn(
         recordings: of each its tokens, then those at other speeds.
         codec: of the tokens.
         config: of the training.
+        init: to begin from.
         state: where the training is kept.
         told: how it goes.
 
@@ -140,6 +153,7 @@ def _learn(
         model=codec.name,
         fingerprint=codec.fingerprint,
         config=config,
+        init=init,
         state=state,
         report=told.report,
     )
