@@ -14,12 +14,13 @@ cd "$root"
 export MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=17179869184
 if [ -x .venv/bin/python ]; then PATH="$root/.venv/bin:$PATH"; fi
 
-fetch=() start=() steps=() learn=(--minutes 40)
+fetch=() start=() steps=()
+sets=(corpus/{speech,voices,music,sounds}_train.npy) learn=(--minutes 40)
 for argument in "$@"; do
     if [ "$argument" = --short ]; then
         start=(--set stages.0.steps=60 --set unquantised_steps=20 --set fit_seconds=200)
         steps=(--set stages.0.steps=20)
-        learn=(--steps 40)
+        sets=(corpus/{voices,sounds}_val.npy) learn=(--steps 40)
     else
         fetch+=("$argument")
     fi
@@ -36,6 +37,6 @@ train mini mini-second "${steps[@]}"
 train mini-large mini-third "${steps[@]}"
 train mini-decoder mini "${steps[@]}"
 if [ ! -e runs/mini/model/prior.safetensors ]; then
-    python -m snaccli prior train corpus/{speech,voices,music,sounds}_train.npy -m runs/mini/model \
-        --speed 0.92 --speed 1.09 "${learn[@]}" -o runs/mini/model/prior.safetensors
+    python -m snaccli prior train "${sets[@]}" -m runs/mini/model --speed 0.92 --speed 1.09 "${learn[@]}" \
+        -o runs/mini/model/prior.safetensors
 fi
