@@ -5,8 +5,8 @@
 #
 # The options but the last are those of examples/corpus/fetch.sh; --short takes a few steps of each part, to see
 # that everything works here. Needs a Debian machine with the package installed (examples/quickstart.sh does that),
-# about 3 GB of disk and, on two cores with bfloat16, five hours. The model lands in runs/mini/model; use it with
-# `-m runs/mini/model`.
+# about 3 GB of disk and, on two cores with bfloat16, about a day, most of it for mini-large.toml, which takes a GPU
+# some minutes. The model lands in runs/mini/model; use it with `-m runs/mini/model`.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 cd "$root"
