@@ -57,6 +57,15 @@ def test_prior_without_a_fingerprint_is_refused(prior_file: Path):
         priors.load(prior_file)
 
 
+@pytest.mark.parametrize("name", ["model", "model_fingerprint"])
+def test_prior_of_a_model_with_half_a_surrogate_pair(prior_file: Path, name: str):
+    header, values = split_safetensors(prior_file.read_bytes())
+    header["__metadata__"][name] = "a\ud800"
+    prior_file.write_bytes(join_safetensors(header, values))
+    with pytest.raises(PriorError):
+        priors.load(prior_file)
+
+
 @pytest.mark.parametrize("kind", ["BF16", "F8_E4M3", "F8_E5M2", "F4"])
 def test_prior_of_a_type_that_numpy_has_not(prior_file: Path, kind: str):
     header, values = split_safetensors(prior_file.read_bytes())

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -440,3 +441,12 @@ def test_products_are_in_full_precision_while_any_thread_is_within() -> None:
         guard.__exit__()  # the thread that came first leaves first
         assert settings() == first == (["ieee"] * 2 if isinstance(before[0], str) else [False] * 2)
     assert settings() == before != first
+
+
+def test_a_model_of_very_few_frames_a_second_decodes() -> None:
+    config = replace(config_of("spectral"), sampling_rate=1)
+    assert isinstance(config, SpectralConfig)
+    torch.manual_seed(0)
+    engine = build_engine(checkpoint_of(SNAC.from_model_config(config).eval()))
+    codes = [np.zeros((1, 8 // stride), dtype=np.uint16) for stride in config.vq_strides]
+    assert sum(block.shape[1] for block in engine.decode(codes)) == 8 * config.hop_length

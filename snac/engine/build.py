@@ -150,7 +150,7 @@ class Engine:
         unit = self.config.frame_alignment
         low, high = chain.reaching(start * hop, stop * hop - 1)
         first, last = max(0, low // unit * unit), min(total, (high // unit + 1) * unit)
-        length = -(-round(_PUSH_SECONDS * self.config.frame_rate) // unit) * unit
+        length = max(1, -(-round(_PUSH_SECONDS * self.config.frame_rate) // unit)) * unit
         skip, left = (start - first) * hop, (stop - start) * hop
         with self._pool() as pool:
             stream = DecoderStream(

@@ -290,6 +290,7 @@ def load(path: str | Path) -> Prior:
             embedding = arrays.pop("embedding")
             model, fingerprint = metadata["model"], metadata["model_fingerprint"]
             own = metadata["fingerprint"]
+            (model + fingerprint).encode()  # no text has half a surrogate pair
         except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
             raise PriorError(f"lacks a part that a prior has, or has it in another form ({error})") from error
         if arrays or min(strides, default=0) < 1:
