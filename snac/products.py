@@ -14,8 +14,8 @@ import ctypes
 import itertools
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -59,29 +59,45 @@ def _found() -> Library:
 LIBRARY: Final = _found()
 """The BLAS that computes products."""
 
-_lock = threading.Lock()
-_within = 0
-_before = 1
+
+class ProcessSetting:
+    """A setting of the whole process, changed while anyone is within: a context manager.
+
+    It is as before when the last of the threads within has left.
+
+    Args:
+        read: tells what it is.
+        write: sets it.
+        value: that it has meanwhile.
+    """
+
+    def __init__(self, read: Callable[[], Any], write: Callable[[Any], Any], value: Any) -> None:
+        self._read, self._write, self._value = read, write, value
+        self._lock, self._within, self._before = threading.Lock(), 0, value
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._within:
+                self._before = self._read()
+                self._change(self._value)
+            self._within += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._within -= 1
+            if not self._within:
+                self._change(self._before)
+
+    def _change(self, value: Any) -> None:
+        if self._before != self._value:
+            self._write(value)
 
 
-@contextmanager
-def one_thread_each() -> Iterator[None]:
+_one_thread: AbstractContextManager[None] = nullcontext()
+if LIBRARY.threads is not None and LIBRARY.set_threads is not None:
+    _one_thread = ProcessSetting(LIBRARY.threads, LIBRARY.set_threads, 1)
+
+
+def one_thread_each() -> AbstractContextManager[None]:
     """Within it each product uses one thread; after the last of several such as many as before."""
-    global _within, _before
-    blas = LIBRARY
-    if blas.threads is None or blas.set_threads is None:
-        yield
-        return
-    with _lock:
-        if not _within:
-            _before = blas.threads()
-            if _before > 1:
-                blas.set_threads(1)
-        _within += 1
-    try:
-        yield
-    finally:
-        with _lock:
-            _within -= 1
-            if not _within and _before > 1:
-                blas.set_threads(_before)
+    return _one_thread

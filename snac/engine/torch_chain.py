@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -29,6 +28,7 @@ from snac.nn.layers import DecoderBlock, EncoderBlock, LocalMHA, NoiseBlock, Res
 from snac.nn.model import SNAC, check_audio, checked_codes
 from snac.nn.spectral import SpectralDecoder, SpectralEncoder
 from snac.noise import Noise
+from snac.products import ProcessSetting
 
 Layer = Callable[[Tensor], Tensor]
 
@@ -118,38 +118,26 @@ class _Tensors:
         return np.asarray(tensor.cpu().numpy().swapaxes(1, 2))
 
 
-class FullPrecision:
-    """Keeps products of float32 from being rounded to TF32, which codes are too close for; a context manager.
+class FullPrecision(ProcessSetting):
+    """Keeps products of float32 from being rounded to TF32, which codes are too close for.
 
-    Convolutions of CUDA are rounded so by default. torch has a setting of the process for it alone: it is as
-    before when the last of the threads within has left.
+    Convolutions of CUDA are rounded so by default; torch has a setting of the process for it alone.
     """
 
     def __init__(self) -> None:
-        self._lock, self._within, self._before = threading.Lock(), 0, list[Any]()
+        value: Any
         if hasattr(torch.backends.cudnn, "conv"):  # torch 2.9
-            self._name, self._value = "fp32_precision", "ieee"
-            self._places: list[Any] = [torch.backends.cudnn.conv, torch.backends.cuda.matmul]
+            name, value = "fp32_precision", "ieee"
+            places: list[Any] = [torch.backends.cudnn.conv, torch.backends.cuda.matmul]
         else:
-            self._name, self._value = "allow_tf32", False  # type: ignore[assignment]
-            self._places = [torch.backends.cudnn, torch.backends.cuda.matmul]
+            name, value = "allow_tf32", False
+            places = [torch.backends.cudnn, torch.backends.cuda.matmul]
 
-    def __enter__(self) -> None:
-        with self._lock:
-            if not self._within:
-                self._before = [getattr(place, self._name) for place in self._places]
-                self._set([self._value] * len(self._places))
-            self._within += 1
+        def write(values: Sequence[Any]) -> None:
+            for place, each in zip(places, values, strict=True):
+                setattr(place, name, each)
 
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._within -= 1
-            if not self._within:
-                self._set(self._before)
-
-    def _set(self, values: Sequence[Any]) -> None:
-        for place, value in zip(self._places, values, strict=True):
-            setattr(place, self._name, value)
+        super().__init__(lambda: [getattr(place, name) for place in places], write, [value] * len(places))
 
 
 _full_precision = FullPrecision()

@@ -266,6 +266,7 @@ def in_step(rows: Sequence[Row], threads: int = 1) -> Generator[None, None, None
         return
     ahead: Generator[object, None, None] = (None for _ in ())
     if threads > 1 and any(row.coder for row in rows[:-1]):
+        # As far ahead as it gets: a step has a token or more.
         rows, ahead = rows[-1:], read_ahead(in_step(rows[:-1]), rows[-1].tokens.size + 1)
     frames = rows[-1].stride * max((row.coder.block for row in rows if row.coder), default=1)
     with closing(ahead):

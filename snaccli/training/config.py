@@ -113,12 +113,6 @@ def _parsed(text: str) -> Any:
         return text
 
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
-
 @dataclass(frozen=True)
 class LossWeights:
     """Factors of the losses; a loss of weight 0 is not computed.

@@ -160,9 +160,14 @@ class Trainer:
         end = self.schedule.steps if limit is None else min(self.schedule.steps, self.step + limit)
         started, since = time.monotonic(), self.step
         config = self.config
-        alone = self.processes.device.type != "cpu"
-        place = self.processes.index, self.processes.count
-        loader = Loader(self.sampler, self.schedule, config.data.workers, *place, processes=alone)
+        loader = Loader(
+            self.sampler,
+            self.schedule,
+            config.data.workers,
+            self.processes.index,
+            self.processes.count,
+            processes=self.processes.device.type != "cpu",
+        )
         try:
             if not self.progress.baseline:
                 self._measure_baseline()

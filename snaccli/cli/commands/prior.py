@@ -168,12 +168,7 @@ def _recordings(
     """
     for number, name in enumerate(names):
         told.advance(number / len(names), f"reading {number + 1} of {len(names)}")
-        read = _READERS.get(Path(name).suffix.lower())
-        if name.lower().endswith(_PACKED):
-            found = _of_packed(name, codec, speeds, told.within(number, len(names)))
-        else:
-            found = map(_alone, read(name, codec)) if read else iter([_of_audio(name, codec, speeds)])
-        for grids in found:
+        for grids in _grids_of(name, codec, speeds, told.within(number, len(names))):
             if len(grids[0].levels) != len(codec.strides):
                 raise UsageError(
                     f"{name} has {len(grids[0].levels)} levels of {len(codec.strides)}; take whole ones"
@@ -181,12 +176,23 @@ def _recordings(
             yield grids
 
 
-def _alone(grid: Codes) -> list[Codes]:
-    return [grid]
+def _grids_of(
+    name: str, codec: Codec, speeds: Sequence[float], told: Callable[[float, str], None]
+) -> Iterator[list[Codes]]:
+    """Yields of each recording in a file its tokens, then, of audio, those at other speeds that leave some."""
+    ending = Path(name).suffix.lower()
+    if ending in _READERS:
+        yield from ([grid] for grid in _READERS[ending](name, codec))
+        return
+    found = (
+        _of_packed(name, codec, speeds, told) if ending == _PACKED else iter([_of_audio(name, codec, speeds)])
+    )
+    for first, *others in found:
+        yield [first, *(grid for grid in others if grid.frames)]
 
 
 def _of_audio(name: str, codec: Codec, speeds: Sequence[float]) -> list[Codes]:
-    """The tokens of audio as it is, then at other speeds that leave something of it."""
+    """The tokens of audio as it is, then at other speeds."""
     from snaccli.audio import downmix, open_audio
 
     grids = []
@@ -194,7 +200,7 @@ def _of_audio(name: str, codec: Codec, speeds: Sequence[float]) -> list[Codes]:
         with open_audio(name) as reader:
             # Samples that are taken for faster ones are faster.
             grids.append(codec.encode(downmix(reader.blocks()), round(reader.rate * speed), 1).codes)
-    return [grids[0], *(grid for grid in grids[1:] if grid.frames)]
+    return grids
 
 
 def _of_packed(
@@ -208,8 +214,7 @@ def _of_packed(
         told(done / packed.samples, f"reading {printable(name)}")
         done += length
         samples = packed.stretch(start, length, length)[:, None]
-        grids = [codec.encode([samples], round(codec.rate * speed), 1).codes for speed in (1.0, *speeds)]
-        yield [grids[0], *(grid for grid in grids[1:] if grid.frames)]
+        yield [codec.encode([samples], round(codec.rate * speed), 1).codes for speed in (1.0, *speeds)]
 
 
 def _of_snac(name: str, codec: Codec) -> Iterator[Codes]:
