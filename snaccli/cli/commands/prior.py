@@ -179,7 +179,7 @@ def _recordings(
 def _grids_of(
     name: str, codec: Codec, speeds: Sequence[float], told: Callable[[float, str], None]
 ) -> Iterator[list[Codes]]:
-    """Yields of each recording in a file its tokens; of audio then those at other speeds, if there are any."""
+    """Yields of each recording in a file its tokens, and of audio those at other speeds, if any."""
     ending = Path(name).suffix.lower()
     if ending in _READERS:
         yield from ([grid] for grid in _READERS[ending](name, codec))
