@@ -15,16 +15,9 @@ from snac.errors import ModelError
 from snaccli.errors import AudioError, UsageError
 from snaccli.training.config import AugmentationConfig, Stage, TrainConfig
 from snaccli.training.data import Settings, prepare
-from snaccli.training.data.loader import (
-    FolderAudio,
-    Loader,
-    PackedAudio,
-    SegmentSampler,
-    band_limited,
-    open_source,
-    validation_segments,
-)
+from snaccli.training.data.loader import Loader, SegmentSampler, band_limited
 from snaccli.training.data.manifest import DatasetError
+from snaccli.training.data.sources import FolderAudio, PackedAudio, open_source, validation_segments
 from snaccli.training.schedule import Schedule
 
 if sys.version_info >= (3, 11):

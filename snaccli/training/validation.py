@@ -14,7 +14,8 @@ import torch
 from snaccli.io.files import open_output
 from snaccli.training.codec import TrainedCodec
 from snaccli.training.config import LossWeights, TrainConfig
-from snaccli.training.data.loader import Batch, open_source, validation_segments
+from snaccli.training.data.loader import Batch
+from snaccli.training.data.sources import open_source, validation_segments
 from snaccli.training.processes import Processes, StepNoise
 from snaccli.training.state import checked_count
 

@@ -207,7 +207,7 @@ def _of_packed(
     name: str, codec: Codec, speeds: Sequence[float], told: Callable[[float, str], None]
 ) -> Iterator[list[Codes]]:
     """Likewise of each recording of a packed set."""
-    from snaccli.training.data.loader import PackedAudio
+    from snaccli.training.data.sources import PackedAudio
 
     packed, done = PackedAudio(name, codec.rate), 0
     for start, length in zip(packed.starts, packed.lengths, strict=True):
