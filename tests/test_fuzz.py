@@ -13,7 +13,7 @@ import pytest
 
 from snaccli.errors import ContainerError
 from tests.fuzz import watch
-from tests.fuzz.cases import Case, attempt, make, promise
+from tests.fuzz.cases import Case, attempt, lay_out, make, promise
 from tests.fuzz.kinds import NAMES, kind_of
 
 CASES = {"snac": 300, "prior": 200, "tokens": 120, "audio": 200, "checkpoint": 50, "training-checkpoint": 25}
@@ -29,7 +29,7 @@ def test_some_cases(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     words: Counter[str] = Counter()
     for number in range(CASES[name]):
         case, rng = make(kind, 1, number)
-        outcome = attempt(kind, case, rng, tmp_path / "case")
+        outcome = attempt(kind, case, rng, lay_out(case, tmp_path / "case"))
         assert outcome.find is None, f"case {number}, {case.change}: {outcome.find}"
         words[outcome.word] += 1
     assert len(words) > 1  # cases are neither all refused nor all taken
@@ -87,14 +87,15 @@ def _faulty(faults: tuple[str, ...], folder: Path) -> Faulty:
 )
 def test_faults_are_found(fault: str, title: str, tmp_path: Path):
     kind = Faulty(tmp_path, (fault,))
-    outcome = attempt(kind, *make(kind, 0, 0), tmp_path / "case")
+    case, rng = make(kind, 0, 0)
+    outcome = attempt(kind, case, rng, lay_out(case, tmp_path / "case"))
     assert outcome.find is not None
     assert outcome.find.startswith(title)
 
 
 def test_a_process_that_dies_or_hangs_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(watch, "HANG", 0.1)
-    for fault, title in (("dies", "crash: status 3"), ("hangs", "hang: over 0 s")):
+    for fault, title, patience in (("dies", "crash: status 3", 600.0), ("hangs", "hang: over 0 s", 0.1)):
+        monkeypatch.setattr(watch, "HANG", patience)
         tally = watch.fuzz(functools.partial(_faulty, (fault,)), "faulty", 0, 5, 600, 2, tmp_path)
         (find,) = tally.finds.values()
         assert (find.title, find.number, find.times) == (title, 5, 2)
@@ -104,5 +105,6 @@ def test_a_process_that_dies_or_hangs_is_found(tmp_path: Path, monkeypatch: pyte
 @pytest.mark.skipif(not os.path.exists("/proc/self/clear_refs"), reason="needs Linux's peak of memory")
 def test_memory_out_of_proportion_is_found(tmp_path: Path):
     kind = Faulty(tmp_path, ("grows",))
-    outcome = attempt(kind, *make(kind, 0, 0), tmp_path / "case")
+    case, rng = make(kind, 0, 0)
+    outcome = attempt(kind, case, rng, lay_out(case, tmp_path / "case"))
     assert outcome.word == "too large"

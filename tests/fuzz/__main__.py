@@ -8,7 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.fuzz.cases import attempt, make
+from tests.fuzz.cases import attempt, lay_out, make
 from tests.fuzz.kinds import NAMES, kind_of
 from tests.fuzz.watch import Tally, fuzz
 
@@ -50,7 +50,7 @@ def one(name: str, seed: int, number: int, keep: Path) -> int:
         kind = kind_of(name, Path(folder))
         case, rng = make(kind, seed, number)
         place = keep / f"{name}-{number}"
-        outcome = attempt(kind, case, rng, place)
+        outcome = attempt(kind, case, rng, lay_out(case, place))
     print(f"{place}: {case.change}, {case.size} bytes: {outcome.word}, {outcome.seconds:.2f} s, ", end="")
     print(f"{outcome.bytes >> 20} MiB\n{outcome.find or ''}")
     return int(outcome.find is not None)

@@ -113,9 +113,8 @@ def attempt(kind: Kind, case: Case, rng: Random, folder: Path) -> Outcome:
         kind: of the case.
         case: that.
         rng: what `make` gave.
-        folder: of the case alone; what is in it is removed.
+        folder: where the files of the case are laid out.
     """
-    lay_out(case, folder)
     reset = _reset_peak()
     before, began = _memory("VmRSS"), time.process_time()
     find = None
@@ -139,14 +138,15 @@ def attempt(kind: Kind, case: Case, rng: Random, folder: Path) -> Outcome:
     return Outcome(word, find, seconds, taken)
 
 
-def lay_out(case: Case, folder: Path) -> None:
-    """Writes the files of a case to a folder, and removes all else."""
+def lay_out(case: Case, folder: Path) -> Path:
+    """Writes the files of a case to a folder, removes all else, and returns the folder."""
     shutil.rmtree(folder, ignore_errors=True)
     for name, data in case.files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
     folder.mkdir(exist_ok=True)
+    return folder
 
 
 def _unfit_message(error: SnacError) -> str | None:

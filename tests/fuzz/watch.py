@@ -101,6 +101,8 @@ def _one_process(
     try:
         while time.monotonic() < until:
             if not mine.poll(patience):
+                process.kill()  # before its files are kept, which it may yet change
+                process.join()
                 _note(
                     tally,
                     Find(tally.name, number, f"hang: over {patience:.0f} s"),
@@ -159,9 +161,9 @@ def _work(pipe: Connection, make_kind: Make, seed: int, number: int, last: int |
     bounded = False
     while last is None or number < last:
         case, rng = make(kind, seed, number)
-        lay_out(case, Path(folder, "case"))
+        place = lay_out(case, Path(folder, "case"))
         pipe.send((number, None, None, 0.0, 0))
-        outcome = attempt(kind, case, rng, Path(folder, "case"))
+        outcome = attempt(kind, case, rng, place)
         pipe.send((number, outcome.word, outcome.find, outcome.seconds, outcome.bytes))
         pipe.recv()  # the input is kept, if need be
         if not bounded:
