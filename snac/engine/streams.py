@@ -12,6 +12,7 @@ from snac.config import ModelConfig
 from snac.engine.chain import Chain, Flow, Workspace
 from snac.engine.quantise import Quantiser
 from snac.noise import Noise
+from snac.products import one_thread_each
 
 DecoderInput = Callable[[Sequence[np.ndarray], int, int], np.ndarray]
 
@@ -194,12 +195,12 @@ class DecoderStream:
     def _signal(self, ready: int) -> np.ndarray:
         """The decoder's input (channels, n, C) from ``_frames`` to ``ready``, whose tokens are let go."""
         first, last = self._frames - self._base, ready - self._base
-        signal = np.stack(
-            [
+        with one_thread_each():  # another thread of the BLAS would keep a processor busy long after its share
+            lanes = [
                 self._input([level[channel] for level in self._tokens], first, last)
                 for channel in range(self._channels)
             ]
-        )
+        signal = np.stack(lanes)
         self._frames = ready
         base = ready // self._config.vq_strides[0] * self._config.vq_strides[0]
         self._tokens = [
