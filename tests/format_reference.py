@@ -184,9 +184,15 @@ class ReferencePrior:
     """Sections 8.2 to 8.4 for one stream; ``layer`` has the numbers of section 8.1 of its level, as lists."""
 
     def __init__(
-        self, embeddings: list[list[list[int]]], layer: dict[str, list], strides: Sequence[int], level: int
+        self,
+        embeddings: list[list[list[int]]],
+        layer: dict[str, list],
+        windows: Sequence[int],
+        strides: Sequence[int],
+        level: int,
     ) -> None:
         self.embeddings, self.layer, self.strides, self.level = embeddings, layer, strides, level
+        self.windows = windows
         self.factors = [C["PRIOR_START"], C["ROW_START"]]
 
     def inputs(self, t: int, levels: Sequence[list[int]], done: list[int]) -> list[int]:
@@ -197,7 +203,17 @@ class ReferencePrior:
             wanted += [(k, levels[k], p - 1), (k, levels[k], p), (k, levels[k], p + 1)]
         nothing = [0] * len(self.embeddings[0][0])
         found = [self.embeddings[k][row[i]] if 0 <= i < len(row) else nothing for k, row, i in wanted]
+        ends = [(self.level, done, t)]
+        for k in range(max(0, self.level - C["COARSER"]), self.level):
+            ends.append((k, levels[k], t * self.strides[self.level] // self.strides[k] + 2))
+        found += [self.mean(k, row, end, frames) for k, row, end in ends for frames in self.windows]
         return [number for vector in found for number in vector]
+
+    def mean(self, k: int, row: list[int], end: int, frames: int) -> list[int]:
+        within = row[max(0, end - max(1, frames // self.strides[k])) : end]
+        columns = zip(*(self.embeddings[k][token] for token in within), strict=True)
+        width = len(self.embeddings[k][0])
+        return [C["MEAN_SCALE"] * sum(column) // len(within) for column in columns] or [0] * width
 
     def frequencies(self, phase: int, x: list[int], frequency: Sequence[int]) -> list[int]:
         """Section 8.3; ``frequency`` is coder 1's."""
@@ -240,14 +256,14 @@ class ReferencePrior:
 class Reference:
     """Sections 2, 6 and 8: one channel's streams to tokens, each level decoded under the coarser ones.
 
-    With ``prior``, embeddings and a layer for each level, all streams are coder 2's.
+    With ``prior``, embeddings and a layer for each level, and the windows, all streams are coder 2's.
     """
 
     def __init__(
         self,
         codebooks: Sequence[Sequence[Sequence[float]]],
         strides: Sequence[int],
-        prior: tuple[list[list[list[int]]], list[dict[str, list]]] | None = None,
+        prior: tuple[list[list[list[int]]], list[dict[str, list]], Sequence[int]] | None = None,
     ) -> None:
         self.prior = prior
         self.points = [reference_points(codebook) for codebook in codebooks]
@@ -289,7 +305,9 @@ class Reference:
             learned = ReferenceModel(self.points[level], self.phases(level), size)
             prior = None
             if self.prior is not None:
-                prior = ReferencePrior(self.prior[0], self.prior[1][level], self.strides, level)
+                prior = ReferencePrior(
+                    self.prior[0], self.prior[1][level], self.prior[2], self.strides, level
+                )
             for t in range(count):
                 phase, features = self.context(level, t, done, above)
                 row = learned.frequencies(phase, features)

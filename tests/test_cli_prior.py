@@ -53,13 +53,13 @@ def by_heart(codec: Codec, path: Path) -> priors.Prior:
     samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
     codes = codec.encode([samples], rate, 1).codes
     layers = []
-    for level, (inputs, phases) in zip(codes.levels, priors.Prior.shape_of(codes.strides), strict=True):
+    for level, inputs in zip(codes.levels, priors.inputs_of(codes.strides, 0), strict=True):
         bias = np.full(codes.codebook_size, -100_000, np.int32)
         bias[level] = 0
         layers.append(
             priors.Layer(
-                first=np.zeros((inputs * 2, 3), np.int8),
-                first_bias=np.zeros((phases, 3), np.int32),
+                first=np.zeros((inputs.tokens * 2, 3), np.int8),
+                first_bias=np.zeros((inputs.phases, 3), np.int32),
                 second=np.zeros((4, 3), np.int8),
                 second_bias=np.zeros(4, np.int32),
                 table=np.zeros((codes.codebook_size, 4), np.int16),
@@ -337,6 +337,7 @@ def test_an_interrupted_training_goes_on(material: Path, tmp_path: Path, monkeyp
 
 def test_learning_begins_from_another_prior(material: Path, tmp_path: Path):
     from snaccli.training import prior as module
+    from snaccli.training.corpus import Corpus
 
     codec = Codec.load(str(material / "model"), prior=False)
     rng = np.random.default_rng(0)
@@ -345,13 +346,21 @@ def test_learning_begins_from_another_prior(material: Path, tmp_path: Path):
     config = module.PriorConfig(steps=120, hidden=16, out=8, width=8, batch=256, rate=5e-3)
     first = module.train_prior(noise, noise, codec.codebooks, config=config, **told)
     net = module.PriorNet(codec.codebooks, codec.strides, config)
-    fresh = module.measure(net, module.Corpus(noise))
+    fresh = module.measure(net, Corpus(noise))
     net.take(first)
-    learned = module.measure(net, module.Corpus(noise))
+    learned = module.measure(net, Corpus(noise))
     # But for the rounding to integers, which few hidden units feel.
     np.testing.assert_allclose(learned, first.summary["held_out_bits"], atol=0.1)
     assert sum(fresh) > sum(learned) + 1
-    again = module.quantised(net, module.Corpus(noise), "model", codec.fingerprint, {})
+    for windows in (config.windows, (8, 64)):
+        larger = module.PriorConfig(hidden=24, out=12, width=8, windows=windows)
+        grown = module.PriorNet(codec.codebooks, codec.strides, larger)
+        grown.take(first)
+        bits = module.measure(grown, Corpus(noise))
+        if windows == config.windows:
+            np.testing.assert_allclose(bits, learned, atol=1e-4)
+        assert sum(fresh) > sum(bits) + 0.5  # even without what was known of means
+    again = module.quantised(net, Corpus(noise), "model", codec.fingerprint, {})
     assert [layer.first.shape for layer in again.layers] == [layer.first.shape for layer in first.layers]
 
     priors.save(first, tmp_path / "small")
@@ -372,4 +381,4 @@ def test_learning_begins_from_another_prior(material: Path, tmp_path: Path):
     assert call(*arguments, "--init", tmp_path / "p")[0] == 0  # read before it is replaced
     status, _, err = call(*arguments, "--init", tmp_path / "small")
     assert status == 1
-    assert "another size" in err
+    assert "another width" in err

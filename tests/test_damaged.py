@@ -532,13 +532,13 @@ def test_averaged_weights_that_were_forged(change: Callable[[dict[str, Any]], No
 def prior_state(path: Path) -> Callable[[], Any]:
     """Writes the state of a prior's training after a step; returns what goes on from it."""
     from snaccli.codes import Codes
-    from snaccli.training import prior
+    from snaccli.training import corpus, prior
 
     rng = np.random.default_rng(0)
     levels = tuple(rng.integers(0, 9, (1, 32 // stride)).astype(np.uint16) for stride in (2, 1))
     grids, books = [Codes(levels, (2, 1), 9)], [rng.standard_normal((9, 2)).astype(np.float32)] * 2
     config = prior.PriorConfig(steps=2, width=2, hidden=4, out=2, batch=8)
-    run = prior._Run(prior.PriorNet(books, (2, 1), config), prior.Corpus(grids), config, path)
+    run = prior._Run(prior.PriorNet(books, (2, 1), config), corpus.Corpus(grids), config, path)
     run.step()
     run.keep()
     return lambda: prior.train_prior(

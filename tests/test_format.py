@@ -270,7 +270,7 @@ def test_files_of_version_1_decode_for_ever(name: str, coders: set[int], channel
     numbers = None
     if prior is not None:
         layers = [{name: array.tolist() for name, array in vars(layer).items()} for layer in prior.layers]
-        numbers = (prior.embedding.tolist(), layers)
+        numbers = (prior.embedding.tolist(), layers, prior.windows)
     for channel in range(min(2, header.channels)):
         tokens = [level[channel] for level in record["levels"]]
         for coder, needed in ((1, None), (2, numbers)):

@@ -14,9 +14,9 @@ from snaccli import entropy
 from snaccli.codes import CodedStream, Coder, Codes
 from snaccli.entropy import adaptive, kernel
 from snaccli.entropy import prior as priors
-from snaccli.entropy.prior import Layer, Prior, PriorStream
+from snaccli.entropy.prior import Layer, Prior, PriorStream, inputs_of
 from snaccli.errors import ModelMismatchError, PriorError, StreamInvalidError
-from tests.format_reference import Reference
+from tests.format_reference import Reference, ReferencePrior
 from tests.token_grids import assert_equal, contexts, encoded, intervals_of, walk
 
 
@@ -29,13 +29,21 @@ def noise(shape: Sequence[int], seed: int, limit: int) -> np.ndarray:
     return np.array(out, dtype=np.int64).reshape(shape)
 
 
-def some_prior(strides: Sequence[int], size: int, width: int = 3, hidden: int = 5, outs: int = 9) -> Prior:
+def some_prior(
+    strides: Sequence[int],
+    size: int,
+    width: int = 3,
+    hidden: int = 5,
+    outs: int = 9,
+    windows: tuple[int, ...] = (),
+) -> Prior:
     layers = []
-    for level, (inputs, phases) in enumerate(Prior.shape_of(strides)):
+    for level, inputs in enumerate(inputs_of(strides, len(windows))):
+        rows = (inputs.tokens + inputs.means) * width
         layers.append(
             Layer(
-                first=noise((inputs * width, hidden), level + 1, 90).astype(np.int8),
-                first_bias=noise((phases, hidden), level + 2, 9000).astype(np.int32),
+                first=noise((rows, hidden), level + 1, 90).astype(np.int8),
+                first_bias=noise((inputs.phases, hidden), level + 2, 9000).astype(np.int32),
                 second=noise((outs, hidden), level + 3, 100).astype(np.int8),
                 second_bias=noise((outs,), level + 4, 900).astype(np.int32),
                 table=noise((size, outs), level + 5, 60).astype(np.int16),
@@ -44,7 +52,8 @@ def some_prior(strides: Sequence[int], size: int, width: int = 3, hidden: int = 
             )
         )
     embedding = noise((len(strides), size, width), 11, 100).astype(np.int8)
-    return Prior(embedding, tuple(layers), tuple(strides), "tiny", "0011223344556677", {"steps": 0})
+    fingerprint, summary = "0011223344556677", {"steps": 0}
+    return Prior(embedding, tuple(layers), tuple(strides), "tiny", fingerprint, summary, windows)
 
 
 def coded(codes: Codes, books: Sequence[np.ndarray], prior: Prior) -> list[CodedStream]:
@@ -77,9 +86,9 @@ def decoded(
     )
 
 
-def for_reference(prior: Prior) -> tuple[list, list]:
+def for_reference(prior: Prior) -> tuple[list, list, tuple[int, ...]]:
     layers = [{name: array.tolist() for name, array in vars(layer).items()} for layer in prior.layers]
-    return prior.embedding.tolist(), layers
+    return prior.embedding.tolist(), layers, prior.windows
 
 
 GRIDS = [
@@ -91,11 +100,14 @@ GRIDS = [
 ]
 
 
+@pytest.mark.parametrize("windows", [(), (1,), (7, 24), (4, 16, 64, 1 << 16)])
 @pytest.mark.parametrize(("strides", "size", "dim", "frames"), GRIDS)
-def test_the_reference_decoder_agrees(strides: tuple[int, ...], size: int, dim: int, frames: int):
+def test_the_reference_decoder_agrees(
+    strides: tuple[int, ...], size: int, dim: int, frames: int, windows: tuple[int, ...]
+):
     """The program's streams, decoded by what was written from the document alone."""
     codes, books = walk(frames, strides, size, dim, seed=size)
-    prior = some_prior(strides, size)
+    prior = some_prior(strides, size, windows=windows)
     streams = coded(codes, books, prior)
     tokens = [level[0].tolist() for level in codes.levels]
     reference = Reference([book.tolist() for book in books], strides, for_reference(prior))
@@ -103,18 +115,19 @@ def test_the_reference_decoder_agrees(strides: tuple[int, ...], size: int, dim: 
     assert_equal(decoded(codes, streams, books, prior), codes)
 
 
-def test_golden_payloads():
+@pytest.mark.parametrize("windows", [(), (8, 32)])
+def test_golden_payloads(windows: tuple[int, ...]):
     tokens = [noise((1, 48 // stride), 70 + stride, 9) + 9 for stride in (4, 2, 1)]
     codes = Codes(tuple(level.astype(np.uint16) for level in tokens), (4, 2, 1), 20)
     books = [(noise((20, 3), 40 + i, 1000) / 512).astype(np.float32) for i in range(3)]
-    prior = some_prior(codes.strides, 20)
-    assert prior.fingerprint == GOLDEN_FINGERPRINT
-    assert [stream.payload.hex() for stream in coded(codes, books, prior)] == GOLDEN_PAYLOADS
+    prior = some_prior(codes.strides, 20, windows=windows)
+    payloads = [stream.payload.hex() for stream in coded(codes, books, prior)]
+    assert (prior.fingerprint, *payloads) == GOLDEN[windows]
 
 
 def test_channels_and_whole_grids():
     codes, books = walk(64, (4, 2, 1), 32, channels=2)
-    prior = some_prior(codes.strides, 32)
+    prior = some_prior(codes.strides, 32, windows=(9,))
     streams = entropy.encode(codes, books, prior=prior)
     without = entropy.encode(codes, books)
     for one, other in zip(streams, without, strict=True):
@@ -131,7 +144,7 @@ def test_channels_and_whole_grids():
 def test_orders_of_summation(monkeypatch: pytest.MonkeyPatch):
     """The same bytes, whichever way the products are summed up: backwards, and as Python."""
     codes, books = walk(48, (8, 4, 2, 1), 40)
-    prior = some_prior(codes.strides, 40)
+    prior = some_prior(codes.strides, 40, windows=(6, 40))
     streams = coded(codes, books, prior)
 
     def backwards(found: priors._Numbers) -> priors._Numbers:
@@ -148,7 +161,7 @@ def test_orders_of_summation(monkeypatch: pytest.MonkeyPatch):
             ),
         )
 
-    turned = some_prior(codes.strides, 40)
+    turned = some_prior(codes.strides, 40, windows=(6, 40))
     vars(turned)["numbers"] = tuple(map(backwards, turned.numbers))
     assert coded(codes, books, turned) == streams
     monkeypatch.setattr(kernel, "code_narrow", kernel.code_narrow.python)
@@ -158,7 +171,7 @@ def test_orders_of_summation(monkeypatch: pytest.MonkeyPatch):
 
 def test_blocks_of_any_length():
     codes, books = walk(64, (2, 1), 40)
-    prior = some_prior(codes.strides, 40)
+    prior = some_prior(codes.strides, 40, windows=(6, 40))
     context = contexts(codes, books)[1]
     tokens, coarser = codes.levels[1][0], [codes.levels[0][0]]
     whole = intervals_of(adaptive.StreamCoder(context, prior=PriorStream(prior, 1, coarser)), tokens, 4)
@@ -209,23 +222,53 @@ def test_arrays_in_any_order_of_memory():
     assert coded(codes, books, other) == coded(codes, books, prior)
 
 
+def test_a_prior_is_learned_from_what_the_coder_sees():
+    """Tokens and means of a corpus of several recordings against the document's decoder."""
+    from snaccli.training.corpus import Corpus, Means
+
+    strides, size, windows = (8, 4, 2, 1), 30, (3, 20, 500)
+    grids = [walk(frames, strides, size, seed=frames, channels=2)[0] for frames in (64, 24, 136)]
+    table = noise((4, size + 1, 3), 5, 120).astype(np.int8)
+    table[:, size] = 0
+    corpus = Corpus(grids)
+    means = Means(corpus, table, 0.25, windows)
+    rows = [[level[channel].tolist() for level in grid.levels] for grid in grids for channel in range(2)]
+    embeddings = table[:, :size].tolist()
+    for level in range(4):
+        wanted = []
+        for row in rows:
+            reference = ReferencePrior(embeddings, {}, windows, strides, level)
+            wanted += [reference.inputs(t, row[:level], row[level][:t]) for t in range(len(row[level]))]
+        places = corpus.places[level]
+        inputs = inputs_of(strides, len(windows))[level]
+        seen, coarser = corpus.context(level, places), range(max(0, level - 3), level)
+        tables = [level] * 4 + [k for k in coarser for _ in range(3)]
+        found = [table[k][seen[:, i]] for i, k in enumerate(tables)]
+        tokens = inputs.tokens * 3
+        np.testing.assert_array_equal(np.concatenate(found, axis=1), np.array(wanted)[:, :tokens])
+        # The coder rounds down.
+        np.testing.assert_array_equal(np.floor(means.at(level, places) + 1e-4), np.array(wanted)[:, tokens:])
+
+
 # The file
 
 
-def test_a_file_comes_back(tmp_path: Path):
-    prior = some_prior((4, 2, 1), 20)
+@pytest.mark.parametrize("windows", [(), (12, 300)])
+def test_a_file_comes_back(windows: tuple[int, ...], tmp_path: Path):
+    prior = some_prior((4, 2, 1), 20, windows=windows)
     priors.save(prior, tmp_path / "a.safetensors")
     again = priors.load(tmp_path / "a.safetensors")
     assert again.fingerprint == prior.fingerprint
     assert (again.model, again.model_fingerprint, again.strides) == ("tiny", "0011223344556677", (4, 2, 1))
-    assert dict(again.summary) == {"steps": 0}
+    assert (dict(again.summary), again.windows) == ({"steps": 0}, windows)
     for name, array in prior.arrays().items():
         np.testing.assert_array_equal(again.arrays()[name], array)
 
 
-def test_the_fingerprint_is_that_of_the_document():
-    prior = some_prior((2, 1), 5)
-    data = b"0011223344556677 (2, 1)"
+@pytest.mark.parametrize(("windows", "text"), [((), ""), ((64,), " (64,)"), ((64, 512), " (64, 512)")])
+def test_the_fingerprint_is_that_of_the_document(windows: tuple[int, ...], text: str):
+    prior = some_prior((2, 1), 5, windows=windows)
+    data = b"0011223344556677 (2, 1)" + text.encode()
     for name in sorted(prior.arrays()):
         array = prior.arrays()[name]
         kind = {1: "|i1", 2: "<i2", 4: "<i4"}[array.itemsize]
@@ -279,7 +322,10 @@ def test_hostile_files_are_refused(tmp_path: Path, name: str, value: np.ndarray 
 
 @pytest.mark.parametrize(
     "metadata",
-    [{"format": "other"}, {"strides": "[2"}, {"strides": "[0, 1]"}, {"strides": "7"}, {"summary": "3"}],
+    [
+        *({"format": "other"}, {"strides": "[2"}, {"strides": "[0, 1]"}, {"strides": "7"}, {"summary": "3"}),
+        *({"windows": "[8]"}, {"windows": "[0]"}, {"windows": "[[8]]"}, {"windows": "[8.5, NaN]"}),
+    ],
 )
 def test_hostile_metadata_is_refused(tmp_path: Path, metadata: dict[str, str]):
     path = changed(tmp_path, "other", None, **metadata)
@@ -298,9 +344,17 @@ def test_what_is_no_file_of_the_kind(tmp_path: Path, monkeypatch: pytest.MonkeyP
         priors.load(tmp_path / "b")
 
 
-GOLDEN_FINGERPRINT = "604904a525a120fa"
-GOLDEN_PAYLOADS = [
-    "b6785730b269a27982",
-    "8d2d90e545718beb61fc438224928e4dcdc88b",
-    "af375d43432c2eebc0df1aa4f981fea1a316b626f0d37d722da394bd784a9eef",
-]
+GOLDEN = {
+    (): (
+        "604904a525a120fa",
+        "b6785730b269a27982",
+        "8d2d90e545718beb61fc438224928e4dcdc88b",
+        "af375d43432c2eebc0df1aa4f981fea1a316b626f0d37d722da394bd784a9eef",
+    ),
+    (8, 32): (
+        "3c5740b75b25d4a9",
+        "b6128d44b63677091f2f",
+        "4ccdd7daf7ee3cb89678660d96fc0c79b05c3be4",
+        "59b9c4919664798ff6aa5243146a0784dab620c3ba332393463786076c3762d8",
+    ),
+}

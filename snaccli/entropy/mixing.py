@@ -14,9 +14,10 @@ import numpy.typing as npt
 from snac.jit import part
 from snaccli.entropy.arithmetic import power
 
-__all__ = ["LAGS", "Learned", "blend", "recall", "reweigh"]
+__all__ = ["LAGS", "MEAN_SCALE", "Learned", "blend", "recall", "remember", "reweigh"]
 
 LAGS = 4  # tokens of the same level that a prior sees
+MEAN_SCALE = 4  # of means of embeddings
 HIDDEN_LIMIT = 127  # of a hidden unit
 OUT_LIMIT = 511  # of a coordinate of the output
 PRIOR_SHIFT = 8  # from scores to steps of `power`
@@ -36,12 +37,16 @@ class Learned(NamedTuple):
     """A prior's part for one stream, and room for what each token needs; without a prior all are empty.
 
     K is the number of codewords, E the width of an embedding, H that of the hidden layer, D that of the
-    output, up to a multiple of 8.
+    output, up to a multiple of 8; W the number of windows, M the largest of them.
     """
 
     embedding: Array  # float32 (K + 1, E), the last row 0: a token that is not there
     recent: Array  # int64 (LAGS,) tokens of the same level, the last one first; K where there is none
-    first: Array  # float32 (LAGS * E, H)
+    windows: Array  # int64 (W,) tokens of each
+    history: Array  # uint16 (M,) the last tokens, token t at t modulo M
+    totals: Array  # int64 (W, E) sums of the embeddings in each window
+    taken: Array  # int64 (1,) tokens so far
+    first: Array  # float32 ((LAGS + W) * E, H)
     above: Array  # float32 (tokens, H) what the coarser levels and the phase give to the hidden layer
     second: Array  # float32 (D, H)
     second_bias: Array  # float32 (D,)
@@ -73,6 +78,15 @@ def recall(learned: Learned, n: int) -> None:
         y0, y1, y2, y3 = x0[e], x1[e], x2[e], x3[e]
         for h in range(hidden.size):
             hidden[h] += (y0 * w0[h] + y1 * w1[h]) + (y2 * w2[h] + y3 * w3[h])
+    for number in range(learned.windows.size):
+        count = min(learned.taken[0], learned.windows[number])
+        if count > 0:
+            totals = learned.totals[number]
+            for e in range(width):
+                weights = learned.first[(LAGS + number) * width + e]
+                mean = S((totals[e] * MEAN_SCALE) // count)
+                for h in range(hidden.size):
+                    hidden[h] += mean * weights[h]
     shift = learned.shifts[0]
     for h in range(hidden.size):
         hidden[h] = S(min(max(I(hidden[h]) >> I(shift), I(0)), I(HIDDEN_LIMIT)))
@@ -109,12 +123,29 @@ def blend(learned: Learned, row: Array, extra: int) -> None:
 
 @part
 def reweigh(learned: Learned, token: int, rate: int) -> None:
-    """Learns the factors of the mixture from the token that came, and takes it as the last one."""
+    """Learns the factors of the mixture from the token that came."""
     sums, factors = learned.sums, learned.factors
     first = learned.known[token] - sums[1] // sums[0]
     second = learned.logs[token] - sums[2] // sums[0]
     factors[0] = min(max(factors[0] + first * rate, 0), LARGEST)
     factors[1] = min(max(factors[1] + second * rate, 0), LARGEST)
+
+
+@part
+def remember(learned: Learned, token: int) -> None:
+    """Takes a token as the last one."""
     for lag in range(LAGS - 1, 0, -1):
         learned.recent[lag] = learned.recent[lag - 1]
     learned.recent[0] = token
+    taken, history, table = learned.taken[0], learned.history, learned.embedding
+    learned.taken[0] = taken + 1
+    for number in range(learned.windows.size):
+        totals, length = learned.totals[number], learned.windows[number]
+        for e in range(totals.size):
+            totals[e] += L(table[token, e])
+        if taken >= length:
+            gone = L(history[(taken - length) % history.size])
+            for e in range(totals.size):
+                totals[e] -= L(table[gone, e])
+    if history.size:
+        history[taken % history.size] = token

@@ -1,9 +1,10 @@
 """A learned prior: what a corpus teaches about a checkpoint's tokens, in integers.
 
 docs/format.md, section 8, is the normative text. A prior is a small network for each level: the embeddings of
-the tokens around a position, of this level and of the coarser ones, go through a hidden layer to a vector,
-whose products with a table are the scores of all codewords. All products are of integers held in float32
-whose sums stay below 2^24, so plain matrix products in any order give the same numbers everywhere.
+the tokens around a position, of this level and of the coarser ones, and their means over the seconds before,
+go through a hidden layer to a vector, whose products with a table are the scores of all codewords. All
+products are of integers held in float32 whose sums stay below 2^24, so plain matrix products in any order
+give the same numbers everywhere.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from snaccli.codes import FINGERPRINT_BYTES, MAX_CODEBOOK_SIZE, MAX_LEVELS, Toke
 from snaccli.entropy import kernel, mixing
 from snaccli.errors import ModelMismatchError, PriorError, about
 
-__all__ = ["NOTHING", "Layer", "Prior", "PriorStream", "load"]
+__all__ = ["NOTHING", "Inputs", "Layer", "Prior", "PriorStream", "inputs_of", "load"]
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
@@ -35,13 +36,18 @@ REACH = (-1, 0, 1)  # of each, the tokens around it
 MAX_PHASES = 16
 MAX_WIDTH = 64  # of an embedding and of an output
 MAX_HIDDEN = 1024
+MAX_WINDOWS = 4
+LONGEST_WINDOW = 1 << 16  # latent frames
 MAX_BYTES = 64 << 20  # of a prior's file
 EXACT = 1 << 24
 FORMAT = "snac prior 1"
 
 _f1, _f2, _i1 = np.zeros(0, np.float32), np.zeros((0, 0), np.float32), np.zeros(0, np.int32)
 _l1, _h1, _h2 = np.zeros(0, np.int64), np.zeros(0, np.int16), np.zeros((0, 0), np.int16)
-NOTHING = mixing.Learned(_f2, _l1, _f2, _f2, _f2, _f1, _l1, _h2, _i1, _f1, _h1, _i1, _i1, _i1, _i1, _l1, _l1)
+_l2, _t1 = np.zeros((0, 0), np.int64), np.zeros(0, np.uint16)
+NOTHING = mixing.Learned(
+    _f2, _l1, _l1, _t1, _l2, _l1, _f2, _f2, _f2, _f1, _l1, _h2, _i1, _f1, _h1, _i1, _i1, _i1, _i1, _l1, _l1
+)
 """The kernel's argument where there is no prior."""
 
 
@@ -79,6 +85,7 @@ class Prior:
         model: name of the model it was trained for.
         model_fingerprint: 16 hex digits, of the model's weights.
         summary: how it was trained, for people to read.
+        windows: latent frames over which it sees means, perhaps none.
 
     Raises:
         PriorError: the arrays do not fit together, or a sum could leave 2^24.
@@ -90,6 +97,7 @@ class Prior:
     model: str
     model_fingerprint: str
     summary: Mapping[str, Any] = field(default_factory=dict)
+    windows: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         levels = len(self.strides)
@@ -107,8 +115,10 @@ class Prior:
             or len(self.layers) != levels
         ):
             raise PriorError("the prior's embedding is of a size that no prior has")
-        for layer, (inputs, phases) in zip(self.layers, self.shape_of(self.strides), strict=True):
-            _check(layer, inputs * shape[2], phases, shape[1])
+        if len(self.windows) > MAX_WINDOWS or not all(1 <= each <= LONGEST_WINDOW for each in self.windows):
+            raise PriorError("the prior's windows are of lengths that no prior has")
+        for layer, inputs in zip(self.layers, inputs_of(self.strides, len(self.windows)), strict=True):
+            _check(layer, inputs, shape[2], shape[1])
 
     @property
     def codebook_size(self) -> int:
@@ -119,13 +129,14 @@ class Prior:
     def numbers(self) -> tuple[_Numbers, ...]:
         """What the coder computes with, a level each."""
         numbers = []
-        for layer, embeddings in zip(self.layers, self.embedding, strict=True):
-            own = mixing.LAGS * embeddings.shape[1]
+        shapes = inputs_of(self.strides, len(self.windows))
+        for layer, embeddings, inputs in zip(self.layers, self.embedding, shapes, strict=True):
+            own = np.repeat(inputs.own, embeddings.shape[1])
             outs = -(-len(layer.second) // kernel.ABREAST) * kernel.ABREAST
             more = (0, outs - len(layer.second))  # outputs of zeros
             start = NOTHING._replace(
                 embedding=np.pad(embeddings, ((0, 1), (0, 0))).astype(np.float32),
-                first=layer.first[:own].astype(np.float32, order="C"),
+                first=layer.first[own].astype(np.float32, order="C"),
                 second=np.pad(layer.second, (more, (0, 0))).astype(np.float32, order="C"),
                 second_bias=np.pad(layer.second_bias, more).astype(np.float32),
                 shifts=layer.shifts.astype(np.int64),
@@ -133,13 +144,14 @@ class Prior:
                 table_bias=np.ascontiguousarray(layer.table_bias),
             )
             bias = layer.first_bias.astype(np.float32, order="C")
-            numbers.append(_Numbers(bias, layer.first[own:].astype(np.float32, order="C"), start))
+            numbers.append(_Numbers(bias, layer.first[~own].astype(np.float32, order="C"), start))
         return tuple(numbers)
 
     @cached_property
     def fingerprint(self) -> str:
         """16 hex digits, the first 8 bytes of the SHA-256 of all that the coder uses."""
-        digest = hashlib.sha256(f"{self.model_fingerprint} {self.strides}".encode())
+        windows = f" {self.windows}" if self.windows else ""
+        digest = hashlib.sha256(f"{self.model_fingerprint} {self.strides}{windows}".encode())
         for name, array in sorted(self.arrays().items()):
             digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
             digest.update(np.ascontiguousarray(array).tobytes())
@@ -152,19 +164,6 @@ class Prior:
             found |= {f"levels.{level}.{name}": array for name, array in vars(layer).items()}
         return found
 
-    @staticmethod
-    def shape_of(strides: Sequence[int]) -> list[tuple[int, int]]:
-        """Returns, for each level, the tokens that its network sees, and its phases.
-
-        Phases are the tokens under one of the coarser level, 1 if that is not a number from 1 to 16.
-        """
-        shape = []
-        for level, stride in enumerate(strides):
-            ratio, rest = divmod(strides[level - 1], stride) if level else (1, 0)
-            phases = ratio if not rest and 1 <= ratio <= MAX_PHASES else 1
-            shape.append((mixing.LAGS + len(REACH) * min(level, COARSER), phases))
-        return shape
-
     def check_grid(self, strides: Sequence[int], codebook_size: int) -> None:
         """Checks that tokens are of the kind that the prior knows.
 
@@ -176,6 +175,35 @@ class Prior:
                 f"the prior is for strides {list(self.strides)} and {self.codebook_size} codewords a level, "
                 f"the tokens have {list(strides)} and {codebook_size}",
             )
+
+
+class Inputs(NamedTuple):
+    """What the network of a level sees.
+
+    Attributes:
+        tokens: whose embeddings it sees: ``LAGS`` of its own level, the others of coarser ones.
+        means: of embeddings: one a window of its own level, then of each coarser one that it sees.
+        own: for each of all these whether it is of its own level.
+        phases: the tokens under one of the coarser level, 1 if that is not a number from 1 to 16.
+    """
+
+    tokens: int
+    means: int
+    own: npt.NDArray[np.bool_]
+    phases: int
+
+
+def inputs_of(strides: Sequence[int], windows: int) -> list[Inputs]:
+    """Returns what the network of each level sees with so many windows."""
+    found = []
+    for level, stride in enumerate(strides):
+        ratio, rest = divmod(strides[level - 1], stride) if level else (1, 0)
+        phases = ratio if not rest and 1 <= ratio <= MAX_PHASES else 1
+        coarser = min(level, COARSER)
+        lengths = mixing.LAGS, len(REACH) * coarser, windows, windows * coarser
+        own = np.repeat([True, False, True, False], lengths)
+        found.append(Inputs(sum(lengths[:2]), sum(lengths[2:]), own, phases))
+    return found
 
 
 class PriorStream:
@@ -192,8 +220,13 @@ class PriorStream:
         self._prior, self._level = prior, level
         self._coarser = coarser
         self._numbers = prior.numbers[level]
+        windows = np.array([max(1, each // prior.strides[level]) for each in prior.windows], dtype=np.int64)
         self._learned = self._numbers.start._replace(
             recent=np.full(mixing.LAGS, size, dtype=np.int64),
+            windows=windows,
+            history=np.zeros(windows.max(initial=0), dtype=np.uint16),
+            totals=np.zeros((windows.size, prior.embedding.shape[2]), dtype=np.int64),
+            taken=np.zeros(1, dtype=np.int64),
             hidden=np.zeros_like(self._numbers.bias[0]),
             out=np.zeros(len(self._numbers.start.table), dtype=np.int16),
             scores=np.zeros(size, dtype=np.int32),
@@ -206,31 +239,57 @@ class PriorStream:
 
     def block(self, start: int, count: int) -> mixing.Learned:
         """Returns the kernel's argument for the next tokens: what coarser levels give is computed at once."""
-        numbers = self._numbers
+        numbers, strides, level = self._numbers, self._prior.strides, self._level
         above: Array = numbers.bias[np.arange(start, start + count) % len(numbers.bias)]
-        strides, level = self._prior.strides, self._level
-        frames, seen = np.arange(start, start + count) * strides[level], []
+        frames, seen, means = np.arange(start, start + count) * strides[level], [], []
         for k in range(max(0, level - COARSER), level):
             row, embedding = self._coarser[k], self._prior.numbers[k].start.embedding
+            places = frames // strides[k]
             for offset in REACH:
-                places = frames // strides[k] + offset
-                tokens = row[np.clip(places, 0, row.size - 1)].astype(np.int64)
+                tokens = row[np.clip(places + offset, 0, row.size - 1)].astype(np.int64)
                 # The last embedding is that of the tokens before the first and after the last.
-                seen.append(embedding[np.where((places >= 0) & (places < row.size), tokens, -1)])
+                is_there = (places + offset >= 0) & (places + offset < row.size)
+                seen.append(embedding[np.where(is_there, tokens, -1)])
+            stops = places + REACH[-1] + 1
+            means += [
+                _means(row, embedding, stops, max(1, each // strides[k])) for each in self._prior.windows
+            ]
         if seen:
-            above = above + np.concatenate(seen, axis=1) @ numbers.above
+            above = above + np.concatenate(seen + means, axis=1) @ numbers.above
         return self._learned._replace(above=above)
+
+
+def _means(row: Tokens, embedding: Floats, stops: Array, length: int) -> Floats:
+    """The means of the embeddings of ``length`` tokens before each of some places, as far as there are any.
+
+    Args:
+        row: tokens (n,).
+        embedding: (K + 1, E).
+        stops: places (m,), each after the last token of its mean.
+        length: of the window.
+
+    Returns:
+        (m, E), times ``MEAN_SCALE``; 0 where there are none.
+    """
+    lows, highs = np.maximum(stops - length, 0), np.minimum(stops, row.size)
+    first, last = int(lows.min(initial=row.size)), int(highs.max(initial=0))
+    sums = np.zeros((max(0, last - first) + 1, embedding.shape[1]), dtype=np.int64)
+    np.cumsum(embedding[row[first:last]].astype(np.int64), axis=0, out=sums[1:])
+    counts = np.maximum(highs - lows, 0)
+    within = sums[np.maximum(highs - first, 0)] - sums[np.minimum(lows, last) - first]
+    means = within * mixing.MEAN_SCALE // np.maximum(counts, 1)[:, None]
+    return np.where(counts[:, None] > 0, means, 0).astype(np.float32)
 
 
 class _Numbers(NamedTuple):
     """A layer as the coder uses it, in float32."""
 
     bias: Floats  # (phases, H)
-    above: Floats  # (inputs from coarser levels * E, H)
+    above: Floats  # (inputs of coarser levels * E, H)
     start: mixing.Learned  # what is the same for all streams of the level
 
 
-def _check(layer: Layer, inputs: int, phases: int, size: int) -> None:
+def _check(layer: Layer, inputs: Inputs, width: int, size: int) -> None:
     """Checks types and shapes of one level, and that no sum can leave 2^24.
 
     Raises:
@@ -238,8 +297,8 @@ def _check(layer: Layer, inputs: int, phases: int, size: int) -> None:
     """
     hidden, outs = ((0, *array.shape)[-1] for array in (layer.first, layer.table))
     wanted = {
-        "first": (np.int8, (inputs, hidden)),
-        "first_bias": (np.int32, (phases, hidden)),
+        "first": (np.int8, ((inputs.tokens + inputs.means) * width, hidden)),
+        "first_bias": (np.int32, (inputs.phases, hidden)),
         "second": (np.int8, (outs, hidden)),
         "second_bias": (np.int32, (outs,)),
         "table": (np.int16, (size, outs)),
@@ -253,12 +312,13 @@ def _check(layer: Layer, inputs: int, phases: int, size: int) -> None:
     shifts_fit = ((layer.shifts >= 0) & (layer.shifts < 24)).all()
     if not (1 <= hidden <= MAX_HIDDEN and 1 <= outs <= MAX_WIDTH and shifts_fit):
         raise PriorError("has a layer or a shift of a size that no prior has")
+    largest = np.repeat([128, 128 * mixing.MEAN_SCALE], [inputs.tokens * width, inputs.means * width])
     for weights, bias, limit in (  # (outputs, inputs), of the inputs
-        (layer.first.T, layer.first_bias, 128),
+        (layer.first.T, layer.first_bias, largest),
         (layer.second, layer.second_bias, mixing.HIDDEN_LIMIT),
         (layer.table, layer.table_bias, mixing.OUT_LIMIT),
     ):
-        sums = np.abs(weights.astype(np.int64)).sum(axis=1) * limit + np.abs(bias.astype(np.int64))
+        sums = (np.abs(weights.astype(np.int64)) * limit).sum(axis=1) + np.abs(bias.astype(np.int64))
         if int(sums.max()) >= EXACT:
             raise PriorError("has numbers so large that sums of them could leave 2^24")
 
@@ -282,6 +342,7 @@ def load(path: str | Path) -> Prior:
             raise PriorError(f"is not a prior of the kind '{FORMAT}'")
         try:
             strides = tuple(int(stride) for stride in json.loads(metadata["strides"]))
+            windows = tuple(int(window) for window in json.loads(metadata.get("windows", "[]")))
             summary = dict(json.loads(metadata.get("summary", "{}")))
             layers = tuple(
                 Layer(**{name: arrays.pop(f"levels.{level}.{name}") for name in Layer.__dataclass_fields__})
@@ -295,7 +356,7 @@ def load(path: str | Path) -> Prior:
             raise PriorError(f"lacks a part that a prior has, or has it in another form ({error})") from error
         if arrays or min(strides, default=0) < 1:
             raise PriorError("has parts that no prior has")
-        prior = Prior(embedding, layers, strides, model, fingerprint, summary)
+        prior = Prior(embedding, layers, strides, model, fingerprint, summary, windows)
         if prior.fingerprint != own:
             raise PriorError(
                 f"is damaged: its numbers have the fingerprint {prior.fingerprint}, not {own}; get it again"
@@ -317,6 +378,8 @@ def save(prior: Prior, path: str | Path) -> None:
         "strides": json.dumps(list(prior.strides)),
         "summary": json.dumps(dict(prior.summary)),
     }
+    if prior.windows:
+        metadata["windows"] = json.dumps(list(prior.windows))
     data = to_bytes({k: np.ascontiguousarray(v) for k, v in prior.arrays().items()}, metadata)
     with open_output(path, overwrite=True) as file:
         file.write(data)

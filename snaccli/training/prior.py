@@ -22,16 +22,17 @@ from torch.nn.functional import cross_entropy, embedding
 from snaccli.codes import Codes
 from snaccli.entropy import mixing
 from snaccli.entropy.arithmetic import points_of
-from snaccli.entropy.prior import COARSER, REACH, Layer, Prior
+from snaccli.entropy.prior import COARSER, REACH, Layer, Prior, inputs_of
 from snaccli.errors import PriorError
+from snaccli.training.corpus import Corpus, Means
 from snaccli.training.softmax import cross_entropy_of, product_type
 from snaccli.training.state import checked_count, demand_tensors, load_optimizer
 
-__all__ = ["Corpus", "PriorConfig", "Report", "train_prior"]
+__all__ = ["PriorConfig", "Report", "train_prior"]
 
 _STEPS_PER_NAT = 32 / math.log(2) * (1 << mixing.PRIOR_SHIFT)  # of scores
 _TAPER = 0.5  # tokens of a level in a step, of those of the next finer one
-_PADDING = 8  # missing tokens of the coarsest level around each recording
+_REFRESHED = 250  # steps for which means are of the same embeddings
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class PriorConfig:
         width: of an embedding.
         hidden: units.
         out: numbers of an output.
+        windows: latent frames over which means are seen.
         batch: tokens of the finest level a step; a coarser one takes half of those of the next finer one.
         rate: of learning.
         dropped: part of the tokens seen that are taken as missing.
@@ -53,8 +55,9 @@ class PriorConfig:
     minutes: float = 20.0
     steps: int | None = None
     width: int = 24
-    hidden: int = 384
-    out: int = 48
+    hidden: int = 512
+    out: int = 64
+    windows: tuple[int, ...] = (24, 128, 1024)
     batch: int = 2048
     rate: float = 2e-3
     dropped: float = 0.05
@@ -76,52 +79,17 @@ class Report:
     bits: tuple[float, ...]
 
 
-class Corpus:
-    """The tokens of many recordings, level by level, with missing tokens (number K) around each recording.
-
-    Args:
-        grids: of one model.
-    """
-
-    def __init__(self, grids: Sequence[Codes]) -> None:
-        self.strides, self.size = grids[0].strides, grids[0].codebook_size
-        if any((grid.strides, grid.codebook_size) != (self.strides, self.size) for grid in grids):
-            raise PriorError("the recordings are of several kinds of tokens; take those of one model")
-        # Frames are counted through: all recordings begin at multiples of all strides.
-        unit = math.lcm(*self.strides)
-        space = -(-_PADDING * max(self.strides) // unit) * unit
-        parts: list[list[np.ndarray]] = [[] for _ in self.strides]
-        for grid in grids:
-            filled = -(-grid.frames // unit) * unit
-            for channel in range(grid.channels):
-                for own, level, stride in zip(parts, grid.levels, self.strides, strict=True):
-                    row = np.full((space + filled + space) // stride, self.size, dtype=np.int64)
-                    row[space // stride : space // stride + level.shape[1]] = level[channel]
-                    own.append(row)
-        self.levels = [np.concatenate(own) for own in parts]
-        self.places = [np.flatnonzero(level < self.size) for level in self.levels]
-
-    def context(self, level: int, places: np.ndarray) -> np.ndarray:
-        """The tokens that a level's network sees at places (n,): (n, inputs)."""
-        seen = [self.levels[level][places - lag] for lag in range(1, mixing.LAGS + 1)]
-        frames = places * self.strides[level]
-        for coarser in range(max(0, level - COARSER), level):
-            above = frames // self.strides[coarser]
-            seen += [self.levels[coarser][above + offset] for offset in REACH]
-        return np.stack(seen, axis=1)
-
-
 class PriorNet(nn.Module):
     """The networks of all levels, in floats."""
 
     def __init__(self, codebooks: Sequence[np.ndarray], strides: Sequence[int], config: PriorConfig) -> None:
         super().__init__()
         self.strides, self.config = tuple(strides), config
-        shape = Prior.shape_of(strides)
+        shape = inputs_of(strides, len(config.windows))
         size = len(codebooks[0])
         self.embeddings, self.tables, self.biases = nn.ParameterList(), nn.ParameterList(), nn.ParameterList()
         self.first, self.second, self.phases = nn.ModuleList(), nn.ModuleList(), nn.ParameterList()
-        for codebook, (inputs, phases) in zip(codebooks, shape, strict=True):
+        for codebook, inputs in zip(codebooks, shape, strict=True):
             points = torch.from_numpy(points_of(codebook).astype(np.float32))
             points = points / points.std().clamp(min=1e-6)
             self.embeddings.append(
@@ -129,25 +97,45 @@ class PriorNet(nn.Module):
             )
             self.tables.append(nn.Parameter(_wide(points, config.out)))
             self.biases.append(nn.Parameter(torch.zeros(size)))
-            self.first.append(nn.Linear(inputs * config.width, config.hidden))
-            self.phases.append(nn.Parameter(torch.zeros(phases, config.hidden)))
+            self.first.append(nn.Linear((inputs.tokens + inputs.means) * config.width, config.hidden))
+            self.phases.append(nn.Parameter(torch.zeros(inputs.phases, config.hidden)))
             self.second.append(nn.Linear(config.hidden, config.out))
+
+    @torch.no_grad()
+    def bytes(self) -> tuple[np.ndarray, float]:
+        """The embeddings as int8 (levels, size + 1, width), and the scale by which all but a few fit."""
+        tables = np.stack([table.numpy() for table in self.embeddings])
+        scale = 127 / max(1e-6, float(np.quantile(np.abs(tables[:, :-1]), 0.9999, axis=(1, 2)).max()))
+        return _integers(tables * scale, 0, np.int8), scale
+
+    def means(self, corpus: Corpus) -> Means:
+        """What the networks see of a corpus beside single tokens: means of the embeddings of now."""
+        return Means(corpus, *self.bytes(), self.config.windows)
 
     @torch.no_grad()
     def take(self, prior: Prior) -> None:
         """Begins from another prior of tokens of the same shape, as of the model that this one grew out of.
 
+        That may have fewer units and outputs, which are then the first of this one's; what it knows of means
+        is taken if its windows are the same.
+
         Raises:
-            PriorError: its shape is another.
+            PriorError: its tokens are of another shape, or it is larger.
         """
         embedding_scale, hidden_scale, out_scale = 32.0, 16.0, 128.0  # any will do: they cancel each other
+        windows = self.config.windows
         try:
+            if prior.embedding.shape[1:] != (len(self.biases[0]), self.config.width):
+                raise ValueError("another number of codewords, or of what stands for one")
             for level, (layer, embedding) in enumerate(zip(prior.layers, prior.embedding, strict=True)):
                 wide, narrow = (2.0 ** -float(shift) for shift in layer.shifts)
+                first = layer.first.T * (wide * embedding_scale / hidden_scale)
+                tokens = inputs_of(self.strides, 0)[level].tokens * self.config.width
+                first[:, tokens:] *= mixing.MEAN_SCALE
                 values = {
                     f"embeddings.{level}": np.pad(embedding, ((0, 1), (0, 0))) / embedding_scale,
-                    f"first.{level}.weight": layer.first.T * (wide * embedding_scale / hidden_scale),
-                    f"first.{level}.bias": np.zeros(layer.first.shape[1]),
+                    f"first.{level}.weight": first if prior.windows == windows else first[:, :tokens],
+                    f"first.{level}.bias": np.zeros(len(first)),
                     f"phases.{level}": layer.first_bias * (wide / hidden_scale),
                     f"second.{level}.weight": layer.second * (narrow * hidden_scale / out_scale),
                     f"second.{level}.bias": layer.second_bias * (narrow / out_scale),
@@ -155,38 +143,39 @@ class PriorNet(nn.Module):
                     f"biases.{level}": layer.table_bias / _STEPS_PER_NAT,
                 }
                 for name, value in values.items():
-                    self.get_parameter(name).copy_(torch.from_numpy(np.asarray(value, np.float32)))
+                    mine = self.get_parameter(name)
+                    mine[: len(value)] = 0  # so that what is added changes nothing at first
+                    mine[tuple(map(slice, value.shape))] = torch.from_numpy(np.asarray(value, np.float32))
         except (ValueError, AttributeError, RuntimeError) as error:
             raise PriorError(
-                "the prior to begin from is of tokens of another shape, or another size"
+                "the prior to begin from does not fit: its tokens are of another shape, its embeddings of "
+                "another width, or it is larger"
             ) from error
 
-    def inner(self, level: int, seen: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
-        """Hidden units (n, hidden) and outputs (n, out) for tokens seen (n, inputs) at places (n,)."""
+    def inner(self, level: int, seen: Tensor, means: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+        """Hidden units (n, hidden) and outputs (n, out) for the tokens and means (n, ...) seen at places."""
         missing = len(self.biases[level])  # its embedding stays 0
         tables = [self.embeddings[level], *self.embeddings[max(0, level - COARSER) : level]]
         parts = torch.split(seen, [mixing.LAGS, *[len(REACH)] * (len(tables) - 1)], dim=1)
-        x = torch.cat(
-            [
-                embedding(part, table, padding_idx=missing).flatten(1)
-                for part, table in zip(parts, tables, strict=True)
-            ],
-            1,
-        )
+        found = [
+            embedding(part, table, padding_idx=missing).flatten(1)
+            for part, table in zip(parts, tables, strict=True)
+        ]
+        x = torch.cat([*found, means], 1)
         phase = places % len(self.phases[level])
         hidden = torch.relu(self.first[level](x) + self.phases[level][phase])
         return hidden, self.second[level](hidden)
 
-    def loss(self, level: int, seen: Tensor, places: Tensor, target: Tensor) -> Tensor:
+    def loss(self, level: int, seen: Tensor, means: Tensor, places: Tensor, target: Tensor) -> Tensor:
         """The mean cross-entropy of the tokens that come, in nats."""
         narrow = product_type()
         with torch.autocast("cpu", narrow, enabled=narrow is not torch.float32):
-            out = self.inner(level, seen, places)[1]
+            out = self.inner(level, seen, means, places)[1]
         return cross_entropy_of(out.float(), self.tables[level], self.biases[level], target)
 
-    def forward(self, level: int, seen: Tensor, places: Tensor) -> Tensor:
+    def forward(self, level: int, seen: Tensor, means: Tensor, places: Tensor) -> Tensor:
         """Scores of all codewords (n, size), in nats."""
-        scores: Tensor = self.inner(level, seen, places)[1] @ self.tables[level].T + self.biases[level]
+        scores: Tensor = self.inner(level, seen, means, places)[1] @ self.tables[level].T + self.biases[level]
         return scores
 
 
@@ -259,6 +248,7 @@ class _Run:
         self.net, self.corpus, self.config, self.state = net, corpus, config, state
         self.optimiser = torch.optim.Adam(net.parameters(), lr=config.rate, betas=(0.9, 0.99), fused=True)
         self.steps, self.earlier = 0, 0.0
+        self.means, self.since = net.means(corpus), 0
         if state is not None and state.exists():
             self._take_up(state)
         self.rng = np.random.default_rng([config.seed, self.steps])
@@ -292,6 +282,8 @@ class _Run:
 
     def step(self) -> None:
         """One step of all levels."""
+        if self.steps - self.since >= _REFRESHED:
+            self.means, self.since = self.net.means(self.corpus), self.steps
         warm, left = min(1.0, (self.steps + 1) / 50), (1 - self.fraction) / 0.7
         for group in self.optimiser.param_groups:
             group["lr"] = self.config.rate * warm * max(0.03, min(1.0, left))
@@ -302,8 +294,8 @@ class _Run:
             at = places[self.rng.integers(0, len(places), count)]
             seen = self.corpus.context(level, at)
             seen[self.rng.random(seen.shape) < self.config.dropped] = self.corpus.size
-            target = torch.from_numpy(self.corpus.levels[level][at])
-            loss = self.net.loss(level, torch.from_numpy(seen), torch.from_numpy(at), target)
+            data = seen, self.means.at(level, at), at, self.corpus.levels[level][at]
+            loss = self.net.loss(level, *map(torch.from_numpy, data))
             torch.autograd.backward(loss * (count / self.config.batch))
         self.optimiser.step()
         self.steps += 1
@@ -328,14 +320,14 @@ class _Run:
 @torch.no_grad()
 def measure(net: PriorNet, corpus: Corpus, most: int = 4000) -> tuple[float, ...]:
     """Bits a token of each level, by the net alone, of at most so many tokens."""
-    bits = []
+    bits, means = [], net.means(corpus)
     for level, places in enumerate(corpus.places):
         at = places[:: max(1, len(places) // most)]
         total = 0.0
         for start in range(0, len(at), 512):
             some = at[start : start + 512]
-            seen = torch.from_numpy(corpus.context(level, some))
-            scores = net(level, seen, torch.from_numpy(some))
+            data = corpus.context(level, some), means.at(level, some), some
+            scores = net(level, *map(torch.from_numpy, data))
             target = torch.from_numpy(corpus.levels[level][some])
             total += float(cross_entropy(scores, target, reduction="sum"))
         bits.append(total / max(1, len(at)) / math.log(2))
@@ -349,16 +341,17 @@ def quantised(net: PriorNet, corpus: Corpus, model: str, fingerprint: str, summa
     Scales are powers of two times what the format fixes: hidden units up to 127 and outputs up to 511 at what
     a thousand tokens of the corpus give, scores in the coder's steps.
     """
-    tables = [table[:-1].numpy() for table in net.embeddings]
-    embedding_scale = 127 / max(1e-6, *(float(np.quantile(np.abs(table), 0.9999)) for table in tables))
-    layers = []
+    embeddings, embedding_scale = net.bytes()
+    layers, means, windows = [], net.means(corpus), net.config.windows
     for level, places in enumerate(corpus.places):
         at = places[:: max(1, len(places) // 1000)]
-        hidden, out = net.inner(level, torch.from_numpy(corpus.context(level, at)), torch.from_numpy(at))
+        data = corpus.context(level, at), means.at(level, at), at
+        hidden, out = net.inner(level, *map(torch.from_numpy, data))
         first, second = cast(nn.Linear, net.first[level]), cast(nn.Linear, net.second[level])
         hidden_scale = mixing.HIDDEN_LIMIT / max(1e-6, float(hidden.flatten().quantile(0.9995)))
         out_scale = mixing.OUT_LIMIT / max(1e-6, float(out.abs().flatten().quantile(0.9999)))
         wide = first.weight.T.numpy() * hidden_scale / embedding_scale
+        wide[inputs_of(net.strides, 0)[level].tokens * net.config.width :] /= mixing.MEAN_SCALE
         narrow = second.weight.numpy() * out_scale / hidden_scale
         shifts = [_shift(wide), _shift(narrow)]
         bias = (first.bias + net.phases[level]).numpy() * hidden_scale
@@ -373,8 +366,7 @@ def quantised(net: PriorNet, corpus: Corpus, model: str, fingerprint: str, summa
                 shifts=np.array(shifts, dtype=np.int32),
             )
         )
-    embeddings = np.stack([_integers(table * embedding_scale, 0, np.int8) for table in tables])
-    return Prior(embeddings, tuple(layers), net.strides, model, fingerprint, summary)
+    return Prior(embeddings[:, :-1], tuple(layers), net.strides, model, fingerprint, summary, windows)
 
 
 def _shift(weights: np.ndarray) -> int:
@@ -384,9 +376,12 @@ def _shift(weights: np.ndarray) -> int:
 
 
 def _integers(values: np.ndarray, shift: int, dtype: Any) -> np.ndarray:
-    """Values times two to the shift, rounded, within the limits of their type (bytes: -127 to 127)."""
+    """Values times two to the shift, rounded, within the limits of their type (bytes: -127 to 127).
+
+    What is no number, in a training that has gone wrong, becomes 0.
+    """
     highest = np.iinfo(dtype).max
-    return np.clip(np.rint(values * 2.0**shift), -highest, highest).astype(dtype)
+    return np.nan_to_num(np.clip(np.rint(values * 2.0**shift), -highest, highest)).astype(dtype)
 
 
 def _wide(points: Tensor, width: int) -> Tensor:

@@ -52,7 +52,7 @@ def matrix_peak(size: int = 1024, repeats: int = 8) -> float:
 
 
 def seconds_of(work: Work) -> float:
-    """Wall-clock time of one call, begun when the threads of other libraries, which wait busily, have come to rest."""
+    """Wall-clock time of one call, begun when threads of other libraries, which wait busily, rest."""
     time.sleep(REST)
     started = time.perf_counter()
     work()

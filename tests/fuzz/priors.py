@@ -18,6 +18,7 @@ from tests.fuzz.cases import Case, promise
 from tests.test_prior import coded, decoded, for_reference, some_prior
 from tests.token_grids import Codes, walk
 
+WINDOWS = ((), (8, 40), (5,), (1, 2, 3, 1 << 16))
 GRIDS = (((4, 2, 1), 24), ((8, 4, 2, 1), 16), ((3, 2), 7), ((16, 1), 5))
 
 
@@ -67,7 +68,10 @@ class Priors:
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._priors = [some_prior(strides, size, 2, 5, 3) for strides, size in GRIDS]
+        self._priors = [
+            some_prior(strides, size, 2, 5, 3, windows)
+            for (strides, size), windows in zip(GRIDS, WINDOWS, strict=True)
+        ]
         self._grids = [walk(48, strides, size, 2, seed=size) for strides, size in GRIDS]
         self._originals = []
         for number, prior in enumerate(self._priors):

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from snaccli.codes import Codes
-from snaccli.training import prior
+from snaccli.training import corpus, prior
 from snaccli.training.loop import Trainer
 from snaccli.training.state import LAST
 from tests.fuzz import mutate
@@ -43,7 +43,7 @@ class TrainingCheckpoints:
         self._books = [rng.standard_normal((9, 2)).astype(np.float32) for _ in levels]
         self._prior = prior.PriorConfig(steps=2, width=2, hidden=4, out=2, batch=8)
         self._run = folder / "run"
-        run = prior._Run(self._net(), prior.Corpus(self._grids), self._prior, folder / STATE)
+        run = prior._Run(self._net(), corpus.Corpus(self._grids), self._prior, folder / STATE)
         run.step()
         run.keep()
         kept = torch.load(folder / STATE, weights_only=True)
