@@ -213,7 +213,7 @@ class ReferencePrior:
         within = row[max(0, end - max(1, frames // self.strides[k])) : end]
         columns = zip(*(self.embeddings[k][token] for token in within), strict=True)
         width = len(self.embeddings[k][0])
-        return [C["MEAN_SCALE"] * sum(column) // len(within) for column in columns] or [0] * width
+        return [near(sum(column), len(within)) for column in columns] or [0] * width
 
     def frequencies(self, phase: int, x: list[int], frequency: Sequence[int]) -> list[int]:
         """Section 8.3; ``frequency`` is coder 1's."""

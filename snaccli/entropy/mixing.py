@@ -14,10 +14,9 @@ import numpy.typing as npt
 from snac.jit import part
 from snaccli.entropy.arithmetic import power
 
-__all__ = ["LAGS", "MEAN_SCALE", "Learned", "blend", "recall", "remember", "reweigh"]
+__all__ = ["LAGS", "Learned", "blend", "recall", "remember", "reweigh"]
 
 LAGS = 4  # tokens of the same level that a prior sees
-MEAN_SCALE = 4  # of means of embeddings
 HIDDEN_LIMIT = 127  # of a hidden unit
 OUT_LIMIT = 511  # of a coordinate of the output
 PRIOR_SHIFT = 8  # from scores to steps of `power`
@@ -84,7 +83,7 @@ def recall(learned: Learned, n: int) -> None:
             totals = learned.totals[number]
             for e in range(width):
                 weights = learned.first[(LAGS + number) * width + e]
-                mean = S((totals[e] * MEAN_SCALE) // count)
+                mean = S((2 * totals[e] + count) // (2 * count))
                 for h in range(hidden.size):
                     hidden[h] += mean * weights[h]
     shift = learned.shifts[0]

@@ -269,7 +269,7 @@ def _means(row: Tokens, embedding: Floats, stops: Array, length: int) -> Floats:
         length: of the window.
 
     Returns:
-        (m, E), times ``MEAN_SCALE``; 0 where there are none.
+        (m, E), rounded; 0 where there are none.
     """
     lows, highs = np.maximum(stops - length, 0), np.minimum(stops, row.size)
     first, last = int(lows.min(initial=row.size)), int(highs.max(initial=0))
@@ -277,8 +277,8 @@ def _means(row: Tokens, embedding: Floats, stops: Array, length: int) -> Floats:
     np.cumsum(embedding[row[first:last]].astype(np.int64), axis=0, out=sums[1:])
     counts = np.maximum(highs - lows, 0)
     within = sums[np.maximum(highs - first, 0)] - sums[np.minimum(lows, last) - first]
-    means = within * mixing.MEAN_SCALE // np.maximum(counts, 1)[:, None]
-    return np.where(counts[:, None] > 0, means, 0).astype(np.float32)
+    counts = np.maximum(counts, 1)[:, None]
+    return ((2 * within + counts) // (2 * counts)).astype(np.float32)
 
 
 class _Numbers(NamedTuple):
@@ -312,13 +312,12 @@ def _check(layer: Layer, inputs: Inputs, width: int, size: int) -> None:
     shifts_fit = ((layer.shifts >= 0) & (layer.shifts < 24)).all()
     if not (1 <= hidden <= MAX_HIDDEN and 1 <= outs <= MAX_WIDTH and shifts_fit):
         raise PriorError("has a layer or a shift of a size that no prior has")
-    largest = np.repeat([128, 128 * mixing.MEAN_SCALE], [inputs.tokens * width, inputs.means * width])
     for weights, bias, limit in (  # (outputs, inputs), of the inputs
-        (layer.first.T, layer.first_bias, largest),
+        (layer.first.T, layer.first_bias, 128),
         (layer.second, layer.second_bias, mixing.HIDDEN_LIMIT),
         (layer.table, layer.table_bias, mixing.OUT_LIMIT),
     ):
-        sums = (np.abs(weights.astype(np.int64)) * limit).sum(axis=1) + np.abs(bias.astype(np.int64))
+        sums = np.abs(weights.astype(np.int64)).sum(axis=1) * limit + np.abs(bias.astype(np.int64))
         if int(sums.max()) >= EXACT:
             raise PriorError("has numbers so large that sums of them could leave 2^24")
 

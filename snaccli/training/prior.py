@@ -131,7 +131,6 @@ class PriorNet(nn.Module):
                 wide, narrow = (2.0 ** -float(shift) for shift in layer.shifts)
                 first = layer.first.T * (wide * embedding_scale / hidden_scale)
                 tokens = inputs_of(self.strides, 0)[level].tokens * self.config.width
-                first[:, tokens:] *= mixing.MEAN_SCALE
                 values = {
                     f"embeddings.{level}": np.pad(embedding, ((0, 1), (0, 0))) / embedding_scale,
                     f"first.{level}.weight": first if prior.windows == windows else first[:, :tokens],
@@ -351,7 +350,6 @@ def quantised(net: PriorNet, corpus: Corpus, model: str, fingerprint: str, summa
         hidden_scale = mixing.HIDDEN_LIMIT / max(1e-6, float(hidden.flatten().quantile(0.9995)))
         out_scale = mixing.OUT_LIMIT / max(1e-6, float(out.abs().flatten().quantile(0.9999)))
         wide = first.weight.T.numpy() * hidden_scale / embedding_scale
-        wide[inputs_of(net.strides, 0)[level].tokens * net.config.width :] /= mixing.MEAN_SCALE
         narrow = second.weight.numpy() * out_scale / hidden_scale
         shifts = [_shift(wide), _shift(narrow)]
         bias = (first.bias + net.phases[level]).numpy() * hidden_scale
