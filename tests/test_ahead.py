@@ -34,7 +34,7 @@ def test_the_next_items_are_made_meanwhile_but_no_more_than_allowed() -> None:
 
     taken = read_ahead(items(), 2)
     assert next(taken) == 0
-    assert third.wait(30), "two lie ready, one is held out"
+    assert third.wait(300), "two lie ready, one is held out"
     time.sleep(0.05)
     assert made == [0, 1, 2, 3]
     assert list(taken) == list(range(1, 100))

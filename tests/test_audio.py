@@ -155,7 +155,7 @@ class TestFormats:
         source = recorded(tmp_path / "a.wav", tone())
         output = tmp_path / {"flac": "b.flac", "opusenc": "b.opus", "sox": "b.aiff"}[tool]
         options = {"flac": ["-s", "-o", output, source], "opusenc": ["--quiet", source, output]}
-        subprocess.run([tool, *options.get(tool, [source, output])], check=True, timeout=60)
+        subprocess.run([tool, *options.get(tool, [source, output])], check=True, timeout=300)
         assert probe(output).rate == RATE
         assert read(output).shape == (12_000, 2)
 
@@ -549,7 +549,7 @@ class TestRealFfmpeg:
         source = recorded(tmp_path / "a.wav", tone(48_000))
         output = tmp_path / options[-1]
         command = ["ffmpeg", "-nostdin", "-v", "error", "-i", str(source), *options[:-1], str(output)]
-        if subprocess.run(command, timeout=60, capture_output=True).returncode:
+        if subprocess.run(command, timeout=300, capture_output=True).returncode:
             pytest.skip("this ffmpeg cannot write that")
         return output
 

@@ -351,7 +351,7 @@ class TestStandardOutput:
                     writer.write(np.zeros(1000, np.float32))
             """
         )
-        done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=60)
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=300)
         assert done.stderr == b""
         assert done.stdout[:4] == b"RIFF"
         assert done.stdout[44 + 2000 :][:4] == b"fLaC"

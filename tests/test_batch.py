@@ -43,7 +43,7 @@ def test_every_job_ends_exactly_once_and_failures_do_not_stop_the_rest(workers):
 
 
 def test_workers_do_run_at_the_same_time():
-    meeting = threading.Barrier(2, timeout=30)
+    meeting = threading.Barrier(2, timeout=300)
 
     def work(job, progress):
         meeting.wait()
@@ -108,7 +108,7 @@ def test_closing_stops_the_workers_at_their_next_progress_call_and_lets_them_cle
     with closing(outcomes):
         assert next(outcomes) == Outcome(JOBS[0], result="first")
         for _ in range(3):
-            assert started.acquire(timeout=30)
+            assert started.acquire(timeout=300)
     assert len(cleaned) == 3, "each of the three running jobs was unwound, no other was begun"
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("job-")]
 
@@ -163,7 +163,7 @@ def test_an_error_comes_in_the_place_of_its_result_and_stops_the_rest():
         if number == 2:
             raise ValueError("two")
         if number > 2:
-            stop.wait(30)
+            stop.wait(300)
             ended.append(number)
             raise Cancelled
         return number

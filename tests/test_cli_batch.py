@@ -331,7 +331,7 @@ def test_an_interrupt_tells_what_was_done_and_ends_with_130(codec):
 
 def test_an_interrupt_stops_every_worker(codec, monkeypatch):
     write(*(f"in/{n}.wav" for n in range(8)))
-    begun = threading.Barrier(3, timeout=30)
+    begun = threading.Barrier(3, timeout=300)
 
     def endless(source, output, *, progress, **options):
         codec.calls.append(source)
@@ -352,7 +352,7 @@ def test_an_interrupt_stops_every_worker(codec, monkeypatch):
 
 def test_what_ends_while_the_run_is_being_stopped_counts(codec, monkeypatch):
     write(*(f"in/{n}.wav" for n in range(8)))
-    begun = threading.Barrier(3, timeout=30)
+    begun = threading.Barrier(3, timeout=300)
 
     def slow(source, output, *, progress, **options):
         begun.wait()

@@ -342,7 +342,7 @@ def test_pipes_all_the_way(model):
     with open("a.wav", "rb") as source:
         encoder = start("encode", "-", "-m", model, "-q", stdin=source)
     decoder = start("decode", "-", "-m", model, "-q", stdin=encoder.stdout)
-    audio, err = decoder.communicate(timeout=120)
+    audio, err = decoder.communicate(timeout=300)
     assert (encoder.wait(), decoder.returncode, err) == (0, 0, b"")
     assert soundfile.info(io.BytesIO(audio)).frames == 8000
 
@@ -354,7 +354,7 @@ def test_a_reader_that_stops_early_is_no_error(coded, model):
     assert decoder.stdout.read(100).startswith(b"RIFF")
     decoder.stdout.close()
     assert decoder.stderr.read() == b""
-    assert decoder.wait(timeout=120) == 1
+    assert decoder.wait(timeout=300) == 1
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX, on Windows")
@@ -368,7 +368,7 @@ def test_a_signal_stops_the_run_and_leaves_no_half_file(model, number, status, j
     first = encoder.stderr.readline()
     encoder.send_signal(number)
     rest = encoder.stderr.read().decode()
-    assert encoder.wait(timeout=120) == status
+    assert encoder.wait(timeout=300) == status
     assert b" -> " in first
     lines = rest.splitlines()
     assert lines[-1] == ("snac: interrupted" if number == signal.SIGINT else "snac: terminated")

@@ -58,7 +58,7 @@ def pipe(name: str, data: bytes) -> Iterator[str]:
     writer = threading.Thread(target=Path(name).write_bytes, args=(data,), daemon=True)
     writer.start()
     yield name
-    writer.join(timeout=60)
+    writer.join(timeout=300)
     assert not writer.is_alive(), "nobody read the pipe"
 
 

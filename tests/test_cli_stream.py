@@ -335,5 +335,5 @@ def test_a_generator_without_end_stops_with_its_reader(tiny_model_folder, user_e
         yes.stdout.close()
         assert len(program.stdout.read(100_000)) == 100_000
         program.stdout.close()
-        assert program.wait(60) == 1
-        assert yes.wait(60) != 0
+        assert program.wait(300) == 1
+        assert yes.wait(300) != 0

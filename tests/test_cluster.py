@@ -68,7 +68,7 @@ def cluster(environment):
         assert address
         yield address, process.pid
         process.stdin.close()
-        process.wait(60)
+        process.wait(300)
 
 
 @pytest.fixture(autouse=True)
@@ -131,7 +131,7 @@ def started(model, address, environment, *options):
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
 
 
-def wait_for(what, seconds=90):
+def wait_for(what, seconds=300):
     end = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < end, "it did not happen"

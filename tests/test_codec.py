@@ -405,7 +405,7 @@ def through_fifo(tmp_path: Path) -> Iterator[Callable[[Path], Path]]:
 
     yield pipe_of
     for writer in writers:
-        writer.join(10)
+        writer.join(300)
         assert not writer.is_alive(), "the pipe was not read to its end"
 
 

@@ -114,7 +114,7 @@ class TestWriting:
             assert process.stdout.readline() == b"ready\n"
             assert len(names(tmp_path)) == 1
             process.send_signal(signal.SIGINT)
-            process.wait(30)
+            process.wait(300)
         assert names(tmp_path) == []
 
     def test_files_of_others_stay(self, tmp_path: Path) -> None:
@@ -225,7 +225,7 @@ class TestFullDisk:
             """
         )
         command = [sys.executable, "-c", program, str(tmp_path / "a.bin")]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
         assert done.returncode == 1
         assert "larger than" in done.stderr
         assert done.stderr.count("\n") == 1
@@ -401,7 +401,7 @@ class TestStandardOutput:
             if process.stdout is not None:
                 process.stdout.close()
             process.stdout = None
-            _, said_by_process = process.communicate(b"", timeout=60)
+            _, said_by_process = process.communicate(b"", timeout=300)
         assert process.returncode == 1
         assert said in said_by_process.decode()
         assert said_by_process.count(b"\n") == 1

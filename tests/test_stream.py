@@ -252,7 +252,7 @@ def test_a_stream_can_be_cancelled_from_another_thread() -> None:
             yield frame(0)
             yield frame(1)
             waiting.set()
-            go_on.wait(10)
+            go_on.wait(300)
             yield frame(2)
         finally:
             closed.append(True)
@@ -261,10 +261,10 @@ def test_a_stream_can_be_cancelled_from_another_thread() -> None:
     found: list[np.ndarray] = []
     thread = threading.Thread(target=lambda: found.extend(audio))
     thread.start()
-    assert waiting.wait(10)
+    assert waiting.wait(300)
     audio.cancel()
     go_on.set()
-    thread.join(10)
+    thread.join(300)
     assert not thread.is_alive()
     assert len(found) == 1
     assert closed == [True]

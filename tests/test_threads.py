@@ -60,12 +60,12 @@ def test_the_last_of_several_blocks_puts_the_threads_back() -> None:
     def other() -> None:
         with one_thread_each():
             entered.set()
-            leave.wait(10)
+            leave.wait(300)
 
     thread = threading.Thread(target=other)
     with one_thread_each():
         thread.start()
-        assert entered.wait(10)
+        assert entered.wait(300)
     assert of_blas() == {1}
     leave.set()
     thread.join()
@@ -79,7 +79,7 @@ def test_overlapping_calls_leave_every_thread_as_it_was() -> None:
 
     def slow() -> Iterator[np.ndarray]:
         yield audio_of(700)
-        assert blocks.wait(10)
+        assert blocks.wait(300)
         yield audio_of(700)
 
     def first() -> None:

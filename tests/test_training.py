@@ -439,7 +439,7 @@ except OutputError as error:
 @pytest.mark.skipif(os.name == "nt", reason="limits on the size of files: not on Windows")
 def test_tensorboard_names_the_folder_that_a_full_disk_strikes(tmp_path: Path) -> None:
     command = [sys.executable, "-c", ON_A_FULL_DISK, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     named = f"cannot write {tmp_path / 'tensorboard'}: "
     assert done.stdout.startswith(named + "larger than the disk"), done.stderr
 
