@@ -63,6 +63,21 @@ class Learned(NamedTuple):
 
 
 @part
+def _add_means(learned: Learned) -> None:
+    """Adds to the hidden units what the means of the last tokens of the same level give."""
+    hidden, width = learned.hidden, learned.embedding.shape[1]
+    for number in range(learned.windows.size):
+        count = min(learned.taken[0], learned.windows[number])
+        if count > 0:
+            totals = learned.totals[number]
+            for e in range(width):
+                weights = learned.first[(LAGS + number) * width + e]
+                mean = S((2 * totals[e] + count) // (2 * count))
+                for h in range(hidden.size):
+                    hidden[h] += mean * weights[h]
+
+
+@part
 def recall(learned: Learned, n: int) -> None:
     """Sets the prior's output for token ``n`` of the block; its scores are the table's products with it."""
     hidden, out, width = learned.hidden, learned.out, learned.embedding.shape[1]
@@ -77,15 +92,7 @@ def recall(learned: Learned, n: int) -> None:
         y0, y1, y2, y3 = x0[e], x1[e], x2[e], x3[e]
         for h in range(hidden.size):
             hidden[h] += (y0 * w0[h] + y1 * w1[h]) + (y2 * w2[h] + y3 * w3[h])
-    for number in range(learned.windows.size):
-        count = min(learned.taken[0], learned.windows[number])
-        if count > 0:
-            totals = learned.totals[number]
-            for e in range(width):
-                weights = learned.first[(LAGS + number) * width + e]
-                mean = S((2 * totals[e] + count) // (2 * count))
-                for h in range(hidden.size):
-                    hidden[h] += mean * weights[h]
+    _add_means(learned)
     shift = learned.shifts[0]
     for h in range(hidden.size):
         hidden[h] = S(min(max(I(hidden[h]) >> I(shift), I(0)), I(HIDDEN_LIMIT)))
