@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from snac.config import ModelConfig, SpectralConfig, Stack
 from snac.engine import Engine, build, build_engine, chain
 from snac.engine.chain import Flow
+from snac.engine.cpu import Arena
 from snac.engine.torch_chain import FullPrecision, TorchBackend
 from snac.hub.checkpoint import Checkpoint
 from snac.hub.state import state_shapes
@@ -450,3 +451,21 @@ def test_a_model_of_very_few_frames_a_second_decodes() -> None:
     engine = build_engine(checkpoint_of(SNAC.from_model_config(config).eval()))
     codes = [np.zeros((1, 8 // stride), dtype=np.uint16) for stride in config.vq_strides]
     assert sum(block.shape[1] for block in engine.decode(codes)) == 8 * config.hop_length
+
+
+def test_zeros_after_an_array_lie_in_its_own_memory_where_there_is_room():
+    arena = Arena()
+    whole = arena.take(40, 3)
+    whole[:] = np.arange(120).reshape(40, 3)
+    for array, rows, is_there in ((whole, 20, True), (whole[10:30], 5, True), (whole, 4000, False)):
+        before = array.copy()
+        longer = arena.extended(array, rows)
+        assert np.shares_memory(longer, whole) is is_there
+        np.testing.assert_array_equal(longer, np.concatenate((before, np.zeros((rows, 3), np.float32))))
+    own = np.ones((4, 3), np.float32)
+    longer = arena.extended(own, 2)
+    assert not np.shares_memory(longer, own)
+    kept = arena.extended(arena.take(2000, 3), 9)
+    kept[:] = 7
+    other = arena.take(2000, 3)  # the block is still in use
+    assert not np.shares_memory(other, kept)

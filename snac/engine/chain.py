@@ -26,6 +26,7 @@ from snac.products import one_thread_each
 Array = Any
 """An array of the kind that a chain's workspace handles: NumPy's (times, channels), or a tensor."""
 
+_ENOUGH = 0.75  # of a piece; waiting for the rest would mean copying what is here
 _LEAST = 1 << 14  # activations that a thread must have to compute for another thread to be worth it
 
 
@@ -52,6 +53,10 @@ class Workspace(Protocol):
 
     def zeros(self, like: Array, length: int) -> Array:
         """Zeros of the shape of ``like`` but for its length."""
+        ...
+
+    def extended(self, array: Array, length: int) -> Array:
+        """An array with so many zeros after it, perhaps in the memory that follows it, where nothing lies."""
         ...
 
     def take(self, *shape: int, dtype: type[np.generic]) -> Array | None:
@@ -240,7 +245,7 @@ class Flow:
         if length:
             node.inbox.append(x)
             node.waiting += length
-        if node.waiting < node.piece and not last:
+        if node.waiting < node.piece * _ENOUGH and not last:
             return
         inputs, waiting = node.inbox, node.waiting
         node.inbox, node.waiting = [], 0
@@ -261,8 +266,9 @@ class Flow:
             if node.held is None:
                 node.held = workspace.zeros(x, stage.history)
         if ending and stage.tail and node.held is not None:
-            zeros = workspace.zeros(node.held, stage.tail)
-            x = zeros if x is None else workspace.joined([x, zeros])
+            # What an array of the last piece is followed by are outputs that have been left out, if anything.
+            held, tail = node.held, stage.tail
+            x = workspace.zeros(held, tail) if x is None else workspace.extended(x, tail)
         if x is None:
             return None
 

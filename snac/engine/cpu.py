@@ -14,6 +14,7 @@ from snac.jit import Kernel
 from snac.products import LIBRARY
 
 _LEAST = 1 << 10  # values; smaller blocks are made of this size
+_SPARE = 32  # rows of an array that its block has room for beside its own
 
 
 class Weights:
@@ -54,7 +55,7 @@ class Arena:
 
     def take(self, *shape: int, dtype: type[np.generic] = np.float32) -> np.ndarray:
         """See ``Workspace.take``: C-contiguous, of values of at most four bytes."""
-        count = max(_LEAST, math.prod(shape))
+        count = max(_LEAST, math.prod(shape) + _SPARE * math.prod(shape[1:]))
         # Four sizes of blocks between one power of two and the next.
         quarter = 1 << max(0, (count - 1).bit_length() - 3)
         size = -(-count // quarter) * quarter
@@ -83,6 +84,20 @@ class Arena:
     def zeros(self, like: np.ndarray, length: int) -> np.ndarray:
         """See ``Workspace.zeros``."""
         return np.zeros((length, *like.shape[1:]), dtype=np.float32)
+
+    def extended(self, array: np.ndarray, length: int) -> np.ndarray:
+        """See ``Workspace.extended``: without copying where the array's block has room."""
+        base: Any = array.base
+        while isinstance(base, np.ndarray):
+            base = base.base
+        if isinstance(base, _Lease) and array.flags.c_contiguous:
+            begin = array.ctypes.data - base.block.ctypes.data
+            if begin + array.nbytes + length * array.strides[0] <= base.block.nbytes:
+                shape = (len(array) + length, *array.shape[1:])
+                longer = np.lib.stride_tricks.as_strided(array, shape)
+                longer[len(array) :] = 0
+                return longer
+        return self.joined([array, self.zeros(array, length)])
 
     def inward(self, signal: np.ndarray) -> list[np.ndarray]:
         """See ``Workspace.inward``."""

@@ -105,6 +105,10 @@ class _Tensors:
     def zeros(self, like: Tensor, length: int) -> Tensor:
         return like.new_zeros(*like.shape[:-1], length)
 
+    def extended(self, array: Tensor, length: int) -> Tensor:
+        """See ``Workspace.extended``."""
+        return torch.nn.functional.pad(array, (0, length))
+
     def take(self, *shape: int, dtype: type[np.generic]) -> None:
         return None
 

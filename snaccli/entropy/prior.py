@@ -278,7 +278,8 @@ def _means(row: Tokens, embedding: Floats, stops: Array, length: int) -> Floats:
     counts = np.maximum(highs - lows, 0)
     within = sums[np.maximum(highs - first, 0)] - sums[np.minimum(lows, last) - first]
     counts = np.maximum(counts, 1)[:, None]
-    return ((2 * within + counts) // (2 * counts)).astype(np.float32)
+    means: Floats = ((2 * within + counts) // (2 * counts)).astype(np.float32)
+    return means
 
 
 class _Numbers(NamedTuple):

@@ -379,7 +379,10 @@ def _integers(values: np.ndarray, shift: int, dtype: Any) -> np.ndarray:
     What is no number, in a training that has gone wrong, becomes 0.
     """
     highest = np.iinfo(dtype).max
-    return np.nan_to_num(np.clip(np.rint(values * 2.0**shift), -highest, highest)).astype(dtype)
+    integers: np.ndarray = np.nan_to_num(np.clip(np.rint(values * 2.0**shift), -highest, highest)).astype(
+        dtype
+    )
+    return integers
 
 
 def _wide(points: Tensor, width: int) -> Tensor:
