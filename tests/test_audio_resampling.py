@@ -180,9 +180,11 @@ def test_fit_takes_no_more_than_it_needs() -> None:
     assert len(joined(fit(endless(), 0, 1))) == 0
 
 
-def test_downmix_is_the_mean() -> None:
-    samples = noise(100, 5)
+@pytest.mark.parametrize("channels", [2, 3, 5, 7, 8, 16])
+def test_downmix_is_the_mean(channels: int) -> None:
+    samples = noise(100, channels)
     result = joined(downmix(cut(samples, 33)))
-    np.testing.assert_allclose(result[:, 0], samples.mean(axis=1), atol=1e-6)
+    np.testing.assert_array_equal(result, samples.mean(axis=1, keepdims=True, dtype=np.float32))
+    assert next(downmix([samples.astype(np.float64)])).dtype == np.float32
     mono = noise(10)
     assert next(downmix([mono])) is mono
