@@ -152,7 +152,7 @@ def test_orders_of_summation(monkeypatch: pytest.MonkeyPatch):
         start = found.start
         return found._replace(
             bias=np.ascontiguousarray(found.bias[:, ::-1]),
-            above=np.ascontiguousarray(found.above[:, ::-1]),
+            above={k: np.ascontiguousarray(rows[:, ::-1]) for k, rows in found.above.items()},
             start=start._replace(
                 first=np.ascontiguousarray(start.first[:, ::-1]),
                 second=np.ascontiguousarray(start.second[::-1, ::-1]),

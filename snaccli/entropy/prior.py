@@ -130,13 +130,14 @@ class Prior:
         """What the coder computes with, a level each."""
         numbers = []
         shapes = inputs_of(self.strides, len(self.windows))
-        for layer, embeddings, inputs in zip(self.layers, self.embedding, shapes, strict=True):
-            own = np.repeat(inputs.own, embeddings.shape[1])
+        for level, (layer, embeddings) in enumerate(zip(self.layers, self.embedding, strict=True)):
+            rows = np.repeat(shapes[level].levels, embeddings.shape[1])
+            by_level = {k: layer.first[rows == k].astype(np.float32, order="C") for k in range(level + 1)}
             outs = -(-len(layer.second) // kernel.ABREAST) * kernel.ABREAST
             more = (0, outs - len(layer.second))  # outputs of zeros
             start = NOTHING._replace(
                 embedding=np.pad(embeddings, ((0, 1), (0, 0))).astype(np.float32),
-                first=layer.first[own].astype(np.float32, order="C"),
+                first=by_level.pop(level),
                 second=np.pad(layer.second, (more, (0, 0))).astype(np.float32, order="C"),
                 second_bias=np.pad(layer.second_bias, more).astype(np.float32),
                 shifts=layer.shifts.astype(np.int64),
@@ -144,7 +145,7 @@ class Prior:
                 table_bias=np.ascontiguousarray(layer.table_bias),
             )
             bias = layer.first_bias.astype(np.float32, order="C")
-            numbers.append(_Numbers(bias, layer.first[~own].astype(np.float32, order="C"), start))
+            numbers.append(_Numbers(bias, by_level, start))
         return tuple(numbers)
 
     @cached_property
@@ -183,13 +184,13 @@ class Inputs(NamedTuple):
     Attributes:
         tokens: whose embeddings it sees: ``LAGS`` of its own level, the others of coarser ones.
         means: of embeddings: one a window of its own level, then of each coarser one that it sees.
-        own: for each of all these whether it is of its own level.
+        levels: of all these, in their order.
         phases: the tokens under one of the coarser level, 1 if that is not a number from 1 to 16.
     """
 
     tokens: int
     means: int
-    own: npt.NDArray[np.bool_]
+    levels: npt.NDArray[np.int64]
     phases: int
 
 
@@ -199,10 +200,10 @@ def inputs_of(strides: Sequence[int], windows: int) -> list[Inputs]:
     for level, stride in enumerate(strides):
         ratio, rest = divmod(strides[level - 1], stride) if level else (1, 0)
         phases = ratio if not rest and 1 <= ratio <= MAX_PHASES else 1
-        coarser = min(level, COARSER)
-        lengths = mixing.LAGS, len(REACH) * coarser, windows, windows * coarser
-        own = np.repeat([True, False, True, False], lengths)
-        found.append(Inputs(sum(lengths[:2]), sum(lengths[2:]), own, phases))
+        coarser = range(max(0, level - COARSER), level)
+        tokens = [level] * mixing.LAGS + [k for k in coarser for _ in REACH]
+        means = [k for k in (level, *coarser) for _ in range(windows)]
+        found.append(Inputs(len(tokens), len(means), np.array(tokens + means), phases))
     return found
 
 
@@ -240,23 +241,28 @@ class PriorStream:
     def block(self, start: int, count: int) -> mixing.Learned:
         """Returns the kernel's argument for the next tokens: what coarser levels give is computed at once."""
         numbers, strides, level = self._numbers, self._prior.strides, self._level
-        above: Array = numbers.bias[np.arange(start, start + count) % len(numbers.bias)]
-        frames, seen, means = np.arange(start, start + count) * strides[level], [], []
-        for k in range(max(0, level - COARSER), level):
-            row, embedding = self._coarser[k], self._prior.numbers[k].start.embedding
-            places = frames // strides[k]
-            for offset in REACH:
-                tokens = row[np.clip(places + offset, 0, row.size - 1)].astype(np.int64)
-                # The last embedding is that of the tokens before the first and after the last.
-                is_there = (places + offset >= 0) & (places + offset < row.size)
-                seen.append(embedding[np.where(is_there, tokens, -1)])
-            stops = places + REACH[-1] + 1
-            means += [
-                _means(row, embedding, stops, max(1, each // strides[k])) for each in self._prior.windows
-            ]
-        if seen:
-            above = above + np.concatenate(seen + means, axis=1) @ numbers.above
+        places = np.arange(start, start + count)
+        above: Array = numbers.bias[places % len(numbers.bias)]
+        for k in range(max(0, level - COARSER) if count else level, level):
+            # Several tokens lie under one, which gives the same to all of them.
+            at = places * strides[level] // strides[k]
+            given = self._seen(k, np.arange(at[0], at[-1] + 1)) @ numbers.above[k]
+            above += given[at - at[0]]
         return self._learned._replace(above=above)
+
+    def _seen(self, k: int, places: Array) -> Floats:
+        """What the network sees of a coarser level from each of its places (n,): (n, inputs * E)."""
+        row, embedding = self._coarser[k], self._prior.numbers[k].start.embedding
+        seen = []
+        for offset in REACH:
+            tokens = row[np.clip(places + offset, 0, row.size - 1)].astype(np.int64)
+            # The last embedding is that of the tokens before the first and after the last.
+            is_there = (places + offset >= 0) & (places + offset < row.size)
+            seen.append(embedding[np.where(is_there, tokens, -1)])
+        for window in self._prior.windows:
+            length = max(1, window // self._prior.strides[k])
+            seen.append(_means(row, embedding, places + REACH[-1] + 1, length))
+        return np.concatenate(seen, axis=1)
 
 
 def _means(row: Tokens, embedding: Floats, stops: Array, length: int) -> Floats:
@@ -286,7 +292,7 @@ class _Numbers(NamedTuple):
     """A layer as the coder uses it, in float32."""
 
     bias: Floats  # (phases, H)
-    above: Floats  # (inputs of coarser levels * E, H)
+    above: Mapping[int, Floats]  # of each coarser level (inputs * E, H)
     start: mixing.Learned  # what is the same for all streams of the level
 
 
