@@ -237,7 +237,8 @@ def test_worked_example_decodes():
 
 @pytest.mark.parametrize("channels", ["", "mono", "sixteen"])
 @pytest.mark.parametrize(
-    ("name", "coders"), [("raw", {0}), ("adaptive", {1}), ("prior", {2}), ("mixed", {0, 1, 2})]
+    ("name", "coders"),
+    [("raw", {0}), ("adaptive", {1}), ("prior", {2}), ("mixed", {0, 1, 2}), ("means", {2})],
 )
 def test_files_of_version_1_decode_for_ever(name: str, coders: set[int], channels: str):
     """Files that an earlier state of the program wrote, by the program and by the reference decoder."""
@@ -255,7 +256,8 @@ def test_files_of_version_1_decode_for_ever(name: str, coders: set[int], channel
     assert header.channels == len(record["levels"][0])
     prior = None
     if header.prior is not None:
-        prior = prior_module.load(folder / "version1-prior.safetensors")
+        kind = "means" if name == "means" else "prior"
+        prior = prior_module.load(folder / f"version1-{kind}.safetensors")
         assert header.prior.hex() == prior.fingerprint
     codes = entropy.decode(
         streams,

@@ -78,7 +78,7 @@ class World:
         """Of the model; it knows nothing, but codes."""
         config = ModelConfig.from_dict(SPECTRAL)
         found = fingerprint(config, weights(config)).hex()
-        prior = some_prior(config.vq_strides, config.codebook_size)
+        prior = some_prior(config.vq_strides, config.codebook_size, windows=(8, 40))
         return replace(prior, model_fingerprint=found)
 
     def recording(self, channels: int, frames: int, seed: int, rate: int = 8000) -> Recording:

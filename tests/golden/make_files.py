@@ -52,9 +52,9 @@ def of_channels(codes: Codes, channels: list[int]) -> Codes:
 
 
 def streams_by_coder(
-    codes: Codes, books: list[np.ndarray], prior: priors.Prior
+    codes: Codes, books: list[np.ndarray], prior: priors.Prior, seeing_means: priors.Prior
 ) -> dict[str, list[CodedStream]]:
-    """The streams by each coder, and by one after the other."""
+    """The streams by each coder, by one after the other, and by a prior that sees means."""
     found = {
         "raw": [CodedStream(0, payloads.pack(tokens, codes.codebook_size)) for tokens in streams_of(codes)],
         "adaptive": always_adaptive(codes, books),
@@ -62,6 +62,7 @@ def streams_by_coder(
     }
     ways = list(found.values())
     found["mixed"] = [ways[number % 3][number] for number in range(len(ways[0]))]
+    found["means"] = coded(codes, books, seeing_means)
     return found
 
 
@@ -80,9 +81,9 @@ def packed(
     return container.pack(header, streams)
 
 
-def fitting_prior(codes: Codes) -> priors.Prior:
+def fitting_prior(codes: Codes, windows: tuple[int, ...] = ()) -> priors.Prior:
     """A prior that expects the tokens of a grid by their number."""
-    prior = some_prior(codes.strides, codes.codebook_size)
+    prior = some_prior(codes.strides, codes.codebook_size, windows=windows)
     layers = []
     for layer, level in zip(prior.layers, codes.levels, strict=True):
         counts = np.bincount(level.reshape(-1), minlength=codes.codebook_size)
@@ -94,16 +95,18 @@ def fitting_prior(codes: Codes) -> priors.Prior:
 def main() -> None:
     """Writes the files that are not there yet."""
     codes, books = two_channels()
-    prior = fitting_prior(codes)
+    prior, seeing_means = fitting_prior(codes), fitting_prior(codes, (5, 24))
     for layout, channels in {"": [0, 1], **LAYOUTS}.items():
         own = of_channels(codes, channels)
-        for name, each in streams_by_coder(own, books, prior).items():
+        for name, each in streams_by_coder(own, books, prior, seeing_means).items():
             path = FOLDER / f"version1-{'-'.join(filter(None, (name, layout)))}.snac"
             if not path.exists():
                 needed = any(stream.coder == Coder.PRIOR for stream in each)
-                path.write_bytes(packed(own, each, prior if needed else None, layout))
-    if not (path := FOLDER / "version1-prior.safetensors").exists():
-        priors.save(prior, path)
+                named = seeing_means if name == "means" else prior
+                path.write_bytes(packed(own, each, named if needed else None, layout))
+    for name, each in (("prior", prior), ("means", seeing_means)):
+        if not (path := FOLDER / f"version1-{name}.safetensors").exists():
+            priors.save(each, path)
     record = {
         "codebooks": [book.tolist() for book in books],
         "levels": [level.tolist() for level in codes.levels],
