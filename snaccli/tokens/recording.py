@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
@@ -285,6 +286,8 @@ def checked_facts(values: dict[str, Any]) -> dict[str, Any]:
             if not isinstance(values[name], str) or not 1 <= len(values[name]) <= most:
                 raise TokenFileError(f"{name!r} is not a text of 1 to {most} characters")
             facts[name] = values[name]
+    if "fingerprint" in facts and not _FINGERPRINT.fullmatch(facts["fingerprint"]):
+        raise TokenFileError(f"'fingerprint' is not one of {2 * FINGERPRINT_BYTES} hexadecimal digits")
     if values.get("offsets") is not None:
         if not isinstance(values["offsets"], bool):
             raise TokenFileError("'offsets' is neither true nor false")
@@ -305,6 +308,7 @@ _RANGES = {
     "start_id": (0, MAX_ID),
 }
 _TEXTS = {"path": 4096, "model": 128, "fingerprint": 2 * FINGERPRINT_BYTES}
+_FINGERPRINT = re.compile(f"[0-9a-f]{{{2 * FINGERPRINT_BYTES}}}")
 FACTS = (*_TEXTS, *_RANGES, "offsets", "strides")
 """Names of what a file may say besides its tokens."""
 
