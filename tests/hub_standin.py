@@ -117,6 +117,9 @@ class _Handler(BaseHTTPRequestHandler):
             return self._refuse(int(status), code)
         if fault == "portal":
             return self._answer(200, {"Content-Type": "text/html"}, b"<html>Sign in to this network</html>")
+        if self.path.startswith("/api/models/"):  # whether large files go another way than this one
+            name = self.path.removeprefix("/api/models/").partition("/revision/")[0]
+            return self._json({"id": name, "xetEnabled": False})
         if self.path.startswith("/blobs/"):
             return self._content(self.server.blobs[self.path.removeprefix("/blobs/")], {}, fault)
         repository_name, _, rest = self.path.removeprefix("/").partition("/resolve/")

@@ -37,6 +37,18 @@ def test_the_loss_and_its_gradients_are_those_of_torch(
         assert float((own - theirs).norm()) <= 2 * tolerance * float(theirs.norm())
 
 
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_gradients_stay_finite_where_gains_nearly_leave_the_range(
+    kind: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(softmax, "product_type", lambda: kind)
+    for shift in range(-120, 121, 4):
+        (out, table, bias), target = example(0.01)  # all tokens alike
+        loss = softmax.cross_entropy_of(out, table.abs() * 20, bias + shift, target)
+        gradients = torch.autograd.grad(loss, (out, table, bias))
+        assert all(bool(each.isfinite().all()) for each in (loss, *gradients))
+
+
 def test_products_are_narrow_only_where_the_processor_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
     softmax.product_type.cache_clear()
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False, raising=False)

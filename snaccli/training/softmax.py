@@ -9,7 +9,6 @@ it rounds is far below the noise of a batch.
 from __future__ import annotations
 
 import functools
-import math
 from typing import Any, cast
 
 import torch
@@ -18,7 +17,7 @@ from torch import Tensor
 __all__ = ["cross_entropy_of", "product_type"]
 
 _ABREAST = 256  # tokens whose scores are held at once
-_LEAST = 1e-20  # sum of gains from which on none that matters has been rounded to 0
+_LEAST, _MOST = 1e-20, 1e20  # sums of gains: beyond, some that matter become 0, or products of them infinite
 
 
 def cross_entropy_of(out: Tensor, table: Tensor, bias: Tensor, target: Tensor) -> Tensor:
@@ -72,7 +71,7 @@ def _gains(out: Tensor, table: Tensor, bias: Tensor, room: Tensor) -> tuple[Tens
     """
     gains = torch.addmm(bias, out, table.T, out=room).exp_()
     total = gains.sum(1, keepdim=True).float()
-    if bool(((total > _LEAST) & (total < math.inf)).all()):
+    if bool(((total > _LEAST) & (total < _MOST)).all()):
         return gains, total, total.log()
     scores = torch.addmm(bias, out, table.T, out=room)
     top = scores.amax(1, keepdim=True)
