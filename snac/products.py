@@ -79,18 +79,15 @@ class ProcessSetting:
         with self._lock:
             if not self._within:
                 self._before = self._read()
-                self._change(self._value)
+                if self._before != self._value:
+                    self._write(self._value)
             self._within += 1
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
             self._within -= 1
-            if not self._within:
-                self._change(self._before)
-
-    def _change(self, value: Any) -> None:
-        if self._before != self._value:
-            self._write(value)
+            if not self._within and self._before != self._value:
+                self._write(self._before)
 
 
 _one_thread: AbstractContextManager[None] = nullcontext()

@@ -97,7 +97,7 @@ class Arena:
                 longer = np.lib.stride_tricks.as_strided(array, shape)
                 longer[len(array) :] = 0
                 return longer
-        return self.joined([array, self.zeros(array, length)])
+        return np.concatenate((array, np.zeros((length, *array.shape[1:]), dtype=array.dtype)))
 
     def inward(self, signal: np.ndarray) -> list[np.ndarray]:
         """See ``Workspace.inward``."""

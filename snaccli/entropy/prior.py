@@ -117,8 +117,13 @@ class Prior:
             raise PriorError("the prior's embedding is of a size that no prior has")
         if len(self.windows) > MAX_WINDOWS or not all(1 <= each <= LONGEST_WINDOW for each in self.windows):
             raise PriorError("the prior's windows are of lengths that no prior has")
-        for layer, inputs in zip(self.layers, inputs_of(self.strides, len(self.windows)), strict=True):
+        for layer, inputs in zip(self.layers, self.inputs, strict=True):
             _check(layer, inputs, shape[2], shape[1])
+
+    @cached_property
+    def inputs(self) -> list[Inputs]:
+        """What the network of each level sees."""
+        return inputs_of(self.strides, len(self.windows))
 
     @property
     def codebook_size(self) -> int:
@@ -129,9 +134,8 @@ class Prior:
     def numbers(self) -> tuple[_Numbers, ...]:
         """What the coder computes with, a level each."""
         numbers = []
-        shapes = inputs_of(self.strides, len(self.windows))
         for level, (layer, embeddings) in enumerate(zip(self.layers, self.embedding, strict=True)):
-            rows = np.repeat(shapes[level].levels, embeddings.shape[1])
+            rows = np.repeat(self.inputs[level].levels, embeddings.shape[1])
             by_level = {k: layer.first[rows == k].astype(np.float32, order="C") for k in range(level + 1)}
             outs = -(-len(layer.second) // kernel.ABREAST) * kernel.ABREAST
             more = (0, outs - len(layer.second))  # outputs of zeros
@@ -246,46 +250,42 @@ class PriorStream:
         for k in range(max(0, level - COARSER) if count else level, level):
             # Several tokens lie under one, which gives the same to all of them.
             at = places * strides[level] // strides[k]
-            given = self._seen(k, np.arange(at[0], at[-1] + 1)) @ numbers.above[k]
+            lengths = [max(1, window // strides[k]) for window in self._prior.windows]
+            seen = _seen(self._coarser[k], self._prior.numbers[k].start.embedding, at[0], at[-1] + 1, lengths)
+            given = seen @ numbers.above[k]
             above += given[at - at[0]]
         return self._learned._replace(above=above)
 
-    def _seen(self, k: int, places: Array) -> Floats:
-        """What the network sees of a coarser level from each of its places (n,): (n, inputs * E)."""
-        row, embedding = self._coarser[k], self._prior.numbers[k].start.embedding
-        seen = []
-        for offset in REACH:
-            tokens = row[np.clip(places + offset, 0, row.size - 1)].astype(np.int64)
-            # The last embedding is that of the tokens before the first and after the last.
-            is_there = (places + offset >= 0) & (places + offset < row.size)
-            seen.append(embedding[np.where(is_there, tokens, -1)])
-        for window in self._prior.windows:
-            length = max(1, window // self._prior.strides[k])
-            seen.append(_means(row, embedding, places + REACH[-1] + 1, length))
-        return np.concatenate(seen, axis=1)
 
-
-def _means(row: Tokens, embedding: Floats, stops: Array, length: int) -> Floats:
-    """The means of the embeddings of ``length`` tokens before each of some places, as far as there are any.
+def _seen(row: Tokens, embedding: Floats, first: int, last: int, lengths: Sequence[int]) -> Floats:
+    """What a network sees of a coarser level from each of its places.
 
     Args:
-        row: tokens (n,).
-        embedding: (K + 1, E).
-        stops: places (m,), each after the last token of its mean.
-        length: of the window.
+        row: its tokens.
+        embedding: of these (K + 1, E), zeros last.
+        first, last: the first place, and the one after the last: n in all.
+        lengths: of windows, in tokens.
 
     Returns:
-        (m, E), rounded; 0 where there are none.
+        (n, inputs * E): the embeddings of the tokens around, and the rounded means of those in each window,
+        which ends with the last of these; 0 for tokens, and means of tokens, that are not there.
     """
-    lows, highs = np.maximum(stops - length, 0), np.minimum(stops, row.size)
-    first, last = int(lows.min(initial=row.size)), int(highs.max(initial=0))
-    sums = np.zeros((max(0, last - first) + 1, embedding.shape[1]), dtype=np.int64)
-    np.cumsum(embedding[row[first:last]].astype(np.int64), axis=0, out=sums[1:])
-    counts = np.maximum(highs - lows, 0)
-    within = sums[np.maximum(highs - first, 0)] - sums[np.minimum(lows, last) - first]
-    counts = np.maximum(counts, 1)[:, None]
-    means: Floats = ((2 * within + counts) // (2 * counts)).astype(np.float32)
-    return means
+    places, seen = np.arange(first, last), []
+    for offset in REACH:
+        is_there = (places + offset >= 0) & (places + offset < row.size)
+        tokens = row[np.clip(places + offset, 0, row.size - 1)].astype(np.int64)
+        seen.append(embedding[np.where(is_there, tokens, -1)])
+    if lengths:
+        stops = places + REACH[-1] + 1
+        highs, low = np.minimum(stops, row.size), max(0, first + REACH[-1] + 1 - max(lengths))
+        sums = np.zeros((max(0, int(highs[-1]) - low) + 1, embedding.shape[1]), dtype=np.int64)
+        np.cumsum(embedding[row[low : highs[-1]]].astype(np.int64), axis=0, out=sums[1:])
+        for length in lengths:
+            lows = np.minimum(np.maximum(stops - length, 0), highs)
+            counts = np.maximum(highs - lows, 1)[:, None]
+            within = sums[np.maximum(highs - low, 0)] - sums[np.maximum(lows - low, 0)]
+            seen.append(((2 * within + counts) // (2 * counts)).astype(np.float32))
+    return np.concatenate(seen, axis=1)
 
 
 class _Numbers(NamedTuple):
