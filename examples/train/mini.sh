@@ -15,7 +15,7 @@ export MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=17179869184
 if [ -x .venv/bin/python ]; then PATH="$root/.venv/bin:$PATH"; fi
 
 fetch=() start=() steps=()
-sets=(corpus/{speech,voices,music,sounds}_train.npy) learn=(--minutes 40)
+sets=(corpus/{speech,voices,music,sounds}_train.npy) learn=(--minutes 45)
 for argument in "$@"; do
     if [ "$argument" = --short ]; then
         start=(--set stages.0.steps=60 --set unquantised_steps=20 --set fit_seconds=200)
