@@ -248,44 +248,24 @@ class PriorStream:
         places = np.arange(start, start + count)
         above: Array = numbers.bias[places % len(numbers.bias)]
         for k in range(max(0, level - COARSER) if count else level, level):
-            # Several tokens lie under one, which gives the same to all of them.
-            at = places * strides[level] // strides[k]
-            lengths = [max(1, window // strides[k]) for window in self._prior.windows]
-            seen = _seen(self._coarser[k], self._prior.numbers[k].start.embedding, at[0], at[-1] + 1, lengths)
-            given = seen @ numbers.above[k]
+            row, embedding = self._coarser[k], self._prior.numbers[k].start.embedding
+            # Several tokens lie under one, which gives the same to all of them. It sees means over spans of
+            # tokens, of one token or of those in a window, as far as there are any.
+            at, stop = places * strides[level] // strides[k], REACH[-1] + 1
+            around = np.arange(at[0], at[-1] + 1)
+            spans = [(offset, offset + 1) for offset in REACH]
+            spans += [(stop - max(1, window // strides[k]), stop) for window in self._prior.windows]
+            first = max(0, int(at[0]) + min(spans)[0])
+            within = embedding[row[first : at[-1] + stop]].astype(np.int64)
+            sums = np.concatenate((np.zeros_like(embedding[:1], np.int64), within.cumsum(axis=0)))
+            seen = []
+            for span in spans:
+                low, high = (np.clip(around + end - first, 0, len(within)) for end in span)
+                counts = np.maximum(high - low, 1)[:, None]
+                seen.append((2 * (sums[high] - sums[low]) + counts) // (2 * counts))
+            given = np.concatenate(seen, axis=1, dtype=np.float32) @ numbers.above[k]
             above += given[at - at[0]]
         return self._learned._replace(above=above)
-
-
-def _seen(row: Tokens, embedding: Floats, first: int, last: int, lengths: Sequence[int]) -> Floats:
-    """What a network sees of a coarser level from each of its places.
-
-    Args:
-        row: its tokens.
-        embedding: of these (K + 1, E), zeros last.
-        first, last: the first place, and the one after the last: n in all.
-        lengths: of windows, in tokens.
-
-    Returns:
-        (n, inputs * E): the embeddings of the tokens around, and the rounded means of those in each window,
-        which ends with the last of these; 0 for tokens, and means of tokens, that are not there.
-    """
-    places, seen = np.arange(first, last), []
-    for offset in REACH:
-        is_there = (places + offset >= 0) & (places + offset < row.size)
-        tokens = row[np.clip(places + offset, 0, row.size - 1)].astype(np.int64)
-        seen.append(embedding[np.where(is_there, tokens, -1)])
-    if lengths:
-        stops = places + REACH[-1] + 1
-        highs, low = np.minimum(stops, row.size), max(0, first + REACH[-1] + 1 - max(lengths))
-        sums = np.zeros((max(0, int(highs[-1]) - low) + 1, embedding.shape[1]), dtype=np.int64)
-        np.cumsum(embedding[row[low : highs[-1]]].astype(np.int64), axis=0, out=sums[1:])
-        for length in lengths:
-            lows = np.minimum(np.maximum(stops - length, 0), highs)
-            counts = np.maximum(highs - lows, 1)[:, None]
-            within = sums[np.maximum(highs - low, 0)] - sums[np.maximum(lows - low, 0)]
-            seen.append(((2 * within + counts) // (2 * counts)).astype(np.float32))
-    return np.concatenate(seen, axis=1)
 
 
 class _Numbers(NamedTuple):
