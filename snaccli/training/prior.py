@@ -234,6 +234,7 @@ def train_prior(
         **asdict(config),
         "steps": run.steps,
     }
+    del run.means
     prior = quantised(run.net, corpus, model, fingerprint, summary)
     if state is not None:
         state.unlink(missing_ok=True)
@@ -247,9 +248,9 @@ class _Run:
         self.net, self.corpus, self.config, self.state = net, corpus, config, state
         self.optimiser = torch.optim.Adam(net.parameters(), lr=config.rate, betas=(0.9, 0.99), fused=True)
         self.steps, self.earlier = 0, 0.0
-        self.means, self.since = net.means(corpus), 0
         if state is not None and state.exists():
             self._take_up(state)
+        self.means, self.since = net.means(corpus), self.steps
         self.rng = np.random.default_rng([config.seed, self.steps])
         self.began = time.monotonic()
 
@@ -282,6 +283,7 @@ class _Run:
     def step(self) -> None:
         """One step of all levels."""
         if self.steps - self.since >= _REFRESHED:
+            del self.means  # large: the sums of before make room for the new ones
             self.means, self.since = self.net.means(self.corpus), self.steps
         warm, left = min(1.0, (self.steps + 1) / 50), (1 - self.fraction) / 0.7
         for group in self.optimiser.param_groups:
