@@ -125,6 +125,11 @@ class Prior:
         """What the network of each level sees."""
         return inputs_of(self.strides, len(self.windows))
 
+    @cached_property
+    def lengths(self) -> list[list[int]]:
+        """The windows of each level, in its tokens."""
+        return [[max(1, window // stride) for window in self.windows] for stride in self.strides]
+
     @property
     def codebook_size(self) -> int:
         """Codewords of each level."""
@@ -225,7 +230,7 @@ class PriorStream:
         self._prior, self._level = prior, level
         self._coarser = coarser
         self._numbers = prior.numbers[level]
-        windows = np.array([max(1, each // prior.strides[level]) for each in prior.windows], dtype=np.int64)
+        windows = np.array(prior.lengths[level], dtype=np.int64)
         self._learned = self._numbers.start._replace(
             recent=np.full(mixing.LAGS, size, dtype=np.int64),
             windows=windows,
@@ -254,7 +259,7 @@ class PriorStream:
             at, stop = places * strides[level] // strides[k], REACH[-1] + 1
             around = np.arange(at[0], at[-1] + 1)
             spans = [(offset, offset + 1) for offset in REACH]
-            spans += [(stop - max(1, window // strides[k]), stop) for window in self._prior.windows]
+            spans += [(stop - length, stop) for length in self._prior.lengths[k]]
             first = max(0, int(at[0]) + min(spans)[0])
             within = embedding[row[first : at[-1] + stop]].astype(np.int64)
             sums = np.concatenate((np.zeros_like(embedding[:1], np.int64), within.cumsum(axis=0)))
