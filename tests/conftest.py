@@ -59,7 +59,11 @@ def user_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]
     (programs / "snac").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m snaccli "$@"\n')
     (programs / "snac").chmod(0o755)
     ours = ("PYTHON", "PIP_", "SNAC_")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name == "SNAC_CONSTRAINTS" or not name.startswith(ours)  # else examples/env.sh installs others
+    }
     path = f"{programs}{os.pathsep}{os.environ['PATH']}"
     return kept | {"PATH": path, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
 

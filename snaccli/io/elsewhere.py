@@ -321,7 +321,7 @@ def tar_files(archive: str, file: BinaryIO, error: type[FileError] = FileError) 
     """
     try:
         with tarfile.open(fileobj=_Bounded(file), mode="r:") as opened:  # type: ignore[call-overload]
-            while (member := opened.next()) is not None:
+            for member in opened:  # next() fails at an empty archive before Python 3.11
                 opened.members = []  # else the list of all grows
                 if member.size < 0:
                     raise tarfile.TarError(f"{member.name!r} has a size below 0")
