@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import mmap
 import os
 from collections import Counter
 from pathlib import Path
@@ -69,7 +70,8 @@ class Faulty:
         if fault == "raises":
             raise KeyError("x")
         if fault == "grows":
-            bytearray(300 << 20)
+            with mmap.mmap(-1, 300 << 20) as room:  # new pages, where an allocator may have some left
+                room.write(b"1" * len(room))
         return "fine"
 
 
