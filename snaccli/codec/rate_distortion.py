@@ -103,7 +103,7 @@ def choose(
         coder = StreamCoder(context_of(space, strides, chosen), prior=learned)
         blocks = [wanted[low : low + _BLOCK] for low in range(0, len(wanted), _BLOCK)]
         unit = sum(float(_distances(block, parts[level].codebook).min(axis=1).sum()) for block in blocks)
-        price = max(rate_distortion * unit / max(1, len(wanted)), np.finfo(np.float32).tiny)
+        price = max(rate_distortion * unit / max(1, len(wanted)), float(np.finfo(np.float32).tiny))
         told = part(progress, level / len(parts), (level + 1) / len(parts))
         tokens = [np.zeros(0, np.uint16)]
         for number, block in enumerate(blocks):

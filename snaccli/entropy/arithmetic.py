@@ -7,7 +7,7 @@ machine sees the same geometry. Powers and quotient are parts of the kernel that
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,8 @@ from snac.jit import inlined, part
 
 Codebook = npt.NDArray[np.floating]
 Points = npt.NDArray[np.int64]
+Integer: TypeAlias = "int | np.integer[Any]"
+"""What a kernel's parts take for a number: NumPy's where it comes out of an array."""
 
 SPREAD = 128  # root of the mean square length of the points
 LIMIT = 511  # no coordinate of a point is larger
@@ -86,7 +88,7 @@ def power(step: Any) -> Any:
 
 
 @part
-def _product(a: int, b: int) -> tuple[Any, Any]:
+def _product(a: Integer, b: Integer) -> tuple[Any, Any]:
     """Multiplies two positive 64-bit integers to one of 128 bits: its high and its low half."""
     half, low_half = V(32), V(0xFFFFFFFF)
     a0, a1, b0, b1 = V(a) & low_half, V(a) >> half, V(b) & low_half, V(b) >> half
@@ -97,7 +99,7 @@ def _product(a: int, b: int) -> tuple[Any, Any]:
 
 
 @part
-def share(weight: int, a: int, b: int, c: int, d: int, rest: int) -> Any:
+def share(weight: Integer, a: Integer, b: Integer, c: Integer, d: Integer, rest: Integer) -> Any:
     """Returns ``share`` of docs/format.md, section 6.6, the successes being ``a * b`` and ``c * d``.
 
     The quotient has at most 17 bits; it is found by long division, which needs no number above 2^95.

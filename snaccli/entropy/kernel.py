@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from snac.jit import Record, compiled, part
-from snaccli.entropy.arithmetic import PEAK_BITS, WEIGHT, WEIGHT_BITS, power, share
+from snaccli.entropy.arithmetic import PEAK_BITS, WEIGHT, WEIGHT_BITS, Integer, power, share
 from snaccli.entropy.mixing import Learned, blend, recall, remember, reweigh
 from snaccli.entropy.payloads import TOTAL, decode_token, interval
 
@@ -163,7 +163,7 @@ def _rows(mixed: Array, base_factor: float, tilted_factor: float, floor: float, 
 
 
 @part
-def _settled(row: Array, largest: int, whole: int) -> Any:
+def _settled(row: Array, largest: Integer, whole: Integer) -> Any:
     """Gives the largest frequency what is left; returns an extra that is to be added to all.
 
     Args:
@@ -257,7 +257,7 @@ def _aim(features: Array, turned: Array, along: Array, tilt: Array) -> None:
 
 
 @part
-def _turn(features: Array, error: Array, maps: Array, phase: int, rate: int) -> None:
+def _turn(features: Array, error: Array, maps: Array, phase: Integer, rate: int) -> None:
     """Turns the maps by the error."""
     phases, _, dim = maps.shape
     shared = L(0)
@@ -296,7 +296,7 @@ def _predict(state: State, phase: int) -> None:
 
 
 @part
-def _learn(state: State, phase: int, token: int) -> None:
+def _learn(state: State, phase: Integer, token: Integer) -> None:
     """Learns from the token that came under the last prediction."""
     base, tilted, wide, narrow = state.sums[0], state.sums[1], state.sums[2], state.sums[3]
     counts, weights, error, dim = state.counts, state.weights, state.error, state.maps.shape[2]
@@ -316,7 +316,7 @@ def _learn(state: State, phase: int, token: int) -> None:
 
 
 @part
-def _spread(state: State, token: int) -> None:
+def _spread(state: State, token: Integer) -> None:
     """Adds a token's mass to the heaps. Overwrites ``gains`` and ``tilt``."""
     slot, counts, seen = state.slots[token], state.counts, state.seen
     if not slot:

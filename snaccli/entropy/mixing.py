@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from snac.jit import part
-from snaccli.entropy.arithmetic import power
+from snaccli.entropy.arithmetic import Integer, power
 
 __all__ = ["LAGS", "Learned", "blend", "recall", "remember", "reweigh"]
 
@@ -128,7 +128,7 @@ def blend(learned: Learned, row: Array, extra: int) -> None:
 
 
 @part
-def reweigh(learned: Learned, token: int, rate: int) -> None:
+def reweigh(learned: Learned, token: Integer, rate: int) -> None:
     """Learns the factors of the mixture from the token that came."""
     sums, factors = learned.sums, learned.factors
     first = learned.known[token] - sums[1] // sums[0]
@@ -138,7 +138,7 @@ def reweigh(learned: Learned, token: int, rate: int) -> None:
 
 
 @part
-def remember(learned: Learned, token: int) -> None:
+def remember(learned: Learned, token: Integer) -> None:
     """Takes a token as the last one."""
     for lag in range(LAGS - 1, 0, -1):
         learned.recent[lag] = learned.recent[lag - 1]

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from snac.jit import part
 from snaccli.codes import Tokens, packed_size, token_bits
+from snaccli.entropy.arithmetic import Integer
 from snaccli.errors import StreamInvalidError
 
 PRECISION = 24  # bits of the sum of all frequencies
@@ -128,7 +129,7 @@ def undecodable() -> StreamInvalidError:
 
 
 @part
-def _below(row: Array, token: int, extra: int) -> Any:
+def _below(row: Array, token: Integer, extra: int) -> Any:
     """Returns the sum of the frequencies before a token's."""
     total = L(0)
     for c in range(token):
@@ -137,7 +138,7 @@ def _below(row: Array, token: int, extra: int) -> Any:
 
 
 @part
-def interval(row: Array, token: int, extra: int, out: Array) -> None:
+def interval(row: Array, token: Integer, extra: int, out: Array) -> None:
     """Sets the frequencies before a token's, and its own."""
     out[0] = _below(row, token, extra)
     out[1] = row[token] + extra
