@@ -438,7 +438,7 @@ def _kinds(axis: str, number: str) -> tuple[Record | str, ...]:
     """Returns the kinds of the kernel's arguments for products of one type, summed up in another."""
     state = "f42 A2 N1 i81 i83 i81 i81 i82 i42 i81 i81 u23 i82 i41 N1 f82 i41 A1 i81 i81"
     state = state.replace("A", axis).replace("N", number)
-    learned = "f42 i81 i81 u21 i82 i81 f42 f42 f42 f41 i81 i22 i41 f41 i21 i41 i41 i41 i41 i81 i81"
+    learned = "f42 i81 i41 i82 i81 f42 f42 f42 f41 i81 i22 i41 f41 i21 i41 i41 i41 i41 i81 i81"
     records = []
     for kind, fields in ((State, state), (Learned, learned), (Choice, "f42 f41 i41")):
         kinds = [f"{field[:2]}[{','.join(':' * int(field[2]))}]" for field in fields.split()]

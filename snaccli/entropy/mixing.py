@@ -36,13 +36,15 @@ class Learned(NamedTuple):
     """A prior's part for one stream, and room for what each token needs; without a prior all are empty.
 
     K is the number of codewords, E the width of an embedding, H that of the hidden layer, D that of the
-    output, up to a multiple of 8; W the number of windows, M the largest of them.
+    output, up to a multiple of 8; W the number of windows, M the largest of them, LAGS
+    at least.
     """
 
     embedding: Array  # float32 (K + 1, E), the last row 0: a token that is not there
-    recent: Array  # int64 (LAGS,) tokens of the same level, the last one first; K where there is none
     windows: Array  # int64 (W,) tokens of each
-    history: Array  # uint16 (M,) the last tokens, token t at t modulo M
+    history: (
+        Array  # int32 (M,) the last tokens of the same level, token t at t modulo M, or K
+    )
     totals: Array  # int64 (W, E) sums of the embeddings in each window
     taken: Array  # int64 (1,) tokens so far
     first: Array  # float32 ((LAGS + W) * E, H)
@@ -84,8 +86,9 @@ def recall(learned: Learned, n: int) -> None:
     above = learned.above[n]
     for h in range(hidden.size):
         hidden[h] = above[h]
-    recent, table = learned.recent, learned.embedding
-    x0, x1, x2, x3 = table[recent[0]], table[recent[1]], table[recent[2]], table[recent[3]]
+    table, history, taken = learned.embedding, learned.history, learned.taken[0]
+    x0, x1 = table[history[(taken - 1) % history.size]], table[history[(taken - 2) % history.size]]
+    x2, x3 = table[history[(taken - 3) % history.size]], table[history[(taken - 4) % history.size]]
     for e in range(width):
         w0, w1 = learned.first[e], learned.first[width + e]
         w2, w3 = learned.first[2 * width + e], learned.first[3 * width + e]
@@ -140,9 +143,6 @@ def reweigh(learned: Learned, token: Integer, rate: int) -> None:
 @part
 def remember(learned: Learned, token: Integer) -> None:
     """Takes a token as the last one."""
-    for lag in range(LAGS - 1, 0, -1):
-        learned.recent[lag] = learned.recent[lag - 1]
-    learned.recent[0] = token
     taken, history, table = learned.taken[0], learned.history, learned.embedding
     learned.taken[0] = taken + 1
     for number in range(learned.windows.size):
@@ -150,8 +150,7 @@ def remember(learned: Learned, token: Integer) -> None:
         for e in range(totals.size):
             totals[e] += L(table[token, e])
         if taken >= length:
-            gone = L(history[(taken - length) % history.size])
+            gone = history[(taken - length) % history.size]
             for e in range(totals.size):
                 totals[e] -= L(table[gone, e])
-    if history.size:
-        history[taken % history.size] = token
+    history[taken % history.size] = token

@@ -44,9 +44,9 @@ FORMAT = "snac prior 1"
 
 _f1, _f2, _i1 = np.zeros(0, np.float32), np.zeros((0, 0), np.float32), np.zeros(0, np.int32)
 _l1, _h1, _h2 = np.zeros(0, np.int64), np.zeros(0, np.int16), np.zeros((0, 0), np.int16)
-_l2, _t1 = np.zeros((0, 0), np.int64), np.zeros(0, np.uint16)
+_l2 = np.zeros((0, 0), np.int64)
 NOTHING = mixing.Learned(
-    _f2, _l1, _l1, _t1, _l2, _l1, _f2, _f2, _f2, _f1, _l1, _h2, _i1, _f1, _h1, _i1, _i1, _i1, _i1, _l1, _l1
+    _f2, _l1, _i1, _l2, _l1, _f2, _f2, _f2, _f1, _l1, _h2, _i1, _f1, _h1, _i1, _i1, _i1, _i1, _l1, _l1
 )
 """The kernel's argument where there is no prior."""
 
@@ -232,9 +232,8 @@ class PriorStream:
         self._numbers = prior.numbers[level]
         windows = np.array(prior.lengths[level], dtype=np.int64)
         self._learned = self._numbers.start._replace(
-            recent=np.full(mixing.LAGS, size, dtype=np.int64),
             windows=windows,
-            history=np.zeros(windows.max(initial=0), dtype=np.uint16),
+            history=np.full(windows.max(initial=mixing.LAGS), size, dtype=np.int32),
             totals=np.zeros((windows.size, prior.embedding.shape[2]), dtype=np.int64),
             taken=np.zeros(1, dtype=np.int64),
             hidden=np.zeros_like(self._numbers.bias[0]),
