@@ -206,6 +206,7 @@ def test_the_recipe_of_mini_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         "mini-start": "mini-start",
         "mini": "mini-second",
         "mini-large": "mini-third",
+        "mini-mel": "mini-fourth",
         "mini-decoder": "mini",
     }
     for name, folder in parts.items():
