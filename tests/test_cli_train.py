@@ -206,8 +206,8 @@ def test_the_recipe_of_mini_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         "mini-start": "mini-start",
         "mini": "mini-second",
         "mini-large": "mini-third",
-        "mini-mel": "mini-fourth",
-        "mini-decoder": "mini",
+        "mini-decoder": "mini-fourth",
+        "mini-mel": "mini",
     }
     for name, folder in parts.items():
         more = ["unquantised_steps=1"] if name == "mini-start" else []
@@ -222,9 +222,17 @@ def test_the_recipe_of_mini_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
                 command = ["grow.py", "runs/mini-start/model", f"runs/{folder}", *changes]
                 monkeypatch.setattr(sys, "argv", command)
                 runpy.run_path(str(recipes / "grow.py"), run_name="__main__")
-    start, same, running_on, grown, third, mini = (
-        SNAC.from_pretrained(f"runs/{name}")
-        for name in ("mini-start/model", "larger", "running", "mini-grown", "mini-third/model", "mini/model")
+    names = (
+        "mini-start/model",
+        "larger",
+        "running",
+        "mini-grown",
+        "mini-third/model",
+        "mini-fourth/model",
+        "mini/model",
+    )
+    start, same, running_on, grown, third, fourth, mini = (
+        SNAC.from_pretrained(f"runs/{name}") for name in names
     )
     audio = torch.sin(torch.arange(7680) / 9)[None, None]
     codes = start.encode(audio)
@@ -235,8 +243,9 @@ def test_the_recipe_of_mini_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     torch.testing.assert_close(running_on.decode(codes), grown.decode(codes), atol=1e-5, rtol=1e-4)
     assert mini.config == grown.config == SNAC.from_pretrained("mini").config
     assert not torch.equal(third.decode(codes), grown.decode(codes))
-    assert all(torch.equal(a, b) for a, b in zip(third.encode(audio), mini.encode(audio), strict=True))
-    assert not torch.equal(third.decode(codes), mini.decode(codes))
+    assert all(torch.equal(a, b) for a, b in zip(third.encode(audio), fourth.encode(audio), strict=True))
+    assert not torch.equal(third.decode(codes), fourth.decode(codes))
+    assert not torch.equal(fourth.decode(codes), mini.decode(codes))
 
 
 def test_the_recipe_of_a_small_24khz_works(tmp_path: Path) -> None:

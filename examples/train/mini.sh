@@ -35,8 +35,8 @@ if [ ! -e runs/mini-grown/config.json ]; then
 fi
 train mini mini-second "${steps[@]}"
 train mini-large mini-third "${steps[@]}"
-train mini-mel mini-fourth "${steps[@]}"
-train mini-decoder mini "${steps[@]}"
+train mini-decoder mini-fourth "${steps[@]}"
+train mini-mel mini "${steps[@]}"
 if [ ! -e runs/mini/model/prior.safetensors ]; then
     python -m snaccli prior train "${sets[@]}" -m runs/mini/model --speed 0.92 --speed 1.09 --speed 0.85 --speed 1.18 \
         "${learn[@]}" -o runs/mini/model/prior.safetensors
