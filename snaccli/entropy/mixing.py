@@ -42,9 +42,7 @@ class Learned(NamedTuple):
 
     embedding: Array  # float32 (K + 1, E), the last row 0: a token that is not there
     windows: Array  # int64 (W,) tokens of each
-    history: (
-        Array  # int32 (M,) the last tokens of the same level, token t at t modulo M, or K
-    )
+    history: Array  # int32 (M,) the last tokens of the same level, token t at t modulo M, or K
     totals: Array  # int64 (W, E) sums of the embeddings in each window
     taken: Array  # int64 (1,) tokens so far
     first: Array  # float32 ((LAGS + W) * E, H)
