@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import time
 
 import pytest
 
+from snaccli.cli.ui.console import Console
 from snaccli.errors import UsageError
 from snaccli.training.launched import main_speaks, process_count
 
@@ -54,15 +56,16 @@ def test_another_one_tells_what_ended_nobody_else(waited: list[float]) -> None:
     assert waited == [10]
 
 
-def test_another_one_ends_in_silence_when_it_is_asked_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(SystemExit) as ended, main_speaks(OTHER):
-        raise StoppedError
-    assert ended.value.code == 143
-
+@pytest.mark.parametrize(("environ", "told"), [(MAIN, "snac: interrupted\n"), (OTHER, "")])
+def test_another_one_ends_in_silence_when_it_is_asked_to(
+    environ: dict[str, str], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def terminated(seconds: float) -> None:
         raise StoppedError
 
     monkeypatch.setattr(time, "sleep", terminated)
-    with pytest.raises(SystemExit) as ended, main_speaks(OTHER):
+    console = Console(io.StringIO(), io.StringIO(), environ)
+    with pytest.raises(StoppedError) as ended, main_speaks(OTHER):
         raise UsageError("wrong")
-    assert ended.value.code == 143
+    assert console.ended_by(ended.value) == 143  # wherever in the program it happens
+    assert console.stderr.getvalue() == told  # type: ignore[attr-defined]

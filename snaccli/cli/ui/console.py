@@ -146,9 +146,12 @@ class Console:
     def ended_by(self, error: BaseException) -> int:
         """Tells on one line of what ended a run early, and returns the exit status."""
         if isinstance(error, KeyboardInterrupt):
+            from snaccli.training.launched import is_main
+
             remedy = getattr(error, "remedy", None)  # of training, which kept what it had done
             told = str(error) if remedy is None else f"{getattr(error, 'problem', '')}{REMEDIES[remedy]}"
-            self.complain(told or "interrupted")
+            if is_main(self.environ):  # all processes of a launcher are interrupted, at any time
+                self.complain(told or "interrupted")
             return getattr(error, "status", ExitStatus.INTERRUPTED)
         if not isinstance(error, BrokenPipeError):  # whose reader has gone away, as head does: its choice
             self.error(error)
