@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -50,6 +51,11 @@ class StandIn(ThreadingHTTPServer):
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def environment(self, **more: str) -> dict[str, str]:
+        """The variables of a process whose Hub this is; the client reads them when it is imported."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+        return kept | {"HF_ENDPOINT": self.url, "NO_PROXY": "127.0.0.1,localhost"} | more
 
     def __enter__(self) -> StandIn:
         self._thread.start()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -130,14 +129,11 @@ def test_a_model_of_the_hub_brings_its_prior(material: Path, tmp_path: Path):
     """By processes of their own: the Hub's client reads its environment when it is imported."""
     model = material / "model"
     files = {path.name: path.read_bytes() for path in model.iterdir() if path.is_file()}
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-    environment |= {"HF_HUB_CACHE": str(tmp_path / "cache"), "NO_PROXY": "127.0.0.1,localhost"}
 
     def snac(*arguments: object) -> tuple[int, str]:
         command = [sys.executable, "-m", "snaccli", *map(str, arguments)]
-        done = subprocess.run(
-            command, env=environment | {"HF_ENDPOINT": server.url}, capture_output=True, text=True
-        )
+        environment = server.environment(HF_HUB_CACHE=str(tmp_path / "cache"))
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
         return done.returncode, done.stderr
 
     with StandIn() as server:

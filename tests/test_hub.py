@@ -341,12 +341,7 @@ def test_the_environment_is_respected_and_nothing_else_is_printed(server, reposi
         "    except SnacError as error:\n"
         "        print(error)\n"
     )
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-    environment |= {
-        "HF_HOME": str(tmp_path / "home"),
-        "HF_ENDPOINT": server.url,
-        "NO_PROXY": "127.0.0.1,localhost",
-    }
+    environment = server.environment(HF_HOME=str(tmp_path / "home"))
 
     def run(**more: str) -> list[str]:
         done = subprocess.run(

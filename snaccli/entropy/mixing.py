@@ -36,8 +36,7 @@ class Learned(NamedTuple):
     """A prior's part for one stream, and room for what each token needs; without a prior all are empty.
 
     K is the number of codewords, E the width of an embedding, H that of the hidden layer, D that of the
-    output, up to a multiple of 8; W the number of windows, M the largest of them, LAGS
-    at least.
+    output, up to a multiple of 8; W the number of windows, M the largest of them, LAGS at least.
     """
 
     embedding: Array  # float32 (K + 1, E), the last row 0: a token that is not there
