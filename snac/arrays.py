@@ -13,6 +13,7 @@ import numpy as np
 
 from snac.errors import ModelError
 
+_MAX_DIMENSIONS = 8  # of an array; no model's has more than four
 _MAX_HEADER = 100_000_000  # bytes; the bound of the safetensors format
 
 _KINDS: Mapping[str, str] = {
@@ -56,6 +57,10 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
                 raise ValueError(f"{name} has sizes that are no whole numbers")
             if first != end or last < first:
                 raise ValueError(f"the values of {name} do not follow those before")
+            if (
+                len(shape) > _MAX_DIMENSIONS
+            ):  # a product of many sizes takes time that grows with their square
+                raise ValueError(f"{name} has {len(shape)} dimensions")
             if kind not in _KINDS:
                 raise ValueError(f"{name} is of the unknown type {kind!r}")
             dtype, count, end = np.dtype(_KINDS[kind]), math.prod(shape), last
@@ -82,7 +87,8 @@ def metadata_of(path: Path) -> dict[str, str]:
             found = json.loads(file.read(min(length, _MAX_HEADER))).get("__metadata__", {})
     except (OSError, ValueError, AttributeError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    told = found.items() if isinstance(found, dict) else ()
+    return {name: value for name, value in told if isinstance(value, str)}
 
 
 def first_line(error: BaseException) -> str:

@@ -25,7 +25,6 @@ import logging
 import os
 import struct
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,6 +35,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
+
+from snac.files import replacing
 
 __all__ = ["Kernel", "Record", "available", "compiled", "inlined", "multiply_by", "observe", "part", "reason"]
 
@@ -359,16 +360,9 @@ def _write(path: Path, code: bytes) -> bool:
     """Keeps a kernel's code, whole or not at all; False where that cannot be."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".kernel-")
-    except OSError:
-        return False
-    try:
-        with os.fdopen(handle, "wb") as file:
+        with replacing(path) as file:  # as readable as other files: one user may compile for all
             file.write(hashlib.blake2b(code, digest_size=_DIGEST).digest() + code)
-        os.replace(name, path)
     except OSError:
-        with suppress(OSError):
-            os.unlink(name)
         return False
     return True
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -23,7 +25,7 @@ from snaccli.codec import Codec
 from snaccli.codec.cluster import EncodeUnit, EncodeWork
 from snaccli.codec.rate_distortion import SMALLER
 from snaccli.codec.recording import dumps, loads
-from snaccli.codes import Coder
+from snaccli.codes import Coder, Codes
 from snaccli.container import read_header
 from snaccli.entropy import prior as priors
 from snaccli.errors import PriorError
@@ -335,6 +337,30 @@ def test_an_interrupted_training_goes_on(material: Path, tmp_path: Path, monkeyp
     assert told[0].steps == 40  # 20 steps were done before
     assert prior.summary["steps"] == 40
     assert not state.exists()
+
+
+def test_a_full_disk_leaves_the_former_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    import torch
+
+    from snaccli.training import prior as module
+    from snaccli.training.corpus import Corpus
+    from snaccli.training.state import TrainingError
+
+    grid = [Codes([np.arange(16)[None] % 4], (1,), 4)]
+    config = module.PriorConfig(steps=2, width=2, hidden=4, out=2, batch=8)
+    net = module.PriorNet([np.eye(4, dtype=np.float32)], (1,), config)
+    run = module._Run(net, Corpus(grid), config, tmp_path / "state")
+    run.keep()
+    before = (tmp_path / "state").read_bytes()
+
+    def full(state: object, file: object) -> None:
+        raise RuntimeError("torch's own words") from OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(TrainingError, match="No space left on device; the former checkpoint stands"):
+        run.keep()
+    assert os.listdir(tmp_path) == ["state"]
+    assert (tmp_path / "state").read_bytes() == before
 
 
 def test_learning_begins_from_another_prior(material: Path, tmp_path: Path):

@@ -66,6 +66,14 @@ def test_prior_of_a_model_with_half_a_surrogate_pair(prior_file: Path, name: str
         priors.load(prior_file)
 
 
+def test_prior_of_a_model_with_numbers_for_names(prior_file: Path):
+    header, values = split_safetensors(prior_file.read_bytes())
+    header["__metadata__"] |= {"model": 1, "model_fingerprint": 2}
+    prior_file.write_bytes(join_safetensors(header, values))
+    with pytest.raises(PriorError, match="lacks a part"):
+        priors.load(prior_file)
+
+
 @pytest.mark.parametrize("kind", ["BF16", "F8_E4M3", "F8_E5M2", "F4"])
 def test_prior_of_a_type_that_numpy_has_not(prior_file: Path, kind: str):
     header, values = split_safetensors(prior_file.read_bytes())
@@ -111,6 +119,14 @@ def test_tensor_of_a_shape_that_cannot_be(tmp_path: Path, shape: list[int]):
     entry = {"dtype": "F32", "shape": shape, "data_offsets": [0, 0]}
     (tmp_path / "model.safetensors").write_bytes(join_safetensors({"x": entry}, b""))
     with pytest.raises(ModelError, match="damaged or cut off"):
+        read_weights(tmp_path / "model.safetensors")
+
+
+def test_tensor_of_more_dimensions_than_any_has(tmp_path: Path):
+    """The product of so many sizes would take minutes."""
+    entry = {"dtype": "F32", "shape": [7] * 2_000_000, "data_offsets": [0, 0]}
+    (tmp_path / "model.safetensors").write_bytes(join_safetensors({"x": entry}, b""))
+    with pytest.raises(ModelError, match="2000000 dimensions"):
         read_weights(tmp_path / "model.safetensors")
 
 

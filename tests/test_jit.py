@@ -115,6 +115,12 @@ def test_a_kernel_is_compiled_once_and_then_loaded_without_numba(cached: Path) -
     assert run(cached) == "True False 0"
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no such rights")
+def test_what_one_user_has_compiled_another_may_read(cached: Path) -> None:
+    (path,) = kept(cached)
+    assert path.stat().st_mode == (cached / "made.py").stat().st_mode
+
+
 @pytest.mark.parametrize("length", [0, 40, -1])
 def test_a_damaged_cache_is_made_anew(cached: Path, length: int) -> None:
     (path,) = kept(cached)

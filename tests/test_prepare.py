@@ -132,6 +132,8 @@ def test_what_is_no_use_is_left_out_and_named(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "in" / "clipped.wav", clipped, RATE)
     (tmp_path / "in" / "broken.wav").write_bytes(b"RIFF of nothing")
     (tmp_path / "in" / "notes.txt").write_text("not audio")
+    none = dataclasses.replace(SETTINGS, min_seconds=0.0, rate=RATE // 2)  # FLAC holds no empty recording
+    assert prepare([str(tmp_path / "in")], tmp_path / "any", none).refused["short"] == 1
     summary = prepare([str(tmp_path / "in")], tmp_path / "out", SETTINGS)
     assert summary.refused == {"short": 2, "silent": 1, "clipped": 1, "unreadable": 1}
     found = rows(tmp_path / "out")
@@ -197,6 +199,23 @@ def test_a_set_follows_its_folders(folder: Path, tmp_path: Path) -> None:
     # What came from a folder that is not named again stays.
     prepare([str(folder)], tmp_path / "out", SETTINGS)
     assert rows(tmp_path / "out") == after
+
+
+def test_inputs_within_inputs_are_met_once(folder: Path, tmp_path: Path) -> None:
+    inputs = [str(folder / "speaker1"), str(folder), str(folder), str(folder / "speaker0" / "0.wav")]
+    for _ in range(2):  # the second run finds all that the first made
+        prepare(inputs, tmp_path / "out", SETTINGS)
+        found = rows(tmp_path / "out")
+        assert len(found) == 40
+        assert all((tmp_path / "out" / str(row.file)).exists() for row in found.values())
+
+
+def test_a_file_that_another_row_names_stays(folder: Path, tmp_path: Path) -> None:
+    prepare([str(folder)], tmp_path / "out", SETTINGS)
+    lines = (tmp_path / "out" / MANIFEST).read_text().splitlines(keepends=True)
+    (tmp_path / "out" / MANIFEST).write_text("".join([*lines, lines[-1]]))
+    prepare([str(folder)], tmp_path / "out", SETTINGS)
+    assert all((tmp_path / "out" / str(row.file)).exists() for row in rows(tmp_path / "out").values())
 
 
 def test_a_full_disk_stops_the_run_and_loses_nothing(

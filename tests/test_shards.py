@@ -14,6 +14,7 @@ import soundfile
 
 from snaccli.cli.app import run
 from snaccli.cli.ui.console import Console
+from snaccli.errors import OutputError
 from snaccli.io import elsewhere
 from snaccli.io.elsewhere import Part, members
 from snaccli.tokens import TokenFileError
@@ -237,6 +238,50 @@ def test_failures_leave_no_gap_and_an_early_end_leaves_whole_lines(tmp_path):
     (tmp_path / "early").mkdir()
     put_all(tmp_path / "early", [4, 0, 2])
     assert numbers(tmp_path / "early") == {"tokens-00000.jsonl": [0, 2], "tokens-00001.jsonl": [4]}
+
+
+def test_a_recording_that_does_not_fit_costs_no_other_its_place(tmp_path, monkeypatch):
+    monkeypatch.setattr("snaccli.tokens.files.MAX_JSON_BYTES", 100)
+    monkeypatch.setattr("snaccli.tokens.formats.MAX_JSON_BYTES", 100)
+    large = Draft([np.arange(50)[None]], True, FACTS)
+    with ShardWriter(str(tmp_path), FORMATS["jsonl"], 4, 4) as shards:
+        shards.put(0, Draft([np.array([[0]])], True, FACTS))
+        with pytest.raises(TokenFileError, match="too many for JSON"):
+            shards.put(2, large)  # told to whom it belongs, not to the one that comes before it
+        shards.put(1, Draft([np.array([[1]])], True, FACTS))
+        shards.put(3, Draft([np.array([[3]])], True, FACTS))
+    assert numbers(tmp_path) == {"tokens-00000.jsonl": [0, 1, 3]}
+
+
+def test_a_table_refuses_other_columns_at_once(tmp_path):
+    pytest.importorskip("pyarrow")
+    facts = {"path": "x", "strides": (1,)}
+    two = Draft([np.array([[1]]), np.array([[1, 2]])], False, facts)
+    with ShardWriter(str(tmp_path), FORMATS["parquet"], 3, 3) as shards:
+        shards.put(1, Draft([np.array([[7]])], False, facts))
+        with pytest.raises(TokenFileError, match="do not fit the columns"):
+            shards.put(2, two)
+        shards.put(0, Draft([np.array([[5]])], False, facts))
+    (shard,) = existing(str(tmp_path))
+    kind = FORMATS["parquet"]
+    found = [kind.read(shard, place).sequences[0].tolist() for place in kind.places(shard)]
+    assert found == [[[5]], [[7]]]
+
+
+def test_a_shard_that_cannot_be_ended_keeps_no_other_from_its_end(tmp_path, monkeypatch):
+    facts = {"path": "x", "strides": (1,)}
+    shards = ShardWriter(str(tmp_path), FORMATS["jsonl"], 2, 6)
+    for index in (0, 2, 4):
+        shards.put(index, Draft([np.array([[index]])], True, facts))
+    monkeypatch.setattr(shards._units[1].rows, "close", raise_full)
+    with pytest.raises(OutputError), shards:
+        pass
+    assert [name for names in numbers(tmp_path).values() for name in names] == [0, 4]
+    assert sorted(os.listdir(tmp_path)) == ["tokens-00000.jsonl", "tokens-00002.jsonl"]
+
+
+def raise_full():
+    raise OutputError("no space left", "x")
 
 
 # Elsewhere

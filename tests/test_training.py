@@ -298,6 +298,17 @@ def test_a_model_is_trained_on(tmp_path: Path, packed: str) -> None:
         Trainer(make_config(packed, init="no such model"), tmp_path / "third")
 
 
+def test_a_model_named_where_its_shape_belongs(packed: str) -> None:
+    with pytest.raises(UsageError, match="init names a model"):
+        make_config(packed, model="mini")
+
+
+def test_a_shape_of_another_form_than_the_model_to_start_from(packed: str, tmp_path: Path) -> None:
+    config = make_config(packed, init="mini", model={"sampling_rate": RATE})
+    with pytest.raises(UsageError, match=r"\[model\] has .*, but mini has .*: leave \[model\] out"):
+        Trainer(config, tmp_path / "run")
+
+
 @pytest.mark.parametrize("half", [False, True])
 def test_an_exported_model_can_be_used(tmp_path: Path, packed: str, half: bool) -> None:
     trainer = Trainer(make_config(packed, half=half), tmp_path / "run")

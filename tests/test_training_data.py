@@ -107,6 +107,27 @@ def test_packed_audio_that_does_not_fit_is_named(tmp_path: Path) -> None:
         PackedAudio(tmp_path / "missing.npy", RATE)
 
 
+@pytest.mark.parametrize(
+    "rows",
+    [
+        {"start": 0},
+        [{"length": 300}],
+        [{"start": "x", "length": 300}],
+        [[0, 300]],
+        [{"start": 0, "length": 1 << 70}],
+        [{"start": 1 << 62, "length": 1 << 62}],
+        [{"start": 0, "length": -1}],
+        [{"start": 0, "length": 300, "bandwidth_hz": -1}],
+        7,
+    ],
+)
+def test_packed_audio_with_forged_rows_is_refused(tmp_path: Path, rows: object) -> None:
+    path = Path(pack(tmp_path / "a.npy"))
+    path.with_suffix(".json").write_text(json.dumps(rows))
+    with pytest.raises(AudioError, match="pack it again"):
+        PackedAudio(path, RATE)
+
+
 def test_validation_segments_are_spread_over_the_whole(tmp_path: Path) -> None:
     sources = [open_source(pack(tmp_path / "a.npy"), "val", RATE)]
     segments = [segment.samples for segment in validation_segments(sources, 1000, 5)]

@@ -46,7 +46,6 @@ __all__ = [
     "array_of",
     "draft",
     "facts",
-    "json_line",
     "lines",
     "parse",
     "read",
@@ -370,12 +369,7 @@ def draft(recording: NamedRecording, form: Form) -> Draft:
     return Draft(form.sequences(recording.codes), form.interleaved, facts(recording, form))
 
 
-def to_json(recording: NamedRecording, form: Form) -> bytes:
-    """Returns the recording as JSON on one line, with the line end; see :func:`json_line`."""
-    return json_line(draft(recording, form))
-
-
-def json_line(told: Draft) -> bytes:
+def to_json(told: Draft) -> bytes:
     """Returns a recording as JSON on one line, with the line end.
 
     ``codes`` is a list of ids, or a list of lists, one a level; of several channels a list of these.
@@ -391,13 +385,13 @@ def json_line(told: Draft) -> bytes:
     text = json.dumps(values, ensure_ascii=True, separators=(",", ":")).encode() + b"\n"
     if len(text) > MAX_JSON_BYTES:
         raise TokenFileError(
-            f"{sum(sequence.size for sequence in told.sequences)} tokens are too many for JSON, of which "
+            f"{told.tokens} tokens are too many for JSON, of which "
             f"{MAX_JSON_BYTES >> 20} MiB can be read again; take .npz"
         )
     return text
 
 
-def to_npz(recording: NamedRecording, form: Form) -> bytes:
+def to_npz(told: Draft) -> bytes:
     """Returns the recording as a compressed ``.npz``.
 
     Arrays ``ids`` (int32, (channels, tokens)), or ``level_0``, ``level_1``, ... (uint16, (channels, tokens));
@@ -406,18 +400,12 @@ def to_npz(recording: NamedRecording, form: Form) -> bytes:
     Raises:
         TokenFileError: it would be larger than a file that can be read again.
     """
-    if recording.codes.tokens > MAX_TOKENS:
+    if told.tokens > MAX_TOKENS:
         raise TokenFileError(
-            f"{recording.codes.tokens} tokens are over the {MAX_TOKENS} of a file; cut the recording in parts"
+            f"{told.tokens} tokens are over the {MAX_TOKENS} of a file; cut the recording in parts"
         )
-    arrays: dict[str, Any] = {}
-    for name, value in facts(recording, form).items():
-        arrays[name] = np.array(value)
-    sequences = form.sequences(recording.codes)
-    if form.interleaved:
-        arrays["ids"] = sequences[0].astype(np.int32)  # MAX_ID fits
-    else:
-        arrays |= {f"level_{number}": level.astype(np.uint16) for number, level in enumerate(sequences)}
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
+    np.savez_compressed(
+        buffer, **{name: np.array(value) for name, value in told.facts.items()}, **told.arrays()
+    )
     return buffer.getvalue()

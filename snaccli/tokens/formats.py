@@ -22,12 +22,13 @@ from snaccli.io.files import OutputFile, open_input
 from snaccli.tokens.files import (
     HEAD_BYTES,
     MAX_ARRAY_BYTES,
+    MAX_JSON_BYTES,
     Line,
     array_of,
-    json_line,
     lines,
     read_line,
     table_of,
+    to_json,
 )
 from snaccli.tokens.footer import values_of_groups
 from snaccli.tokens.interleave import TokenFileError
@@ -36,6 +37,7 @@ from snaccli.tokens.recording import MAX_TOKENS, Draft, checked_facts
 __all__ = ["FORMATS", "Companions", "Facts", "RowWriter", "ShardFormat", "format_of"]
 
 _MAX_GROUP = 1 << 28  # tokens of a row group, which is read as a whole: two bytes each
+_LONGEST_ID = 16  # bytes of an id in JSON, with what parts it from the next, and its share of the facts
 Facts = dict[str, Any]
 Companions = tuple[tuple[str, bytes], ...]
 
@@ -54,6 +56,17 @@ class ShardFormat(Protocol):
     """A format of shards."""
 
     extension: ClassVar[str]
+
+    def check(self, draft: Draft, like: Draft | None) -> None:
+        """Checks that a recording can be written to a shard; what passes, a writer takes.
+
+        Args:
+            draft: the recording.
+            like: another one of the shard; None for the first.
+
+        Raises:
+            TokenFileError: it is too large for the format, or of other levels than the other one.
+        """
 
     def writer(self, out: OutputFile) -> RowWriter:
         """Begins a shard."""
@@ -76,6 +89,11 @@ class JsonLines:
     """A recording a line."""
 
     extension: ClassVar[str] = "jsonl"
+
+    def check(self, draft: Draft, like: Draft | None) -> None:
+        """See :class:`ShardFormat`."""
+        if draft.tokens > MAX_JSON_BYTES // _LONGEST_ID:
+            to_json(draft)
 
     def writer(self, out: OutputFile) -> RowWriter:
         """Begins a shard."""
@@ -109,7 +127,7 @@ class _LineWriter:
         self._out = out
 
     def write(self, draft: Draft, beside: Companions = ()) -> None:
-        self._out.write(json_line(draft))
+        self._out.write(to_json(draft))
 
     def close(self) -> None:
         pass
@@ -120,6 +138,15 @@ class Parquet:
 
     extension: ClassVar[str] = "parquet"
     group: ClassVar[int] = 64  # rows that are read together
+
+    def check(self, draft: Draft, like: Draft | None) -> None:
+        """See :class:`ShardFormat`: a table has the columns of its first recording."""
+        mine, theirs = ([*each.arrays()] for each in (draft, like or draft))
+        if mine != theirs:
+            raise TokenFileError(
+                f"{mine} do not fit the columns {theirs} of the shard: export recordings of other levels to "
+                "a folder of their own"
+            )
 
     def writer(self, out: OutputFile) -> RowWriter:
         """Begins a shard."""
@@ -238,11 +265,6 @@ class _TableWriter:
     def write(self, draft: Draft, beside: Companions = ()) -> None:
         if self._writer is None:
             self._begin(draft)
-        if self._names(draft) != self._columns:
-            raise TokenFileError(
-                f"{self._names(draft)} do not fit the columns {self._columns} of the shard: export "
-                "recordings of other levels to a folder of their own"
-            )
         self._drafts.append(draft)
         if len(self._drafts) == self._group:
             self._flush()
@@ -252,12 +274,9 @@ class _TableWriter:
             self._flush()
             self._writer.close()
 
-    def _names(self, draft: Draft) -> list[str]:
-        return ["ids"] if draft.interleaved else [f"level_{n}" for n in range(len(draft.sequences))]
-
     def _begin(self, draft: Draft) -> None:
         arrow = _pyarrow()
-        self._columns = self._names(draft)
+        self._columns = [*draft.arrays()]
         tokens = arrow.int32() if draft.interleaved else arrow.uint16()
         whole = {name: arrow.int64() for name in ("rate", "samples", "model_rate", "start_id")}
         small = {name: arrow.int32() for name in ("channels", "mixed_from", "codebook_size")}
@@ -273,10 +292,7 @@ class _TableWriter:
     def _flush(self) -> None:
         rows = []
         for draft in self._drafts:
-            tokens = {
-                name: [channel.tolist() for channel in sequence]
-                for name, sequence in zip(self._columns, draft.sequences, strict=True)
-            }
+            tokens = {name: array.tolist() for name, array in draft.arrays().items()}
             rows.append(draft.facts | {"strides": list(draft.facts["strides"])} | tokens)
         if rows:
             self._writer.write_table(_pyarrow().Table.from_pylist(rows, self._schema))
@@ -318,6 +334,9 @@ class WebDataset:
     """A tar: of each recording ``KEY.tokens.json`` with what it says, and ``.npy`` arrays of its tokens."""
 
     extension: ClassVar[str] = "tar"
+
+    def check(self, draft: Draft, like: Draft | None) -> None:
+        """See :class:`ShardFormat`: each has members of its own."""
 
     def writer(self, out: OutputFile) -> RowWriter:
         """Begins a shard."""
@@ -406,10 +425,10 @@ class _TarWriter:
         name = self._key(str(draft.facts.get("path") or "recording"))
         facts = draft.facts | {"strides": list(draft.facts["strides"])}
         self._add(f"{name}.tokens.json", json.dumps(facts, separators=(",", ":")).encode())
-        for n, sequence in enumerate(draft.sequences):
+        for column, array in draft.arrays().items():
             buffer = io.BytesIO()
-            np.save(buffer, sequence.astype(np.int32 if draft.interleaved else np.uint16))
-            self._add(f"{name}.ids.npy" if draft.interleaved else f"{name}.level_{n}.npy", buffer.getvalue())
+            np.save(buffer, array)
+            self._add(f"{name}.{column}.npy", buffer.getvalue())
         for extension, data in beside:
             self._add(f"{name}.{extension}", data)
 

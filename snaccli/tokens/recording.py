@@ -150,6 +150,20 @@ class Draft:
             )
         return cls(levels, False, facts)
 
+    def arrays(self) -> dict[str, Ids]:
+        """The tokens by the names that files have for them, as ``of_arrays`` takes them.
+
+        ``ids`` is int32 (``MAX_ID`` fits), a level uint16.
+        """
+        if self.interleaved:
+            return {"ids": self.sequences[0].astype(np.int32)}
+        return {f"level_{n}": level.astype(np.uint16) for n, level in enumerate(self.sequences)}
+
+    @property
+    def tokens(self) -> int:
+        """Tokens, or ids, of all levels and channels."""
+        return sum(sequence.size for sequence in self.sequences)
+
     def complete(self, codec: Codec, form: Form) -> NamedRecording:
         """Checks the draft against its model, and fills in what it does not say.
 

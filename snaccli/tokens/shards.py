@@ -142,11 +142,15 @@ def _differing(found: Facts, wanted: Facts) -> list[str]:
 
 @dataclass
 class _Unit:
-    """A shard that is being made: recordings ``first`` to ``end`` of the run, of which ``next`` is due."""
+    """A shard that is being made: recordings up to ``end`` of the run, of which ``next`` is due.
+
+    ``like`` is the first that came, which tells what the others must be like.
+    """
 
     path: str
     next: int
     end: int
+    like: Draft | None = None
     held: dict[int, tuple[Draft, Companions] | None] = field(default_factory=dict)
     rows: RowWriter | None = None
     stack: ExitStack = field(default_factory=ExitStack)
@@ -176,12 +180,17 @@ class ShardWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # Whatever ends the run, an interrupt too: the recordings so far are whole and worth keeping.
-        with self._lock:
-            for unit in list(self._units.values()):
-                for index in sorted(unit.held):
-                    self._write(unit, unit.held[index])
-                self._close(unit)
+        # Whatever ends the run, an interrupt too: the recordings so far are whole and worth keeping. And if
+        # the end of one shard fails, the others are ended all the same.
+        with self._lock, ExitStack() as ends:
+            for unit in self._units.values():
+                ends.callback(self._end, unit)
+
+    def _end(self, unit: _Unit) -> None:
+        with unit.stack:
+            for index in sorted(unit.held):
+                self._write(unit, unit.held[index])
+            self._close(unit)
 
     def put(self, index: int, draft: Draft | None, beside: Companions = ()) -> str:
         """Writes one recording, in its turn, and returns the path of its shard.
@@ -192,6 +201,7 @@ class ShardWriter:
             beside: files that stand beside it.
 
         Raises:
+            TokenFileError: the shard cannot hold it; the others are not touched by that.
             OutputError: the system refuses to write; what the shard held is lost then.
         """
         with self._lock:
@@ -199,15 +209,27 @@ class ShardWriter:
             if number not in self._units:
                 self._units[number] = self._opened(number)
             unit = self._units[number]
-            unit.held[index] = None if draft is None else (draft, beside)
+            unit.held[index] = None
             try:
-                while unit.next in unit.held:
-                    unit.next += 1
-                    self._write(unit, unit.held.pop(unit.next - 1))
+                # Now, not in its turn: that may come when another recording is put.
+                if draft is not None:
+                    self._kind.check(draft, unit.like)
+                    unit.like = unit.like or draft
+                    unit.held[index] = draft, beside
             finally:
-                if unit.next == unit.end:
-                    self._close(self._units.pop(number))
+                self._advance(number)
             return unit.path
+
+    def _advance(self, number: int) -> None:
+        """Writes what is due of a unit, and ends its shard behind the last."""
+        unit = self._units[number]
+        try:
+            while unit.next in unit.held:
+                unit.next += 1
+                self._write(unit, unit.held.pop(unit.next - 1))
+        finally:
+            if unit.next == unit.end:
+                self._close(self._units.pop(number))
 
     def _opened(self, number: int) -> _Unit:
         if self._base is None:
@@ -317,14 +339,15 @@ class ShardWork:
         """
         done: list[Done] = []
         with tempfile.SpooledTemporaryFile(max_size=_MEMORY, prefix="snac-") as spool:
-            rows: RowWriter | None = None
+            kind, rows, like = FORMATS[self.extension], None, None
             out = OutputFile(cast(BinaryIO, spool), unit.shard, seekable=True)
             for source, found in self._recordings(unit):
                 try:
                     if not isinstance(found, NamedRecording):
                         raise found
                     told = draft(found, self.form)
-                    rows = rows or FORMATS[self.extension].writer(out)
+                    kind.check(told, like)
+                    like, rows = like or told, rows or kind.writer(out)
                     rows.write(told, companions(source) if self.extension == "tar" else ())
                     done.append(Done(source, found.duration_s))
                 except (SnacError, OSError) as error:

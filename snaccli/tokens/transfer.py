@@ -18,7 +18,7 @@ from snaccli.errors import LevelsError, OutputError, SnacError
 from snaccli.io.elsewhere import Part, key
 from snaccli.io.files import check_output, is_stdio, open_input, open_output, shown
 from snaccli.progress import Listener, Progress, rising
-from snaccli.tokens.files import Line, read, read_line, to_json, to_npz
+from snaccli.tokens.files import Line, draft, read, read_line, to_json, to_npz
 from snaccli.tokens.formats import format_of
 from snaccli.tokens.recording import PLAIN, Draft, Form, NamedRecording
 
@@ -173,7 +173,8 @@ class Exporter:
         report = rising(progress)
         recording = self.recording(source, path or os.path.basename(source), report)
         binary = str(output).lower().endswith(".npz")
-        data = to_npz(recording, self.form) if binary else to_json(recording, self.form)
+        told = draft(recording, self.form)
+        data = to_npz(told) if binary else to_json(told)
         with open_output(output, source=source, overwrite=overwrite) as file:
             file.write(data)
         report(1.0)

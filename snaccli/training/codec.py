@@ -40,10 +40,10 @@ def initial_model(config: TrainConfig) -> SNAC:
         model = SNAC.from_pretrained(config.init)
         if config.model is not None and config.model != model.config:
             ours, theirs = config.model.to_dict(), model.config.to_dict()
-            name = next(name for name in ours if ours[name] != theirs[name])
+            name = next(name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name))
             raise UsageError(
-                f"training configuration: [model] has {name} {ours[name]}, but {config.init} has "
-                f"{theirs[name]}: leave [model] out to train that one on"
+                f"training configuration: [model] has {name} {ours.get(name)}, but {config.init} has "
+                f"{theirs.get(name)}: leave [model] out to train that one on"
             )
     else:
         assert config.model is not None

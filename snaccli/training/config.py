@@ -380,6 +380,11 @@ class TrainConfig:
         """A configuration from the values of a TOML file; see :meth:`from_toml`."""
         values = dict(values)
         if "model" in values:
+            if not isinstance(values["model"], Mapping):
+                raise UsageError(
+                    "training configuration: [model] is a table of the architecture; init names a model to "
+                    "start from"
+                )
             model = dict(values["model"])
             if model.get("attn_window_size") == 0:  # TOML has no null
                 model["attn_window_size"] = None

@@ -26,7 +26,7 @@ from snaccli.entropy.prior import COARSER, REACH, Layer, Prior, inputs_of
 from snaccli.errors import PriorError
 from snaccli.training.corpus import Corpus, Means
 from snaccli.training.softmax import cross_entropy_of, product_type
-from snaccli.training.state import checked_count, demand_tensors, load_optimizer
+from snaccli.training.state import checked_count, demand_tensors, load_optimizer, write_checkpoint
 
 __all__ = ["PriorConfig", "Report", "train_prior"]
 
@@ -302,7 +302,11 @@ class _Run:
         self.steps += 1
 
     def keep(self) -> None:
-        """Writes the state, whole or not at all."""
+        """Writes the state, whole or not at all.
+
+        Raises:
+            TrainingError: the disk refuses.
+        """
         if self.state is None:
             return
         kept = {
@@ -313,9 +317,7 @@ class _Run:
             "config": asdict(self.config),
             "strides": list(self.corpus.strides),
         }
-        partial = self.state.with_name(self.state.name + ".new")
-        torch.save(kept, partial)
-        partial.replace(self.state)
+        write_checkpoint(self.state, kept)
 
 
 @torch.no_grad()

@@ -54,8 +54,8 @@ class Tokens:
         self._originals: list[tuple[str, bytes, int]] = []
         for number, recording in enumerate(self._recordings):
             for form in FORMS:
-                self._originals.append(("case.json", to_json(recording, form), number))
-                self._originals.append(("case.npz", to_npz(recording, form), number))
+                self._originals.append(("case.json", to_json(drafted(recording, form)), number))
+                self._originals.append(("case.npz", to_npz(drafted(recording, form)), number))
         folder.mkdir(parents=True, exist_ok=True)
         for extension in [name for name in FORMATS if name != "parquet" or find_spec("pyarrow")]:
             for form in FORMS:

@@ -246,7 +246,7 @@ def _found(row: Row, examiner: Examiner, channels: int, rate: int) -> Row:
 
 
 def _problem(examiner: Examiner, min_seconds: float, max_clipping: float) -> str | None:
-    if examiner.duration_s < min_seconds:
+    if not examiner.duration_s or examiner.duration_s < min_seconds:
         return f"short: {examiner.duration_s:.2f} s"
     if examiner.silence >= 1:
         return f"silent: at most {examiner.peak_db:.0f} dB of full scale"

@@ -61,7 +61,7 @@ def check_inputs(inputs: Sequence[str], output: str) -> None:
         if not os.path.exists(name):
             raise UsageError(f"{shown(name)}: no such file or folder: check the name")
         path = os.path.realpath(name)
-        if path == target or path.startswith(target + os.sep):
+        if _is_below(path, target):
             raise UsageError(f"{shown(name)} lies in the data set {shown(output)}: choose another folder")
 
 
@@ -76,8 +76,7 @@ def walk(inputs: Sequence[str], output: str, remark: Remark = lambda text: None)
         output: folder of the data set.
         remark: told of what was left out but might be missed.
     """
-    for name in inputs:
-        path = os.path.abspath(name)
+    for path in _roots(inputs):
         if os.path.isfile(path):
             yield Found(path, "", None)
         elif all(os.path.isdir(os.path.join(path, split)) for split in SPLITS):
@@ -85,6 +84,16 @@ def walk(inputs: Sequence[str], output: str, remark: Remark = lambda text: None)
                 yield from _below(os.path.join(path, split), split, output, remark)
         else:
             yield from _below(path, None, output, remark)
+
+
+def _roots(inputs: Sequence[str]) -> list[str]:
+    """The inputs as absolute paths, without those that lie within another: each recording is met once."""
+    roots = list(dict.fromkeys(os.path.abspath(name) for name in inputs))
+    return [path for path in roots if not any(path != root and _is_below(path, root) for root in roots)]
+
+
+def _is_below(path: str, root: str) -> bool:
+    return path == root or path.startswith(os.path.join(root, ""))
 
 
 def _below(root: str, split: str | None, avoid: str, remark: Remark) -> Iterator[Found]:
@@ -270,12 +279,11 @@ def _hash(text: str) -> str:
 
 def _settle(inputs: Sequence[str], folder: Path, manifest: Manifest, known: _Known) -> None:
     """Drops what is gone or has changed, and sees to it that there is something to validate on."""
-    roots = [os.path.abspath(name) for name in inputs]
-    gone = ~known.met
+    roots, gone = _roots(inputs), ~known.met
     for index, (_, row) in enumerate(read_rows(manifest.path)):
         if index >= len(gone):
             break
-        gone[index] &= any(row.source == root or row.source.startswith(root + os.sep) for root in roots)
+        gone[index] &= any(_is_below(row.source, root) for root in roots)
     moved = _key_for_validation(_kept(manifest.path, gone))
     if not gone.any() and moved is None:
         return
@@ -283,18 +291,18 @@ def _settle(inputs: Sequence[str], folder: Path, manifest: Manifest, known: _Kno
     def rows() -> Iterator[Row]:
         for index, (_, row) in enumerate(read_rows(manifest.path)):
             if index < len(gone) and gone[index]:
-                dropped.append(row.file)
+                dropped.add(row.file)
             elif row.split == "train" and row.key == moved:
                 yield _moved(row, folder)
             else:
                 yield row
 
-    dropped: list[str | None] = []
+    dropped: set[str | None] = set()
     manifest.rewrite(rows())
-    for file in dropped:
-        if file is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(folder / file)
+    dropped.difference_update(row.file for _, row in read_rows(manifest.path))
+    for file in filter(None, dropped):
+        with contextlib.suppress(OSError):
+            os.unlink(folder / file)
 
 
 def _kept(path: Path, gone: np.ndarray) -> Iterator[Row]:

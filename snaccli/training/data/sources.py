@@ -95,16 +95,25 @@ class PackedAudio:
         try:
             self._audio = np.load(path, mmap_mode="r", allow_pickle=False)
             rows = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise AudioError(f"{path}: cannot be read as packed audio: {error}") from error
-        self._names = [str(row.get("name", number)) for number, row in enumerate(rows)]
-        self.starts = np.array([row["start"] for row in rows], dtype=np.int64)
-        self.lengths = np.array([row["length"] for row in rows], dtype=np.int64)
+        try:
+            self._names = [str(row.get("name", number)) for number, row in enumerate(rows)]
+            self.starts = np.array([row["start"] for row in rows], dtype=np.int64)
+            self.lengths = np.array([row["length"] for row in rows], dtype=np.int64)
+            self._bandwidth = np.array(
+                [row.get("bandwidth_hz") or rate / 2 for row in rows], dtype=np.float64
+            )
+        except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise AudioError(
+                f"{path.with_suffix('.json')}: is no list of recordings with 'start' and 'length' each; "
+                "pack it again"
+            ) from error
         if self._audio.dtype != np.int16 or self._audio.ndim != 1 or not len(rows):
             raise AudioError(f"{path}: is not a flat int16 array with rows beside it")
-        if (self.starts < 0).any() or (self.starts + self.lengths > len(self._audio)).any():
+        beyond = self.lengths > len(self._audio) - self.starts
+        if beyond.any() or min(self.starts.min(), self.lengths.min()) < 0 or not (self._bandwidth > 0).all():
             raise AudioError(f"{path}: rows reach beyond the samples; pack it again")
-        self._bandwidth = np.array([row.get("bandwidth_hz") or rate / 2 for row in rows], dtype=np.float64)
         self._draw = _Shares(_band_shares(self.lengths, self._bandwidth, rate))
         self.samples = int(self.lengths.sum())
 
