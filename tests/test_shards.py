@@ -18,7 +18,7 @@ from snaccli.errors import OutputError
 from snaccli.io import elsewhere
 from snaccli.io.elsewhere import Part, members
 from snaccli.tokens import TokenFileError
-from snaccli.tokens.formats import FORMATS
+from snaccli.tokens.formats import FORMATS, _LineWriter
 from snaccli.tokens.recording import Draft
 from snaccli.tokens.shards import ShardWriter, existing
 
@@ -274,13 +274,38 @@ def test_a_shard_that_cannot_be_ended_keeps_no_other_from_its_end(tmp_path, monk
     for index in (0, 2, 4):
         shards.put(index, Draft([np.array([[index]])], True, facts))
     monkeypatch.setattr(shards._units[1].rows, "close", raise_full)
-    with pytest.raises(OutputError), shards:
-        pass
+    lost = shards.finish()
+    assert (list(lost), str(lost[2])) == ([2], "x no space left")
     assert [name for names in numbers(tmp_path).values() for name in names] == [0, 4]
     assert sorted(os.listdir(tmp_path)) == ["tokens-00000.jsonl", "tokens-00002.jsonl"]
 
 
-def raise_full():
+def test_what_a_shard_loses_is_taken_back(folder, model, monkeypatch):
+    real = _LineWriter.write
+
+    def write(self, draft, beside=()):
+        real(self, draft, beside)
+        if draft.facts["path"] == "sub/c.wav":
+            raise_full()
+
+    monkeypatch.setattr(_LineWriter, "write", write)
+    status, out, err = call("tokens", "export", "in", "-m", model, "-o", "out", "-j", 1, "--json")
+    told = {each["source"]: each.get("error") for each in json.loads(out)}
+    assert status == 1
+    assert {name.replace(os.sep, "/") for name, error in told.items() if error is not None} == {
+        "in/a.wav",
+        "in/b.x.wav",
+        "in/sub/c.wav",
+    }
+    assert "2 of 5 files exported, 3 failed" in err
+    (shard,) = existing("out")
+    assert [json.loads(line)["path"] for line in Path(shard).read_text().splitlines()] == [
+        "sub/d.wav",
+        "sub/e.wav",
+    ]
+
+
+def raise_full(*_):
     raise OutputError("no space left", "x")
 
 

@@ -10,7 +10,7 @@ import dataclasses
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -50,6 +50,8 @@ class FileWork(Generic[R]):
         prepare: loads what every file needs, so that an error in it is told once; called before several
             files. A lone file is worked on at once: what is wrong with it is found before a model is loaded.
             None where only the files tell what they need.
+        settle: ends what the files of a run share; returns, by source, why results that were told already
+            are lost after all.
     """
 
     verb: str
@@ -57,6 +59,7 @@ class FileWork(Generic[R]):
     facts: Callable[[R], Sequence[str]]
     total: Callable[[Sequence[R], float], str]
     prepare: Callable[[], object] | None = None
+    settle: Callable[[], Mapping[str, Exception]] = dict
 
 
 @dataclass(frozen=True)
@@ -132,28 +135,40 @@ class Batch:
         self._began = time.monotonic()  # after a model that all files share was loaded
         untold: dict[Job, R] = {}  # done, perhaps while the run is being stopped
         try:
-            with _Folders() as folders, FileBars(console, self.waiting) as bars:
-
-                def make(job: Job, progress: Progress) -> R:
-                    folders.make(os.path.dirname(job.output))
-                    untold[job] = work.convert(job.source, job.output, progress=progress)
-                    return untold[job]
-
-                with closing(run_jobs(self.waiting, make, self._workers, bars.begin)) as outcomes:
-                    for outcome in outcomes:
-                        bars.end(outcome.job, failed=outcome.error is not None)
-                        if outcome.job.output == STDIO and _reader_has_gone(outcome.error):
-                            raise BrokenPipeError
-                        self._tell(outcome, work)
-                        untold.pop(outcome.job, None)
+            with _Folders() as folders:
+                try:
+                    self._work(work, folders, untold)
+                finally:
+                    lost = work.settle()
         except KeyboardInterrupt:
             for job, result in untold.items():
                 self._tell(Outcome(job, result), work)
+            self._take_back(lost)
             self._finish(work)
             raise
+        self._take_back(lost)
         for codec in models.loaded if models else ():
             console.detail(f"model {codec.name}, fingerprint {codec.fingerprint}, on {codec.device}")
         return self._finish(work)
+
+    def _work(self, work: FileWork[R], folders: _Folders, untold: dict[Job, R]) -> None:
+        """Does `work` to every file that waits, and tells of each; ``untold`` are done, but not told of."""
+
+        def make(job: Job, progress: Progress) -> R:
+            folders.make(os.path.dirname(job.output))
+            untold[job] = work.convert(job.source, job.output, progress=progress)
+            return untold[job]
+
+        with (
+            FileBars(self._console, self.waiting) as bars,
+            closing(run_jobs(self.waiting, make, self._workers, bars.begin)) as outcomes,
+        ):
+            for outcome in outcomes:
+                bars.end(outcome.job, failed=outcome.error is not None)
+                if outcome.job.output == STDIO and _reader_has_gone(outcome.error):
+                    raise BrokenPipeError
+                self._tell(outcome, work)
+                untold.pop(outcome.job, None)
 
     def _tell(self, outcome: Outcome[Any], work: FileWork[Any]) -> None:
         """Tells of one file."""
@@ -170,6 +185,14 @@ class Batch:
                 self._console.detail(line)
             else:
                 self._console.note(line)
+
+    def _take_back(self, lost: Mapping[str, Exception]) -> None:
+        """Tells that what had been told as done is lost after all."""
+        for number, outcome in enumerate(self._outcomes):
+            error = lost.get(outcome.job.source)
+            if error is not None and outcome.result is not None:
+                self._outcomes[number] = Outcome(outcome.job, error=error)
+                self._console.error(error, outcome.job.source)
 
     def _finish(self, work: FileWork[Any]) -> ExitStatus:
         """Tells of all files and returns the exit status."""

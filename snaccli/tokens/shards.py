@@ -14,7 +14,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import BinaryIO, Literal, cast
@@ -144,7 +144,8 @@ def _differing(found: Facts, wanted: Facts) -> list[str]:
 class _Unit:
     """A shard that is being made: recordings up to ``end`` of the run, of which ``next`` is due.
 
-    ``like`` is the first that came, which tells what the others must be like.
+    ``like`` is the first that came, which tells what the others must be like; ``held`` came before their
+    turn, ``written`` are in the file.
     """
 
     path: str
@@ -152,6 +153,7 @@ class _Unit:
     end: int
     like: Draft | None = None
     held: dict[int, tuple[Draft, Companions] | None] = field(default_factory=dict)
+    written: list[int] = field(default_factory=list)
     rows: RowWriter | None = None
     stack: ExitStack = field(default_factory=ExitStack)
 
@@ -172,6 +174,7 @@ class ShardWriter:
         self._fresh = fresh
         self._base: int | None = None
         self._units: dict[int, _Unit] = {}
+        self._lost: dict[int, OutputError] = {}
         self._lock = threading.Lock()
 
     def __enter__(self) -> ShardWriter:
@@ -180,17 +183,7 @@ class ShardWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # Whatever ends the run, an interrupt too: the recordings so far are whole and worth keeping. And if
-        # the end of one shard fails, the others are ended all the same.
-        with self._lock, ExitStack() as ends:
-            for unit in self._units.values():
-                ends.callback(self._end, unit)
-
-    def _end(self, unit: _Unit) -> None:
-        with unit.stack:
-            for index in sorted(unit.held):
-                self._write(unit, unit.held[index])
-            self._close(unit)
+        self.finish()
 
     def put(self, index: int, draft: Draft | None, beside: Companions = ()) -> str:
         """Writes one recording, in its turn, and returns the path of its shard.
@@ -202,7 +195,7 @@ class ShardWriter:
 
         Raises:
             TokenFileError: the shard cannot hold it; the others are not touched by that.
-            OutputError: the system refuses to write; what the shard held is lost then.
+            OutputError: the system refuses to write; `finish` tells what else is lost by that.
         """
         with self._lock:
             number = index // self._most
@@ -218,18 +211,32 @@ class ShardWriter:
                     unit.held[index] = draft, beside
             finally:
                 self._advance(number)
+            if index in self._lost:
+                raise self._lost.pop(index)
             return unit.path
+
+    def finish(self) -> dict[int, OutputError]:
+        """Ends all shards, with the recordings that were put so far; what ends a run, an interrupt too.
+
+        Returns:
+            why recordings that had been put, by their index, are in no shard after all.
+        """
+        with self._lock:
+            for unit in self._units.values():
+                for index in sorted(unit.held):
+                    self._write(unit, index)
+                self._close(unit)
+            self._units.clear()
+            return self._lost
 
     def _advance(self, number: int) -> None:
         """Writes what is due of a unit, and ends its shard behind the last."""
         unit = self._units[number]
-        try:
-            while unit.next in unit.held:
-                unit.next += 1
-                self._write(unit, unit.held.pop(unit.next - 1))
-        finally:
-            if unit.next == unit.end:
-                self._close(self._units.pop(number))
+        while unit.next in unit.held:
+            self._write(unit, unit.next)
+            unit.next += 1
+        if unit.next == unit.end:
+            self._close(self._units.pop(number))
 
     def _opened(self, number: int) -> _Unit:
         if self._base is None:
@@ -240,24 +247,32 @@ class ShardWriter:
         first = number * self._most
         return _Unit(path, first, min(first + self._most, self._count))
 
-    def _write(self, unit: _Unit, entry: tuple[Draft, Companions] | None) -> None:
+    def _write(self, unit: _Unit, index: int) -> None:
+        entry = unit.held.pop(index)
         if entry is None:
             return
-        try:
+        with self._noting_losses(unit):
+            unit.written.append(index)
             if unit.rows is None:
                 unit.rows = self._kind.writer(unit.stack.enter_context(open_output(unit.path)))
             unit.rows.write(*entry)
-        except BaseException as error:
-            unit.rows, stack = None, unit.stack.pop_all()
-            stack.__exit__(type(error), error, error.__traceback__)  # removes the half shard
-            raise
 
     def _close(self, unit: _Unit) -> None:
-        rows, unit.rows = unit.rows, None
-        stack = unit.stack.pop_all()
-        with stack:
-            if rows is not None:
-                rows.close()
+        with self._noting_losses(unit), unit.stack.pop_all():
+            if unit.rows is not None:
+                unit.rows.close()
+
+    @contextmanager
+    def _noting_losses(self, unit: _Unit) -> Iterator[None]:
+        """Where the system refuses to write, the half shard goes, and all that it held is noted as lost."""
+        try:
+            yield
+        except BaseException as error:
+            written, unit.written, unit.rows = unit.written, [], None
+            unit.stack.pop_all().__exit__(type(error), error, error.__traceback__)  # removes the half shard
+            if not isinstance(error, OutputError):
+                raise
+            self._lost |= dict.fromkeys(written, error)
 
 
 # Made by the workers of a cluster, a shard a unit

@@ -5,6 +5,7 @@ Shards of many recordings are gone on with where they are there.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 import time
@@ -153,7 +154,10 @@ def export_shards(
             shard = shards.put(turns[source], told, beside)
             return exporter.result(recording, source, shard, 0, started)
 
-        return batch.run(exporting(console, how, batch, write))
+        def lost() -> dict[str, Exception]:
+            return {todo[turn]: error for turn, error in shards.finish().items()}
+
+        return batch.run(dataclasses.replace(exporting(console, how, batch, write), settle=lost))
 
 
 def _export_on_cluster(
