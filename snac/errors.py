@@ -7,10 +7,21 @@ that fetches a model, is held as attributes.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 
 class SnacError(Exception):
-    """Base of every error that is the user's to mend rather than a defect of the program."""
+    """Base of every error that is the user's to mend rather than a defect of the program.
+
+    Errors can be pickled, whatever their constructors take: one that was raised in another process arrives.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (type(self), self.args), self.__dict__
+
+
+def _restored(kind: type[SnacError], arguments: tuple[Any, ...]) -> SnacError:
+    return kind.__new__(kind, *arguments)
 
 
 class ModelError(SnacError):

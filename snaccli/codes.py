@@ -86,6 +86,18 @@ class Codes:
                 raise ValueError(f"stride {stride} does not divide {self.frames} frames")
             if tokens.size and int(tokens.max()) >= self.codebook_size:
                 raise ValueError(f"level {number} has a token beyond the codebook of {self.codebook_size}")
+        object.__setattr__(self, "levels", tuple(map(_read_only, self.levels)))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Codes) and self._contents == other._contents
+
+    def __hash__(self) -> int:
+        return hash(self._contents)
+
+    @property
+    def _contents(self) -> tuple[object, ...]:
+        tokens = tuple((level.shape, level.tobytes()) for level in self.levels)
+        return self.strides, self.codebook_size, tokens
 
     @property
     def channels(self) -> int:
@@ -111,3 +123,10 @@ class Codes:
         if not 1 <= levels <= len(self.levels):
             raise ValueError(f"cannot take {levels} of {len(self.levels)} levels")
         return Codes(self.levels[:levels], self.strides[:levels], self.codebook_size)
+
+
+def _read_only(tokens: Tokens) -> Tokens:
+    """A view of tokens that cannot be written through."""
+    view = tokens.view()
+    view.flags.writeable = False
+    return view

@@ -169,13 +169,13 @@ class LevelsError(ParameterError):
     """More levels were asked for than there are, or fewer than one.
 
     Attributes:
-        wanted: number asked for.
+        wanted: what was asked for.
         available: number there is.
         where: what has them, such as ``the file`` or ``the model 'mini'``.
     """
 
-    def __init__(self, wanted: int, available: int, where: str = "the file") -> None:
-        super().__init__("levels", str(wanted), f"{where} has {available} levels; choose 1 to {available}")
+    def __init__(self, wanted: object, available: int, where: str = "the file") -> None:
+        super().__init__("levels", repr(wanted), f"{where} has {available} levels; choose 1 to {available}")
         self.wanted, self.available, self.where = wanted, available, where
 
 

@@ -34,6 +34,7 @@ from snaccli.errors import (
     ModelError,
     ModelMismatchError,
     OutputError,
+    SnacError,
     UnknownModelError,
     UsageError,
 )
@@ -576,6 +577,11 @@ def test_pools_and_codecs_are_taken_everywhere(tmp_path: Path, codec: Codec) -> 
         (np.zeros(100), 44100.5, "whole number"),
         (np.zeros(100), "16000", "whole number"),
         (np.zeros(100), 10**6, "whole number"),
+        (np.full(100, np.nan), 16000, "NaN"),
+        (np.full(100, 1e20), 16000, r"reach 1e\+20, far beyond full scale"),
+        (np.full(100, -1e40), 16000, "infinite"),
+        (torch.zeros(9, requires_grad=True), 16000, "no array"),
+        (torch.zeros(9, dtype=torch.bfloat16), 16000, "no array"),
     ],
 )
 def test_wrong_samples_are_refused_in_one_line(
@@ -591,6 +597,88 @@ def test_wrong_samples_are_refused_in_one_line(
 def test_wrong_blocks_are_refused_in_one_line(codec: Codec, block: np.ndarray) -> None:
     with pytest.raises(AudioError, match=r"give floats \(n, 1\)"):
         codec.encode([block], 16000, 1)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"blocks": [torch.zeros(10, 1)]}, "is a Tensor"),
+        ({"blocks": [np.full((10, 1), np.inf)]}, "infinite"),
+        ({"rate": 0}, "rate of 0 Hz"),
+        ({"rate": 24000.5}, "rate of 24000.5 Hz"),
+        ({"rate": True}, "rate of True Hz"),
+        ({"channels": 0}, "channels=0: give a whole number from 1 to 16"),
+        ({"rate_distortion": "1"}, "rate_distortion='1': give 0 or more"),
+        ({"rate_distortion": math.nan}, "rate_distortion=nan: give 0 or more"),
+    ],
+)
+def test_what_cannot_be_encoded_is_told_in_one_line(codec: Codec, values: Any, words: str) -> None:
+    with pytest.raises(SnacError, match=words):
+        codec.encode(**{"blocks": [np.zeros((10, 1))], "rate": 16000, "channels": 1} | values)
+
+
+def test_signals_that_cannot_be_encoded_together(codec: Codec) -> None:
+    for signal, rate in ((np.zeros((9, 1)), -5), (np.full((9, 1), np.nan), 16000), (np.zeros(()), 16000)):
+        with pytest.raises(SnacError, match=r"rate of|NaN|channels=0"):
+            codec.encode_many([(signal, rate)])
+
+
+@pytest.mark.parametrize(
+    ("call", "values", "words"),
+    [
+        (encode_file, {"channels": "stereo"}, "channels='stereo': choose 'mono' or 'keep'"),
+        (encode_file, {"channels": 2}, "channels=2: choose"),
+        (encode_file, {"rate_distortion": None}, "rate_distortion=None"),
+        (encode_file, {"source": None}, "source=a NoneType: give a path"),
+        (encode_file, {"output": io.BytesIO()}, "output=a BytesIO: give a path"),
+        (decode_file, {"rate": 16000}, "rate=16000: choose 'original' or 'model'"),
+        (decode_file, {"seed": 1.5}, "seed=1.5: give a whole number"),
+        (decode_file, {"start": "0"}, "start='0': give 0 or more seconds"),
+        (decode_file, {"duration": "1"}, "duration='1': give 0 or more seconds"),
+        (decode_file, {"levels": 1.5}, "levels=1.5: the file has . levels; choose 1 to ."),
+        (decode_file, {"levels": "2"}, "levels='2': the file has . levels"),
+        (decode_file, {"audio_format": 5}, "audio_format=5: give an extension"),
+        (decode_file, {"model": "x", "threads": "2"}, "threads='2': give a whole number"),
+        (decode_file, {"model": "x", "threads": -1}, "threads=-1"),
+        (decode_file, {"model": "x", "device": None}, "device 'None' is not available"),
+        (decode_file, {"model": "x", "prior": 5}, "prior=a int: give a path"),
+    ],
+)
+def test_arguments_that_cannot_be_are_told_in_one_line(
+    tmp_path: Path, codec: Codec, call: Any, values: dict[str, Any], words: str
+) -> None:
+    save(tmp_path / "in.wav", 0.1, 16000)
+    encode_file(tmp_path / "in.wav", tmp_path / "in.snac", model=codec)
+    source = tmp_path / ("in.wav" if call is encode_file else "in.snac")
+    given = {"source": source, "output": tmp_path / "out.wav", "model": codec} | values
+    with pytest.raises(SnacError, match=words) as error:
+        call(**given)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "out.wav").exists()
+
+
+def test_a_rate_that_is_none_is_not_decoded_to(codec: Codec) -> None:
+    recording = codec.encode([np.zeros((10, 1))], 16000, 1)
+    for rate in (0, -1, "a"):
+        with pytest.raises(UsageError, match="rate="):
+            codec.decode(recording, rate=rate)  # type: ignore[arg-type]
+
+
+def test_paths_may_be_bytes(tmp_path: Path, codec: Codec) -> None:
+    save(tmp_path / "in.wav", 0.1, 16000)
+    source, output = (os.fsencode(tmp_path / name) for name in ("in.wav", "in.snac"))
+    encode_file(source, output, model=codec)  # type: ignore[arg-type]
+    assert len(snaccli.read(output, model=codec)[0]) == 1600  # type: ignore[arg-type]
+
+
+def test_recordings_are_compared_by_what_they_hold(codec: Codec) -> None:
+    samples = np.random.default_rng(1).normal(0, 0.1, (4000, 1))
+    one, same, other = (codec.encode([each], 16000, 1) for each in (samples, samples, -samples))
+    assert one == same
+    assert one != other
+    assert len({one, same, other}) == 2
+    with pytest.raises(ValueError, match="read-only"):
+        one.codes.levels[0][:] = 0
 
 
 def test_no_samples_at_all(tmp_path: Path, codec: Codec) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import io
 import os
+import pickle
 import signal
 import stat
 import subprocess
@@ -572,3 +573,37 @@ class TestReplacing:
     def test_what_cannot_be_made_is_the_systems_error(self, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError), replacing(tmp_path / "no" / "a"):
             pass
+
+
+# Errors of other processes
+
+
+def every_kind(of: type[SnacError]) -> set[type[SnacError]]:
+    return {of}.union(*(every_kind(kind) for kind in of.__subclasses__()))
+
+
+MADE_OF: dict[str, tuple[Any, ...]] = {
+    "UnreachableModelError": ("name", "offline", Path("folder")),
+    "BrokenDownloadError": ("name", "repository", "reset"),
+    "ChangedModelError": ("name", Path("path"), "differs"),
+    "ParameterError": ("levels", "9", "give less"),
+    "LevelsError": (9, 3),
+    "WeightsMismatchError": ("mini", "0" * 16, "other", "1" * 16),
+    "StreamDamagedError": ("is damaged", 1, 0),
+    "RaggedLevelsError": ("are ragged", 1, 3, 4),
+    "TokenRangeError": ("has a token of 9", 9, 4, 0),
+}
+
+
+def test_errors_arrive_from_another_process_as_they_were() -> None:
+    import snaccli.bench.peers
+    import snaccli.cli.plan
+    import snaccli.tokens  # noqa: F401 (errors of their own)
+
+    kinds = every_kind(SnacError)
+    assert {"LevelsError", "TokenFileError", "PeerError"} < {kind.__name__ for kind in kinds}
+    for kind in kinds:
+        error = kind(*MADE_OF.get(kind.__name__, ("is wrong",)))
+        error.__notes__ = ["a note"]  # type: ignore[attr-defined]
+        again = pickle.loads(pickle.dumps(error))
+        assert (type(again), str(again), vars(again)) == (kind, str(error), vars(error))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from snaccli.audio.read import (
     BLOCK_FRAMES,
+    FULL_SCALE_LIMIT,
     MAX_CHANNELS,
     MAX_RATE,
     AudioInfo,
@@ -19,6 +20,7 @@ from snaccli.audio.write import AudioFormat, AudioWriter, is_audio_name, output_
 
 __all__ = [
     "BLOCK_FRAMES",
+    "FULL_SCALE_LIMIT",
     "MAX_CHANNELS",
     "MAX_RATE",
     "AudioFormat",

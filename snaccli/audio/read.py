@@ -20,7 +20,16 @@ from snaccli.audio.resampling import downmix
 from snaccli.errors import AudioError, Remedy
 from snaccli.io.files import cause, is_stdio, open_input
 
-__all__ = ["BLOCK_FRAMES", "MAX_CHANNELS", "MAX_RATE", "AudioInfo", "AudioReader", "open_audio", "probe"]
+__all__ = [
+    "BLOCK_FRAMES",
+    "FULL_SCALE_LIMIT",
+    "MAX_CHANNELS",
+    "MAX_RATE",
+    "AudioInfo",
+    "AudioReader",
+    "open_audio",
+    "probe",
+]
 
 MAX_CHANNELS = 16
 """Most channels a recording may have."""
@@ -32,7 +41,9 @@ BLOCK_FRAMES = 65_536
 """Frames `AudioReader.blocks` yields at a time by default."""
 
 _LOUD = 2.0  # 6 dB above full scale: more than the overshoot of a lossy coding
-_FULL_SCALE_LIMIT = 1000.0  # 60 dB above full scale: integers stored as floats, not sound
+FULL_SCALE_LIMIT = 1000.0
+"""Largest sample that is taken for sound, 60 dB above full scale: beyond are integers stored as floats."""
+
 _PLAYLISTS = (b"#EXTM3U", b"ffconcat")  # ffmpeg would read the files they name
 
 
@@ -137,10 +148,10 @@ class AudioReader:
     def _check_samples(self, block: np.ndarray) -> None:
         # One pass in the good case: a comparison with NaN is False.
         peak = max(float(block.max()), -float(block.min()))
-        if peak <= _FULL_SCALE_LIMIT:
+        if peak <= FULL_SCALE_LIMIT:
             self.peak = max(self.peak, peak)
             return
-        odd = ~(np.abs(block) <= _FULL_SCALE_LIMIT)
+        odd = ~(np.abs(block) <= FULL_SCALE_LIMIT)
         frame = int(np.argmax(odd.any(axis=1)))
         value = float(block[frame][odd[frame]][0])
         place = f"at {(self._position + frame) / self.rate:.6g} s"

@@ -17,12 +17,12 @@ import numpy.typing as npt
 
 from snac.hub.registry import DEFAULT_MODEL
 from snac.noise import Noise
-from snaccli.audio import MAX_CHANNELS, MAX_RATE, AudioWriter, open_audio, resampled_length
+from snaccli.audio import MAX_CHANNELS, AudioWriter, open_audio, resampled_length
+from snaccli.codec.arguments import checked_block, checked_rate, number, one_of, path_of, whole
 from snaccli.codec.codec import Codec, WantedPrior
 from snaccli.codec.pool import ModelPool
-from snaccli.codec.rate_distortion import check_rate_distortion
 from snaccli.codec.recording import CodedRecording, Recording, Span, dumps, loads
-from snaccli.errors import AudioError, ContainerError
+from snaccli.errors import AudioError, ContainerError, ParameterError
 from snaccli.io.files import check_output, is_stdio, open_input, open_output
 from snaccli.progress import SILENT, Listener, Progress, part, rising
 from snaccli.workers import read_ahead
@@ -126,8 +126,10 @@ def encode_file(
         SnacError: a named subclass for whatever the user can mend; no output is left behind.
     """
     began = time.perf_counter()
-    check_rate_distortion(rate_distortion)
-    output = _beside(source, ".snac") if output is None else output
+    number("rate_distortion", rate_distortion, "as the price of a bit")
+    one_of("channels", channels, ("mono", "keep"))
+    source = path_of("source", source)
+    output = _beside(source, ".snac") if output is None else path_of("output", output)
     check_output(output, source=source, overwrite=overwrite)
     told = rising(progress)
     with open_audio(source) as reader:
@@ -207,8 +209,12 @@ def decode_file(
         SnacError: a named subclass for whatever the user can mend; no output is left behind.
     """
     began = time.perf_counter()
-    if output is None:
-        output = _beside(source, "." + (audio_format or "wav").lstrip("."))
+    one_of("rate", rate, ("original", "model"))
+    seed = whole("seed", seed, -(1 << 63), (1 << 64) - 1)
+    if not isinstance(audio_format, str | None):
+        raise ParameterError("audio_format", repr(audio_format), "give an extension such as 'flac'")
+    source, extension = path_of("source", source), (audio_format or "wav").lstrip(".")
+    output = _beside(source, f".{extension}") if output is None else path_of("output", output)
     span, told = Span(start, duration), rising(progress)
     check_output(output, source=source, overwrite=overwrite)
     with open_input(source, error=ContainerError) as file:
@@ -267,6 +273,7 @@ def read(path: str | Path, *, model: Model | None = None) -> tuple[npt.NDArray[n
     Raises:
         SnacError: a named subclass: the file or the model cannot be used.
     """
+    path = path_of("path", path)
     with open_input(path, error=ContainerError) as file:
         coded = loads(file, path=path)
     header = coded.header
@@ -302,12 +309,10 @@ def write(
         AudioError: the samples are not such an array, or hold NaN or infinite values.
         SnacError: a named subclass: the model cannot be used, or the file cannot be written.
     """
-    array = _checked_samples(samples)
-    if isinstance(rate, bool) or not isinstance(rate, int | np.integer) or not 1 <= rate <= MAX_RATE:
-        raise AudioError(f"a rate of {rate!r} Hz is not a whole number in 1..{MAX_RATE}")
+    path, array, rate = path_of("path", path), _checked_samples(samples), checked_rate(rate)
     check_output(path, overwrite=overwrite)
     codec = _pool(model).get()
-    recording = codec.encode([array], int(rate), array.shape[1])
+    recording = codec.encode([array], rate, array.shape[1])
     return save(recording, codec, path, overwrite=overwrite)
 
 
@@ -347,8 +352,10 @@ def _checked_samples(samples: npt.ArrayLike) -> np.ndarray:
     """Returns samples as float32 (n, channels)."""
     try:
         array = np.asarray(samples)
-    except ValueError as error:
-        raise AudioError("samples are rows of several lengths; give (n,) or (n, channels)") from error
+    except (ValueError, TypeError, RuntimeError) as error:  # torch's own, of what it does not hand over
+        raise AudioError(
+            "samples are no array, or rows of several lengths; give (n,) or (n, channels)"
+        ) from error
     if not np.issubdtype(array.dtype, np.floating) or array.ndim not in (1, 2):
         raise AudioError(f"samples are {array.dtype} {array.shape}; give floats (n,) or (n, channels)")
     table = array[:, None] if array.ndim == 1 else array
@@ -358,10 +365,7 @@ def _checked_samples(samples: npt.ArrayLike) -> np.ndarray:
             f"samples of shape {array.shape} have {table.shape[1]} channels, not 1 to {MAX_CHANNELS}: give "
             f"(n,) or (n, channels){turned}"
         )
-    table = table.astype(np.float32, copy=False)
-    if not np.isfinite(table).all():
-        raise AudioError("samples hold NaN or infinite values; mend them first")
-    return table
+    return checked_block(table, table.shape[1])
 
 
 def _pool(

@@ -17,12 +17,13 @@ from snac.engine import Engine, build_engine
 from snac.hub.checkpoint import load_checkpoint
 from snac.hub.registry import DEFAULT_MODEL
 from snac.noise import Noise
-from snaccli.audio import fit, resample, resample_span, resampled_length
-from snaccli.codec.rate_distortion import Views, check_rate_distortion, choose
+from snaccli.audio import MAX_CHANNELS, MAX_RATE, fit, resample, resample_span, resampled_length
+from snaccli.codec.arguments import checked_block, checked_rate, number, path_of, whole
+from snaccli.codec.rate_distortion import Views, choose
 from snaccli.codec.recording import WHOLE, Recording, Span
 from snaccli.codes import Codes, Tokens
 from snaccli.entropy.prior import Prior, load
-from snaccli.errors import AudioError, ModelMismatchError, PriorError, Remedy, UsageError
+from snaccli.errors import ModelMismatchError, PriorError, Remedy, UsageError
 from snaccli.progress import SILENT, Progress, part
 from snaccli.workers import available, read_ahead, share
 
@@ -30,6 +31,9 @@ __all__ = ["Codec", "Device", "WantedPrior"]
 
 WantedPrior = bool | str | Path | Prior
 """A prior or its file; True for that beside the model's weights, if there is one; False for none."""
+
+MAX_THREADS = 256
+"""Most threads that a codec computes with."""
 
 _DEFAULT_NOISE = Noise.seeded(0)
 _CHOOSING_SHARE = 0.3  # of the progress, where tokens are chosen by their bits
@@ -174,11 +178,16 @@ class Codec:
 
         Raises:
             ModelError: the model cannot be had or is damaged.
-            UsageError: there is no such device here.
+            UsageError: there is no such device here, or no such number of threads.
         """
-        place = Device.parse(device)
-        checkpoint = load_checkpoint(model)
-        engine = build_engine(checkpoint, device=str(place), threads=threads or share(available(), 1).threads)
+        place = Device.parse(str(device))
+        count = (
+            share(available(), 1).threads if threads is None else whole("threads", threads, 1, MAX_THREADS)
+        )
+        if not isinstance(prior, bool | Prior):
+            prior = path_of("prior", prior)
+        checkpoint = load_checkpoint(path_of("model", model))
+        engine = build_engine(checkpoint, device=str(place), threads=count)
         return cls(engine, checkpoint.name, place, beside=checkpoint.prior, prior=prior)
 
     def encode(
@@ -203,17 +212,18 @@ class Codec:
             progress: of the work.
 
         Raises:
-            AudioError: a block is no such array.
-            UsageError: the price of a bit is negative or not finite.
+            AudioError: a block is no such array, holds NaN or is far beyond full scale; the rate is none.
+            ParameterError: the price of a bit is negative or not finite, or there are no such channels.
         """
-        check_rate_distortion(rate_distortion)
+        rate_distortion = number("rate_distortion", rate_distortion, "as the price of a bit")
+        rate, channels = checked_rate(rate), whole("channels", channels, 1, MAX_CHANNELS)
         count, cheaper = 0, rate_distortion > 0
         told = part(progress, 0.0, 1 - _CHOOSING_SHARE) if cheaper else progress
 
         def counted() -> Iterator[np.ndarray]:
             nonlocal count
             for block in blocks:
-                yield _checked_block(block, channels)
+                yield checked_block(block, channels)
                 count += len(block)
                 if expected:
                     told(min(count / expected, 1.0))
@@ -270,14 +280,15 @@ class Codec:
             AudioError: a signal is no such array.
         """
         groups: dict[int, list[tuple[int, np.ndarray]]] = {}
-        for number, (samples, rate) in enumerate(signals):
-            channels = samples.shape[-1]
-            blocks = list(resample([_checked_block(samples, channels)], rate, self.rate, channels))
+        for place, (samples, rate) in enumerate(signals):
+            channels = whole("channels", (0, *samples.shape)[-1], 1, MAX_CHANNELS)
+            block = checked_block(samples, channels)
+            blocks = list(resample([block], checked_rate(rate), self.rate, channels))
             signal = np.concatenate([np.zeros((0, channels), np.float32), *blocks])
             frames = self.config.frames_for(len(signal))
             padded = np.zeros((channels, frames * self.hop_length), np.float32)
             padded[:, : len(signal)] = signal.T
-            groups.setdefault(frames, []).append((number, padded))
+            groups.setdefault(frames, []).append((place, padded))
         found: dict[int, Codes] = {}
         for group in groups.values():
             found |= self._encoded_together(group)
@@ -296,11 +307,11 @@ class Codec:
             for level in range(len(self.strides))
         ]
         codes, first = {}, 0
-        for number, padded in group:
+        for place, padded in group:
             rows = slice(first, first + len(padded))
             first = rows.stop
             own = tuple(np.ascontiguousarray(level[rows]) for level in levels)
-            codes[number] = Codes(own, self.strides, self.codebook_size)
+            codes[place] = Codes(own, self.strides, self.codebook_size)
         return codes
 
     def decode(
@@ -326,9 +337,10 @@ class Codec:
 
         Raises:
             ModelMismatchError: the codes are of another kind of model.
-            UsageError: the span begins beyond the end.
+            UsageError: the span begins beyond the end, or the rate is none.
         """
-        codes, rate = recording.codes, rate or recording.rate
+        codes = recording.codes
+        rate = recording.rate if rate is None else whole("rate", rate, 1, MAX_RATE)
         if codes.strides != self.strides[: len(codes.strides)] or codes.codebook_size != self.codebook_size:
             raise ModelMismatchError(
                 f"codes of strides {list(codes.strides)} and {codes.codebook_size} codewords are not of the "
@@ -355,14 +367,3 @@ class Codec:
                 yield block
                 done += len(block)
                 progress(done / count)
-
-
-def _checked_block(block: np.ndarray, channels: int) -> np.ndarray:
-    """Returns a block as contiguous float32.
-
-    Raises:
-        AudioError: it is no array (n, channels) of floats.
-    """
-    if block.ndim != 2 or block.shape[1] != channels or not np.issubdtype(block.dtype, np.floating):
-        raise AudioError(f"a block of samples is {block.dtype} {block.shape}; give floats (n, {channels})")
-    return np.ascontiguousarray(block, dtype=np.float32)

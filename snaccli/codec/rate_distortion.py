@@ -12,7 +12,6 @@ projections are linear, so what the coarser tokens take away can be taken away t
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -23,10 +22,9 @@ from snaccli.codes import Tokens
 from snaccli.entropy import Prior, context_of, space_of
 from snaccli.entropy.adaptive import StreamCoder
 from snaccli.entropy.prior import PriorStream
-from snaccli.errors import UsageError
 from snaccli.progress import SILENT, Progress, part
 
-__all__ = ["SMALLER", "Views", "check_rate_distortion", "choose"]
+__all__ = ["SMALLER", "Views", "choose"]
 
 Floats = npt.NDArray[np.float32]
 
@@ -34,16 +32,6 @@ SMALLER = 0.15
 """What a bit may cost where files are to be smaller and hardly a difference heard: docs/bench.md."""
 
 _BLOCK = 256  # tokens whose distances to all codewords are at hand at once
-
-
-def check_rate_distortion(value: float) -> None:
-    """Refuses what is no price of a bit.
-
-    Raises:
-        UsageError: the value is negative or not finite.
-    """
-    if not math.isfinite(value) or value < 0:
-        raise UsageError(f"a rate-distortion of {value} is not a price of bits; give 0 or more")
 
 
 class Views:

@@ -8,7 +8,6 @@ Knows no torch and no audio file.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, BinaryIO
@@ -17,11 +16,13 @@ import numpy as np
 
 from snaccli import container, entropy
 from snaccli.audio import resampled_length
+from snaccli.codec.arguments import number, whole
 from snaccli.codes import CodedStream, Coder, Codes
 from snaccli.errors import (
     ContainerError,
     LevelsError,
     ModelMismatchError,
+    ParameterError,
     Path,
     PriorError,
     Remedy,
@@ -46,17 +47,16 @@ class Span:
         duration: seconds wanted, 0 or more; None for all that follow.
 
     Raises:
-        UsageError: one of them is negative or not finite.
+        ParameterError: one of them is negative or not finite.
     """
 
     start: float = 0.0
     duration: float | None = None
 
     def __post_init__(self) -> None:
-        if not math.isfinite(self.start) or self.start < 0:
-            raise UsageError(f"a start of {self.start} s is not within a recording; give 0 or more seconds")
-        if self.duration is not None and (not math.isfinite(self.duration) or self.duration < 0):
-            raise UsageError(f"a duration of {self.duration} s is not a length; give 0 or more seconds")
+        number("start", self.start, "seconds")
+        if self.duration is not None:
+            number("duration", self.duration, "seconds")
 
     def within(self, length: int, rate: int) -> tuple[int, int]:
         """Returns the first sample and the number of samples of this part.
@@ -124,9 +124,15 @@ class Recording:
         available = len(self.codes.levels)
         if levels is None:
             return self
-        if not 1 <= levels <= available:
-            raise LevelsError(levels, available, where)
+        levels = _levels(levels, available, where)
         return replace(self, codes=self.codes.coarsest(levels))
+
+
+def _levels(wanted: object, available: int, where: str) -> int:
+    try:
+        return whole("levels", wanted, 1, available)
+    except ParameterError as error:
+        raise LevelsError(wanted, available, where) from error
 
 
 def dumps(
@@ -222,9 +228,7 @@ class CodedRecording:
         available, intact = self.header.levels, len(self.streams) // self.header.channels
         if wanted is None:
             return intact
-        if not 1 <= wanted <= available:
-            raise LevelsError(wanted, available, "the file")
-        return min(wanted, intact)
+        return min(_levels(wanted, available, "the file"), intact)
 
     def decode(
         self,

@@ -404,8 +404,8 @@ def to_npz(told: Draft) -> bytes:
         raise TokenFileError(
             f"{told.tokens} tokens are over the {MAX_TOKENS} of a file; cut the recording in parts"
         )
+    arrays: dict[str, Any] = {name: np.array(value) for name, value in told.facts.items()}
+    arrays |= told.arrays()
     buffer = io.BytesIO()
-    np.savez_compressed(
-        buffer, **{name: np.array(value) for name, value in told.facts.items()}, **told.arrays()
-    )
+    np.savez_compressed(buffer, **arrays)
     return buffer.getvalue()
