@@ -77,6 +77,7 @@ class Codes:
             raise ValueError(f"{len(self.levels)} levels of tokens for {len(self.strides)} strides")
         if not MIN_CODEBOOK_SIZE <= self.codebook_size <= MAX_CODEBOOK_SIZE:
             raise ValueError(f"codebook size {self.codebook_size} is not in 2..65536")
+        views = []
         for number, (tokens, stride) in enumerate(zip(self.levels, self.strides, strict=True)):
             if tokens.ndim != 2 or tokens.dtype != "uint16":
                 raise ValueError(f"level {number} is not a uint16 array (channels, tokens)")
@@ -86,7 +87,9 @@ class Codes:
                 raise ValueError(f"stride {stride} does not divide {self.frames} frames")
             if tokens.size and int(tokens.max()) >= self.codebook_size:
                 raise ValueError(f"level {number} has a token beyond the codebook of {self.codebook_size}")
-        object.__setattr__(self, "levels", tuple(map(_read_only, self.levels)))
+            views.append(tokens.view())
+            views[-1].flags.writeable = False
+        object.__setattr__(self, "levels", tuple(views))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Codes) and self._contents == other._contents
@@ -123,10 +126,3 @@ class Codes:
         if not 1 <= levels <= len(self.levels):
             raise ValueError(f"cannot take {levels} of {len(self.levels)} levels")
         return Codes(self.levels[:levels], self.strides[:levels], self.codebook_size)
-
-
-def _read_only(tokens: Tokens) -> Tokens:
-    """A view of tokens that cannot be written through."""
-    view = tokens.view()
-    view.flags.writeable = False
-    return view

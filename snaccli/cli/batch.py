@@ -133,42 +133,36 @@ class Batch:
             with waiting(console, "loading the model"):
                 work.prepare()
         self._began = time.monotonic()  # after a model that all files share was loaded
-        untold: dict[Job, R] = {}  # done, perhaps while the run is being stopped
-        try:
-            with _Folders() as folders:
-                try:
-                    self._work(work, folders, untold)
-                finally:
-                    lost = work.settle()
-        except KeyboardInterrupt:
-            for job, result in untold.items():
-                self._tell(Outcome(job, result), work)
-            self._take_back(lost)
-            self._finish(work)
-            raise
-        self._take_back(lost)
-        for codec in models.loaded if models else ():
-            console.detail(f"model {codec.name}, fingerprint {codec.fingerprint}, on {codec.device}")
-        return self._finish(work)
-
-    def _work(self, work: FileWork[R], folders: _Folders, untold: dict[Job, R]) -> None:
-        """Does `work` to every file that waits, and tells of each; ``untold`` are done, but not told of."""
+        folders, untold = _Folders(), dict[Job, R]()  # done, perhaps while the run is being stopped
 
         def make(job: Job, progress: Progress) -> R:
             folders.make(os.path.dirname(job.output))
             untold[job] = work.convert(job.source, job.output, progress=progress)
             return untold[job]
 
-        with (
-            FileBars(self._console, self.waiting) as bars,
-            closing(run_jobs(self.waiting, make, self._workers, bars.begin)) as outcomes,
-        ):
-            for outcome in outcomes:
-                bars.end(outcome.job, failed=outcome.error is not None)
-                if outcome.job.output == STDIO and _reader_has_gone(outcome.error):
-                    raise BrokenPipeError
-                self._tell(outcome, work)
-                untold.pop(outcome.job, None)
+        try:
+            with (
+                FileBars(console, self.waiting) as bars,
+                closing(run_jobs(self.waiting, make, self._workers, bars.begin)) as outcomes,
+            ):
+                for outcome in outcomes:
+                    bars.end(outcome.job, failed=outcome.error is not None)
+                    if outcome.job.output == STDIO and _reader_has_gone(outcome.error):
+                        raise BrokenPipeError
+                    self._tell(outcome, work)
+                    untold.pop(outcome.job, None)
+            self._take_back(work.settle())
+        except KeyboardInterrupt:
+            for job, result in untold.items():
+                self._tell(Outcome(job, result), work)
+            self._take_back(work.settle())
+            self._finish(work)
+            raise
+        finally:
+            folders.remove_empty()
+        for codec in models.loaded if models else ():
+            console.detail(f"model {codec.name}, fingerprint {codec.fingerprint}, on {codec.device}")
+        return self._finish(work)
 
     def _tell(self, outcome: Outcome[Any], work: FileWork[Any]) -> None:
         """Tells of one file."""
@@ -236,16 +230,14 @@ class Batch:
 
 
 class _Folders:
-    """Makes folders for outputs, and at the end takes away those that got none."""
+    """Makes folders for outputs."""
 
     def __init__(self) -> None:
         self._made: list[str] = []
         self._lock = threading.Lock()
 
-    def __enter__(self) -> _Folders:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def remove_empty(self) -> None:
+        """Takes away those that got no output."""
         for path in reversed(self._made):
             with suppress(OSError):  # it holds something
                 os.rmdir(path)

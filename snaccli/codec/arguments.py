@@ -77,10 +77,11 @@ def checked_rate(rate: object) -> int:
     Raises:
         AudioError: it is none.
     """
-    try:
-        return whole("rate", rate, 1, MAX_RATE)
-    except ParameterError as error:
-        raise AudioError(f"a rate of {rate!r} Hz is not a whole number in 1..{MAX_RATE}") from error
+    with suppress(TypeError):
+        found = operator.index(cast(Any, rate))
+        if 1 <= found <= MAX_RATE and not isinstance(rate, bool):
+            return found
+    raise AudioError(f"a rate of {rate!r} Hz is not a whole number in 1..{MAX_RATE}")
 
 
 def checked_block(block: object, channels: int) -> np.ndarray:
