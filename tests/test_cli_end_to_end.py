@@ -124,11 +124,22 @@ def test_info_and_verify(coded):
     assert "1.3 s, mono, 16000 Hz" in out
     status, out, _ = call("info", "--json", coded)
     told = json.loads(out)
-    keys = "path format_version model fingerprint sample_rate model_rate channels samples duration_s bytes"
-    assert list(told) == [*keys.split(), "bitrate_bps", "overhead_bytes", "levels"]
+    keys = "path format_version model fingerprint prior codebook_size sample_rate model_rate channels samples"
+    more = "frames duration_s bytes bitrate_bps overhead_bytes levels missing_bytes"
+    assert list(told) == [*keys.split(), *more.split()]
     assert (told["samples"], told["bytes"]) == (round(1.3 * RATE), os.path.getsize(coded))
+    assert told["missing_bytes"] == 0
     assert len(json.loads(call("info", "--json", coded, coded)[1])) == 2
     assert call("verify", coded) == (0, "talk.snac: ok\n", "")
+
+
+@pytest.mark.parametrize(("kind", "words"), [("cut", "cut off (3 bytes"), ("longer", "1 bytes too many")])
+def test_info_tells_the_size_of_the_file(coded, kind, words):
+    damage(coded, kind)
+    assert words in call("info", coded)[1]
+    told = json.loads(call("info", "--json", coded)[1])
+    assert told["bytes"] == os.path.getsize(coded)
+    assert told["missing_bytes"] == {"cut": 3, "longer": -1}[kind]
 
 
 def damage(name, kind):

@@ -307,6 +307,20 @@ def test_packed_sets_are_learned_recording_by_recording(material: Path, tmp_path
     assert "set.npy" in err
 
 
+def test_a_bad_recording_is_named_and_left_out(material: Path, tmp_path: Path):
+    (tmp_path / "in").mkdir()
+    for name in ("held-out", "known"):
+        shutil.copy(material / f"{name}.wav", tmp_path / "in")
+    (tmp_path / "in" / "bad.wav").write_bytes(b"RIFF of nothing")
+    command = ("prior", "train", tmp_path / "in", "-m", material / "model", "--steps", "1")
+    status, _, err = call(*command, "-o", tmp_path / "q")
+    assert status == 0
+    assert "bad.wav" in err
+    assert priors.load(tmp_path / "q").summary["steps"] == 1
+    (tmp_path / "in" / "known.wav").unlink()
+    assert call(*command, "-o", tmp_path / "r")[0] == 1
+
+
 def test_an_interrupted_training_goes_on(material: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     from snaccli.training import prior as module
 

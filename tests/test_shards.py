@@ -179,6 +179,11 @@ def test_a_part_of_an_archive_is_a_file():
 
     with open_input(parts[1]) as file:
         assert (file.read(2), file.seek(-2, 2), file.read()) == (b"th", 3, b"ee")
+    # As tar c *.wav *.txt packs them.
+    make_tar("b.tar", [("x.wav", b"one"), ("y.wav", b"three"), ("x.txt", b"t"), ("y.x.txt", b"u")])
+    with open("b.tar", "rb") as file:
+        apart = list(members("b.tar", file, lambda name: name.endswith(".wav")))
+    assert [[name for name, _, _ in part.beside] for part in apart] == [["x.txt"], ["y.x.txt"]]
     import pickle
 
     again = pickle.loads(pickle.dumps(parts[0]))

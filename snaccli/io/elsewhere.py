@@ -268,11 +268,11 @@ class Part(str):
     beside: tuple[tuple[str, int, int], ...]
 
     @classmethod
-    def of(cls, archive: str, member: tarfile.TarInfo, beside: tuple[tuple[str, int, int], ...] = ()) -> Part:
-        """The part that a member of an archive is."""
+    def of(cls, archive: str, member: tarfile.TarInfo) -> Part:
+        """The part that a member of an archive is, with nothing beside it yet."""
         part = cls(f"{archive}/{member.name}")
         part.archive, part.below = archive, member.name
-        part.offset, part.size, part.beside = member.offset_data, member.size, beside
+        part.offset, part.size, part.beside = member.offset_data, member.size, ()
         return part
 
     def within(self, archive: str) -> Part:
@@ -294,7 +294,8 @@ def _restored(name: str, state: dict[str, Any]) -> Part:
 def members(archive: str, file: BinaryIO, wanted: Callable[[str], bool]) -> Iterator[Part]:
     """The wanted files of a tar archive, in its order, each with the small files of the same sample.
 
-    A sample is what follows one another with the same name up to the first dot, as in WebDataset.
+    A sample is what has the same name up to the first dot, as in WebDataset, but wherever it stands: an
+    archive that was made of ``*.wav *.txt`` has all recordings before the first transcript.
 
     Args:
         archive: its path or URL.
@@ -304,13 +305,16 @@ def members(archive: str, file: BinaryIO, wanted: Callable[[str], bool]) -> Iter
     Raises:
         FileError: it is no tar archive, is compressed, or is damaged.
     """
-    sample: list[tarfile.TarInfo] = []
+    parts: list[Part] = []
+    beside: dict[str, list[tuple[str, int, int]]] = {}
     for member in tar_files(archive, file):
-        if sample and key(member.name) != key(sample[0].name):
-            yield from _parts(archive, sample, wanted)
-            sample = []
-        sample.append(member)
-    yield from _parts(archive, sample, wanted)
+        if wanted(member.name):
+            parts.append(Part.of(archive, member))
+        elif member.size <= _SMALL:
+            beside.setdefault(key(member.name), []).append((member.name, member.offset_data, member.size))
+    for part in parts:
+        part.beside = tuple(beside.get(key(part.below), ()))
+        yield part
 
 
 def tar_files(archive: str, file: BinaryIO, error: type[FileError] = FileError) -> Iterator[tarfile.TarInfo]:
@@ -343,17 +347,6 @@ class _Bounded:
     def read(self, count: int) -> bytes:
         """Reads, as ``io.RawIOBase.read``."""
         return self._file.read(max(0, min(count, self._size - self._file.tell())))
-
-
-def _parts(archive: str, sample: list[tarfile.TarInfo], wanted: Callable[[str], bool]) -> Iterator[Part]:
-    for member in sample:
-        if wanted(member.name):
-            beside = tuple(
-                (other.name, other.offset_data, other.size)
-                for other in sample
-                if other is not member and other.size <= _SMALL and not wanted(other.name)
-            )
-            yield Part.of(archive, member, beside)
 
 
 def key(name: str) -> str:

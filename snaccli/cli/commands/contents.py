@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
@@ -93,7 +95,11 @@ def _describe(name: str) -> dict[str, Any]:
     from snaccli.io.files import open_input
 
     with open_input(name, error=ContainerError) as file:
-        return {"path": name, **describe(read_header(file))}
+        value = {"path": name, **describe(read_header(file))}
+        wanted, found = value["bytes"], value["bytes"]
+        with suppress(OSError):  # of a pipe only the header is read
+            found = file.seek(0, os.SEEK_END)
+        return {**value, "bytes": found, "missing_bytes": wanted - found}
 
 
 def _show(console: Console, value: dict[str, Any]) -> None:
@@ -103,15 +109,16 @@ def _show(console: Console, value: dict[str, Any]) -> None:
     rate = f"{value['sample_rate']} Hz"
     if value["model_rate"] != value["sample_rate"]:
         rate += f" (model {value['model_rate']} Hz)"
+    size = f"{text.size(value['bytes'])}, {text.bitrate(value['bitrate_bps'])}"
+    if value["missing_bytes"] > 0:
+        size += f", cut off ({value['missing_bytes']:,} bytes are missing)"
+    elif value["missing_bytes"]:
+        size += f", {-value['missing_bytes']:,} bytes too many"
     rows = [
         ("model", f"{value['model']}, fingerprint {value['fingerprint']}"),
         ("audio", f"{text.clock(seconds)}, {'mono' if channels == 1 else f'{channels} channels'}, {rate}"),
         ("samples", f"{value['samples']:,}"),
-        (
-            "size",
-            f"{text.size(value['bytes'])}, {text.bitrate(value['bitrate_bps'])}, "
-            f"{value['overhead_bytes']} bytes of it header",
-        ),
+        ("size", f"{size}, {value['overhead_bytes']} bytes of it header"),
         ("format", f"version {value['format_version']}"),
     ]
     for title, told in rows:

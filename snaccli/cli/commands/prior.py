@@ -14,7 +14,7 @@ from snaccli.cli.plan import find_sources
 from snaccli.cli.ui import text
 from snaccli.cli.ui.console import Console
 from snaccli.cli.ui.progress import CaptionBar
-from snaccli.errors import ExitStatus, UsageError, printable
+from snaccli.errors import ExitStatus, ModelMismatchError, SnacError, UsageError, printable
 
 if TYPE_CHECKING:
     from snaccli.codec import Codec
@@ -98,6 +98,8 @@ def train(
         told = _Terminal(console, bar)
         names = [name for name, _ in sources.files]
         recordings = [grids for grids in _recordings(names, codec, speeds or (), told) if grids[0].frames]
+        if told.failures and len(recordings) < 2:  # those have been told of
+            return ExitStatus.FAILED
         from snaccli.training.prior import PriorConfig
 
         config = PriorConfig(minutes=minutes, steps=steps, seed=seed)
@@ -164,16 +166,19 @@ def _recordings(
 ) -> Iterator[list[Codes]]:
     """Yields the tokens of each recording, channel by channel as they are stored, audio mixed down.
 
-    Those of audio are followed by its tokens at other speeds.
+    Those of audio are followed by its tokens at other speeds. What cannot be read is named and left out.
     """
     for number, name in enumerate(names):
         told.advance(number / len(names), f"reading {number + 1} of {len(names)}")
-        for grids in _grids_of(name, codec, speeds, told.within(number, len(names))):
-            if len(grids[0].levels) != len(codec.strides):
-                raise UsageError(
-                    f"{name} has {len(grids[0].levels)} levels of {len(codec.strides)}; take whole ones"
-                )
-            yield grids
+        try:
+            for grids in _grids_of(name, codec, speeds, told.within(number, len(names))):
+                if len(grids[0].levels) != len(codec.strides):
+                    raise ModelMismatchError(
+                        f"has {len(grids[0].levels)} levels of {len(codec.strides)}; take whole ones", name
+                    )
+                yield grids
+        except (SnacError, OSError) as error:  # one bad file stops nothing
+            told.left_out(name, error)
 
 
 def _grids_of(
@@ -261,6 +266,7 @@ class _Terminal:
     def __init__(self, console: Console, bar: CaptionBar) -> None:
         self._console, self._bar = console, bar
         self._last = time.monotonic()
+        self.failures = 0
 
     def within(self, number: int, count: int) -> Callable[[float, str], None]:
         """What tells how far part ``number`` of ``count`` is."""
@@ -272,6 +278,11 @@ class _Terminal:
         if not self._console.interactive and time.monotonic() - self._last >= _LINE_SECONDS:
             self._last = time.monotonic()
             self._console.note(f"{caption} ({fraction:.0%})")
+
+    def left_out(self, name: str, error: Exception) -> None:
+        """Tells why a file is not learned from."""
+        self.failures += 1
+        self._console.error(error, name)
 
     def report(self, report: Report) -> None:
         """Tells how far the learning is."""
