@@ -326,6 +326,14 @@ def test_table_that_unpacks_to_more_tokens_than_a_recording_may_have(parquet: Co
         first_of(path)
 
 
+def test_table_whose_row_group_unpacks_to_more_than_is_read_at_once(parquet: Columns):
+    rows = [[np.zeros(1 << 24, np.uint16)], [np.zeros(1 << 24, np.uint16)]]
+    path = parquet("zstd", path=["a", "b"], level_0=rows)
+    assert path.stat().st_size < 1 << 20
+    with pytest.raises(TokenFileError, match="values in a row group"):
+        first_of(path)
+
+
 def test_table_with_a_level_missing(parquet: Columns):
     with pytest.raises(TokenFileError, match="has neither"):
         first_of(parquet(path=["a"], level_0=[[[1, 2]]], level_2=[[[3, 4]]]))

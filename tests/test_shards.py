@@ -273,6 +273,21 @@ def test_a_table_refuses_other_columns_at_once(tmp_path):
     assert found == [[[5]], [[7]]]
 
 
+def test_long_recordings_have_row_groups_of_their_own(tmp_path, monkeypatch):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    monkeypatch.setattr("snaccli.tokens.formats._FULL_GROUP", 100)
+    facts = {"path": "x", "strides": (1,)}
+    with ShardWriter(str(tmp_path), FORMATS["parquet"], 5, 5) as shards:
+        for index, length in enumerate((60, 60, 200, 10, 10)):
+            shards.put(index, Draft([np.full((1, length), index)], False, facts))
+    (shard,) = existing(str(tmp_path))
+    told = parquet.ParquetFile(shard).metadata
+    assert [told.row_group(group).num_rows for group in range(told.num_row_groups)] == [2, 1, 2]
+    kind = FORMATS["parquet"]
+    found = [kind.read(shard, place).sequences[0][0].tolist() for place in kind.places(shard)]
+    assert found == [[0] * 60, [1] * 60, [2] * 200, [3] * 10, [4] * 10]
+
+
 def test_a_shard_that_cannot_be_ended_keeps_no_other_from_its_end(tmp_path, monkeypatch):
     facts = {"path": "x", "strides": (1,)}
     shards = ShardWriter(str(tmp_path), FORMATS["jsonl"], 2, 6)

@@ -36,7 +36,10 @@ from snaccli.tokens.recording import MAX_TOKENS, Draft, checked_facts
 
 __all__ = ["FORMATS", "Companions", "Facts", "RowWriter", "ShardFormat", "format_of"]
 
-_MAX_GROUP = 1 << 28  # tokens of a row group, which is read as a whole: two bytes each
+# A row group is read as a whole, and a few hundred bytes may unpack to all that it may hold: up to eight bytes
+# a value. What is written stays below, with the longest recording behind a group that is nearly full.
+_MAX_GROUP = 2 * MAX_TOKENS  # values
+_FULL_GROUP = 1 << 22
 _LONGEST_ID = 16  # bytes of an id in JSON, with what parts it from the next, and its share of the facts
 Facts = dict[str, Any]
 Companions = tuple[tuple[str, bytes], ...]
@@ -198,12 +201,12 @@ def _values_of_groups(source: str) -> list[int]:
         return values_of_groups(file)
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=1)
 def _row_group(source: str, group: int) -> Any:
     with open_input(source, error=TokenFileError) as file, _read_by_arrow(source):
         table = _opened_table(file)
         if not 0 <= _values_of_groups(source)[group] <= _MAX_GROUP:
-            raise TokenFileError(f"has more than {_MAX_GROUP:,} tokens in a row group; write smaller ones")
+            raise TokenFileError(f"has more than {_MAX_GROUP:,} values in a row group; write smaller ones")
         return table.read_row_group(group)
 
 
@@ -266,7 +269,7 @@ class _TableWriter:
         if self._writer is None:
             self._begin(draft)
         self._drafts.append(draft)
-        if len(self._drafts) == self._group:
+        if len(self._drafts) == self._group or sum(each.tokens for each in self._drafts) >= _FULL_GROUP:
             self._flush()
 
     def close(self) -> None:
