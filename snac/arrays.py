@@ -91,6 +91,16 @@ def metadata_of(path: Path) -> dict[str, str]:
     return {name: value for name, value in told if isinstance(value, str)}
 
 
+def safetensors_bytes(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> bytes:
+    """The content of a safetensors file."""
+    from safetensors.numpy import save
+
+    content: bytes = save(
+        {name: np.ascontiguousarray(array) for name, array in arrays.items()}, dict(metadata)
+    )
+    return content
+
+
 def first_line(error: BaseException) -> str:
     """The first line of what an error says, at most 120 characters, or its name."""
     return str(error).partition("\n")[0][:120] or type(error).__name__

@@ -1,7 +1,8 @@
 """Work in threads beside the one that asks for it: many jobs, results in order, reading ahead, how many.
 
-Every wait here has a limit and is begun again, since a wait without one cannot be interrupted from the
-keyboard on Windows. When a generator of this module ends, also early, its threads have ended.
+Every wait for a result has a limit and is begun again, since a wait without one cannot be interrupted from
+the keyboard on Windows; threads are waited for only once they have been told to stop. When a generator of
+this module ends, also early, its threads have ended.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from snac.arrays import first_line, metadata_of, read_safetensors
+from snac.arrays import first_line, metadata_of, read_safetensors, safetensors_bytes
 from snac.config import ModelConfig, WaveformConfig
 from snac.errors import ModelError
 from snac.files import replacing
@@ -270,16 +270,6 @@ def save_checkpoint(
         reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
         raise ModelError(f"{folder}: the model cannot be written: {reason}") from error
     return folder
-
-
-def safetensors_bytes(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> bytes:
-    """The content of a safetensors file."""
-    from safetensors.numpy import save
-
-    content: bytes = save(
-        {name: np.ascontiguousarray(array) for name, array in arrays.items()}, dict(metadata)
-    )
-    return content
 
 
 def _load_torch(path: Path) -> Any:

@@ -1,6 +1,6 @@
 """What a codec costs and keeps: bit rate, measures and speed, by encoding and decoding real recordings.
 
-Every recording is read once, coded to the bytes of a ``.snac`` file and back by the command line's codec, and
+Every recording is coded to the bytes of a ``.snac`` file and back by the command line's codec, and
 compared with its original at the original rate. Reading recordings, loading a model and a first warm-up
 run are left out of the times.
 """

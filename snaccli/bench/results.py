@@ -355,7 +355,7 @@ def ratio(numerator: float, denominator: float) -> float | None:
 def ranking(files: Sequence[FileResult]) -> list[int]:
     """Returns the numbers of the recordings, the greatest mel distance first; failed ones are left out.
 
-    The mel distance is always there, and of the four measures the nearest to what one hears.
+    The mel distance is always there, and of the measures that are the nearest to what one hears.
     """
     distances = {number: file.mel_distance for number, file in enumerate(files)}
     known = {number: distance for number, distance in distances.items() if distance is not None}

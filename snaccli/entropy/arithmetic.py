@@ -56,7 +56,7 @@ def integer_sqrt(squares: npt.NDArray[np.int64] | np.int64) -> npt.NDArray[np.in
 
 
 def _divide(values: Points, divisor: npt.NDArray[np.int64] | np.int64) -> Points:
-    """Divides and round to the nearest integer, halves up; by 1 instead of 0."""
+    """Divides and rounds to the nearest integer, halves up; by 1 instead of 0."""
     divisor = np.maximum(divisor, 1)
     result: Points = (2 * values + divisor) // (2 * divisor)
     return result

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from snac.arrays import metadata_of, read_safetensors
+from snac.arrays import metadata_of, read_safetensors, safetensors_bytes
 from snac.errors import ModelError
 from snaccli.codes import FINGERPRINT_BYTES, MAX_CODEBOOK_SIZE, MAX_LEVELS, Tokens
 from snaccli.entropy import kernel, mixing
@@ -356,8 +356,6 @@ def load(path: str | Path) -> Prior:
 
 def save(prior: Prior, path: str | Path) -> None:
     """Writes a prior's file, whole or not at all."""
-    from safetensors.numpy import save as to_bytes
-
     from snaccli.io.files import open_output
 
     metadata = {
@@ -370,6 +368,5 @@ def save(prior: Prior, path: str | Path) -> None:
     }
     if prior.windows:
         metadata["windows"] = json.dumps(list(prior.windows))
-    data = to_bytes({k: np.ascontiguousarray(v) for k, v in prior.arrays().items()}, metadata)
     with open_output(path, overwrite=True) as file:
-        file.write(data)
+        file.write(safetensors_bytes(prior.arrays(), metadata))

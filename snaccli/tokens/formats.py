@@ -36,8 +36,8 @@ from snaccli.tokens.recording import MAX_TOKENS, Draft, checked_facts
 
 __all__ = ["FORMATS", "Companions", "Facts", "RowWriter", "ShardFormat", "format_of"]
 
-# A row group is read as a whole, and a few hundred bytes may unpack to all that it may hold: up to eight bytes
-# a value. What is written stays below, with the longest recording behind a group that is nearly full.
+# A row group is read as a whole, and a few hundred bytes may unpack to all that it may hold, of up to eight
+# bytes a value. What is written stays below: a group that is nearly full, and the longest recording.
 _MAX_GROUP = 2 * MAX_TOKENS  # values
 _FULL_GROUP = 1 << 22
 _LONGEST_ID = 16  # bytes of an id in JSON, with what parts it from the next, and its share of the facts

@@ -190,9 +190,8 @@ def compare_magnitudes(
             (B, bins).
 
     Returns:
-        the mean over clips of: the L1 distance of log10 band magnitudes, that of log10 bin magnitudes, and
-            the L1
-        distance of the square roots of the magnitudes relative to their sum.
+        the means over clips of the L1 distance of log10 band magnitudes, that of log10 bin magnitudes, and
+        that of the square roots of the magnitudes relative to their sum.
     """
     frames = wanted.shape[1]
     bands = [torch.log10((part @ filters.t()).clamp(min=_BAND_FLOOR)) for part in (wanted, got)]

@@ -72,7 +72,10 @@ Duration = Annotated[
     ),
 ]
 Seed = Annotated[
-    int, typer.Option("--seed", min=0, metavar="N", help="Of the model's noise: one seed, one sound.")
+    int,
+    typer.Option(
+        "--seed", min=0, metavar="N", help="Of the model's noise; another seed sounds a little different."
+    ),
 ]
 NoNoise = Annotated[bool, typer.Option("--no-noise", help="Leave the model's noise out.")]
 
