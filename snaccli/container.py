@@ -402,7 +402,8 @@ class _HeaderReader:
         version, flags = divmod(self.take(1)[0], 16)
         if version != VERSION:
             raise UnsupportedVersionError(
-                f"the file is of version {version}, not {VERSION}; update snaccli to read it"
+                f"the file is of version {version}, not {VERSION}; update snaccli to read it, or get it "
+                "again if it may be damaged"
             )
         if flags & ~FLAG_PRIOR:
             raise UnsupportedVersionError(
@@ -442,7 +443,7 @@ class _HeaderReader:
 def _within(value: int, *, least: int = 0, most: int = MAX_COUNT) -> int:
     """Returns a number of the header that stands between these limits."""
     if value > most:
-        raise HeaderDamagedError(f"the header has {value} where {most} is the most; get the file again")
+        raise HeaderDamagedError(f"the header is damaged: it has {value} where {most} is the most; get the file again")
     if value < least:
         raise HeaderDamagedError(f"the header has {value} where {least} is the least; get the file again")
     return value

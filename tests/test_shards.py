@@ -396,6 +396,7 @@ def test_local_urls_are_paths(folder, model, wanted, here, scheme):
 def test_what_is_not_there_is_one_line(model, memory):
     for arguments, message in (
         (["export", "memory://x/absent.wav", "-m", model, "-o", "a.json"], "no such file"),
+        (["export", "nowhere://x/absent.wav", "-m", model, "-o", "a.json"], "no place of that kind is known"),
         (["export", "memory://x/absent/", "-m", model, "-o", "out"], "no audio, .snac or .tar file"),
         (["export", "nowhere://x/a.wav", "-m", model, "-o", "a.json"], "nowhere"),
         (["import", "memory://x/absent.npz", "-m", model, "-o", "a.snac"], "no such file"),

@@ -234,6 +234,10 @@ def _problem(doing: str, failure: Exception) -> str:
         return f"{done}: no such file: check the name"
     if isinstance(failure, PermissionError):
         return f"{done}: permission denied: check the credentials"
+    if isinstance(failure, ImportError):  # it says which package
+        return f"{done}: {_line(failure)}: pip install what is missing"
+    if "Protocol not known" in str(failure):
+        return f"{done}: no place of that kind is known: check how the URL begins"
     return f"{done}: {_line(failure)}"
 
 
