@@ -276,7 +276,7 @@ def test_ctrl_c_writes_a_checkpoint_and_stops(config: Path, tmp_path: Path) -> N
         wait_for_steps(tmp_path / "run")
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=300)
-    assert process.returncode == 130, err
+    assert process.returncode == -signal.SIGINT, err
     stopped = err.splitlines()[-1]
     assert stopped.startswith("snac: stopped after step ")
     assert "--resume" in stopped
