@@ -59,7 +59,7 @@ class Fate:
         atexit.register(self._meet)
 
     def settle(self, status: int) -> int:
-        """Takes the exit status of the run and returns it; from now on an interrupt ends the process at once."""
+        """Takes the exit status of the run and returns it; from now on a signal ends the process at once."""
         if os.name != "nt":
             for number in _SIGNALS:
                 if signal.getsignal(number) != signal.SIG_IGN:

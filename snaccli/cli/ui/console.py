@@ -145,6 +145,9 @@ class Console:
 
     def ended_by(self, error: BaseException) -> int:
         """Tells on one line of what ended a run early, and returns the exit status."""
+        from snaccli.workers import interruption
+
+        error = interruption(error) or error
         if isinstance(error, KeyboardInterrupt):
             from snaccli.training.launched import is_main
 
