@@ -203,3 +203,14 @@ def test_snac_files_are_known_by_their_extension():
     assert is_snac("a.snac")
     assert is_snac("A.SNAC")
     assert not is_snac("a.snac.part")
+
+
+def test_a_folder_that_cannot_be_read_is_told_of_once(here, monkeypatch):
+    touch(here / "in" / "a.wav")
+
+    def refused(path):
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr("snaccli.io.files.os.scandir", refused)
+    sources = find_sources(["in"], wanted=is_audio, kind="audio file")
+    assert [(name, type(problem)) for name, problem in sources.problems] == [("in", PermissionError)]

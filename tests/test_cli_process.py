@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -253,3 +254,27 @@ def test_ctrl_c_stops_the_loop_of_a_shell(tmp_path: Path) -> None:
     assert b"interrupted" in heard
     assert b"went on" not in heard
     assert status == -signal.SIGINT
+
+
+@unix
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
+def test_a_closed_standard_stream_is_called_so(
+    tmp_path: Path, user_environment: dict[str, str], tiny_model_folder: Path, recording: Path
+) -> None:
+    def shell(line: str) -> subprocess.CompletedProcess[str]:
+        command = ["bash", "-c", line]
+        return subprocess.run(command, capture_output=True, text=True, env=user_environment, cwd=tmp_path)
+
+    coded = ["encode", str(recording), "-m", str(tiny_model_folder), "-o", str(tmp_path / "a.snac")]
+    assert run(coded, console(own=False)) == 0
+    for line in ("snac encode - -o x.snac <&-", "snac verify - <&-", "snac stream -o x.wav <&-"):
+        done = shell(line)
+        assert done.returncode in (1, 2)
+        assert re.search("standard input:? is closed: ", done.stderr), done.stderr
+        assert done.stderr.count("\n") == 1
+    for line in ("snac info a.snac >&-", "snac info --json a.snac >&-", "snac models list >&-"):
+        done = shell(line)
+        assert done.returncode == 1
+        lost = "standard output is closed, and the result is lost: send it into a file or a pipe"
+        assert done.stderr == f"snac: {lost}\n"
+    assert shell("snac verify -q a.snac >&-").returncode == 0  # which has nothing to tell

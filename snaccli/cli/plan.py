@@ -12,9 +12,18 @@ from snaccli.io import elsewhere
 from snaccli.io.files import walk
 from snaccli.workers import Job
 
-__all__ = ["OutputClashError", "Plan", "Sources", "expand", "find_sources", "is_snac", "make_plan"]
+__all__ = [
+    "SHELL_PIPES",
+    "OutputClashError",
+    "Plan",
+    "Sources",
+    "expand",
+    "find_sources",
+    "is_snac",
+    "make_plan",
+]
 
-_SHELL_PIPES = ("/dev/fd", "/proc/self/fd")
+SHELL_PIPES = ("/dev/fd", "/proc/self/fd")
 """The folders of what a shell makes of ``<(...)``."""
 
 
@@ -96,8 +105,9 @@ def find_sources(inputs: Iterable[str], *, wanted: Callable[[str], bool], kind: 
                 found = (
                     elsewhere.walk(name, wanted) if is_url else walk(name, wanted, skipped=sources.skipped)
                 )
+                before = len(sources.problems)
                 below = list(found)
-                if not below:
+                if not below and len(sources.problems) == before:  # a folder that cannot be read is told
                     raise NothingFoundError(
                         f"no {kind} in this folder or below it; name another folder or the files"
                     )
@@ -170,7 +180,7 @@ def _target(
     """Returns the output of one file: `output`, or its own name with another extension."""
     if output is not None and not is_folder:
         return output
-    if output is None and os.path.dirname(source) in _SHELL_PIPES:
+    if output is None and os.path.dirname(source) in SHELL_PIPES:
         raise UsageError(f"{shown(source)} is a pipe, beside which nothing can stand; give -o a file")
     name = source if output is None else "stdin" if source == STDIO else below
     stem, old = os.path.splitext(name)

@@ -256,7 +256,7 @@ def _opened(source: str) -> Iterator[BinaryIO]:
     if is_stdio(source):
         stream = getattr(sys.stdin, "buffer", None)
         if stream is None or stream.isatty():
-            state = "closed" if stream is None else "a terminal"
+            state = "closed" if sys.stdin is None else "a terminal"
             raise UsageError(f"standard input is {state}: pipe tokens in, or name a file")
         yield cast(BinaryIO, stream)
         return

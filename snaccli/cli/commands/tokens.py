@@ -228,6 +228,9 @@ TokenFiles = Annotated[
         "taken; URLs of either; or - for standard input.",
     ),
 ]
+TokenFilesModel = Annotated[
+    str | None, options.model("A model's name or folder. By default the one a file names.")
+]
 AudioFormat = Annotated[
     str | None,
     typer.Option(
@@ -241,7 +244,7 @@ AudioFormat = Annotated[
 def import_tokens(
     context: typer.Context,
     inputs: TokenFiles,
-    model: options.TokensModel = None,
+    model: TokenFilesModel = None,
     output: options.Output = None,
     audio_format: AudioFormat = None,
     offsets: options.Offsets = False,
