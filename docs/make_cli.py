@@ -19,7 +19,8 @@ PREFACE = """\
 # The command line
 
 Made by `python docs/make_cli.py`; do not edit. `snac COMMAND --help` says the same. Exit status: 0 done, 1
-something failed, 2 wrong usage, 130 interrupted.
+something failed, 2 wrong usage, 130 interrupted; on Unix the program then dies of the signal, so that a loop
+of the shell ends with it.
 """
 
 

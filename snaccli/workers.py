@@ -28,6 +28,7 @@ __all__ = [
     "Share",
     "Work",
     "available",
+    "interruption",
     "ordered_map",
     "read_ahead",
     "run_jobs",
@@ -49,6 +50,20 @@ class Cancelled(BaseException):
 
     Derives from BaseException so that no handler of the work's own errors takes it for one of them.
     """
+
+
+def interruption(error: BaseException) -> KeyboardInterrupt | None:
+    """Returns the interrupt that led to an error, None where there was none.
+
+    Ctrl-C while a compiled module is being imported becomes an ``ImportError``: whoever goes on after an
+    error asks for it here.
+    """
+    seen: list[BaseException] = [error]
+    for each in seen:
+        if isinstance(each, KeyboardInterrupt):
+            return each
+        seen += [cause for cause in (each.__cause__, each.__context__) if cause and cause not in seen]
+    return None
 
 
 # Processors
@@ -144,6 +159,8 @@ def run_jobs(
             try:
                 outcome = Outcome(job, result=work(job, watch(job)))
             except Exception as error:
+                if (interrupt := interruption(error)) is not None:
+                    raise interrupt from error
                 outcome = Outcome(job, error=error)
             yield outcome
     else:

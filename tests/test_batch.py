@@ -8,7 +8,7 @@ from contextlib import closing
 
 import pytest
 
-from snaccli.workers import Cancelled, Job, Outcome, ordered_map, run_jobs
+from snaccli.workers import Cancelled, Job, Outcome, interruption, ordered_map, run_jobs
 
 JOBS = [Job(f"{n}.wav", f"{n}.snac") for n in range(20)]
 
@@ -175,3 +175,32 @@ def test_an_error_comes_in_the_place_of_its_result_and_stops_the_rest():
     assert stop.is_set()
     assert ended
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("snac-map")]
+
+
+def interrupted_import():
+    """What an extension module makes of ctrl-C while it is imported."""
+    try:
+        raise KeyboardInterrupt("now")
+    except KeyboardInterrupt as error:
+        raise ImportError("initialization failed") from error
+
+
+def test_an_interrupt_within_an_import_is_no_failure_of_a_job():
+    done = []
+
+    def work(job, progress):
+        done.append(job)
+        interrupted_import()
+
+    with pytest.raises(KeyboardInterrupt, match="now"):
+        list(run_jobs([Job("a", "b"), Job("c", "d")], work))
+    assert len(done) == 1
+
+
+def test_the_interrupt_behind_an_error_is_found():
+    with pytest.raises(ImportError) as caught:
+        interrupted_import()
+    assert isinstance(interruption(caught.value), KeyboardInterrupt)
+    first, second = ValueError(), ValueError()
+    first.__cause__, second.__context__ = second, first  # in a circle
+    assert interruption(first) is None

@@ -229,6 +229,40 @@ def test_an_interrupt_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         bench.run([write(tmp_path / "a.wav", tone(0.2))], ["pcm"])
 
 
+def test_an_interrupt_within_an_import_ends_the_run_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As pybind11 turns it into an ImportError."""
+
+    def decode(*arguments: Any, **options: Any) -> Iterator[np.ndarray]:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as error:
+            raise ImportError("initialization failed") from error
+
+    monkeypatch.setattr("snaccli.bench.running._Bench.warm_up", lambda bench: None)
+    monkeypatch.setattr(PcmCodec, "decode", decode)
+    with pytest.raises(KeyboardInterrupt):
+        bench.run([write(tmp_path / name, tone(0.2)) for name in ("a.wav", "b.wav")], ["pcm"])
+
+
+def test_what_computes_measures_is_imported_before_the_first_recording(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    imported: list[str] = []
+    monkeypatch.setattr("snaccli.bench.perceptual.import_module", imported.append)
+    monkeypatch.setattr("snaccli.bench.perceptual.missing", lambda: ["pesq"])
+    bench.run([write(tmp_path / "a.wav", tone(0.2))], ["pcm"])
+    assert imported == ["pystoi"]
+
+    def broken(name: str) -> None:
+        raise ImportError("initialization failed") from KeyboardInterrupt()
+
+    monkeypatch.setattr("snaccli.bench.perceptual.import_module", broken)
+    with pytest.raises(KeyboardInterrupt):
+        bench.run([tmp_path / "a.wav"], ["pcm"])
+
+
 def test_models_are_loaded_before_anything_is_coded(
     recordings: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

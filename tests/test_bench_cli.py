@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,6 +37,34 @@ def test_a_report_is_written_and_its_size_said() -> None:
     page = Path("r.html").read_text(encoding="utf-8")
     assert page.count("<audio") == 2 * 2
     assert err == f"r.html: {len(page.encode()) / 1e6:.1f} MB, excerpts of 2 recordings, 0.5 s each at most\n"
+
+
+def test_a_recording_that_has_gone_costs_its_excerpts_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    fill = bench.Gallery.fill
+
+    def without_one(self: bench.Gallery, *arguments: Any) -> None:
+        Path("in/0.wav").unlink()
+        fill(self, *arguments)
+
+    monkeypatch.setattr(bench.Gallery, "fill", without_one)
+    status, out, err = call("bench", "in", "--html", "r.html", "--clip", "0.5")
+    assert status == 0
+    assert "mean of 5" in out
+    assert "excerpts of 4 recordings" in err
+    assert "snac: no excerpts of in/0.wav: " in err
+    assert Path("r.html").read_text(encoding="utf-8").count("<audio") == 4 * 2
+
+
+def test_quiet_prints_no_table_but_what_was_asked_for() -> None:
+    assert call("bench", "in/0.wav", "-q") == (0, "", "")
+    assert call("bench", "in/0.wav", "-q", "--html", "r.html") == (0, "", "")
+    assert Path("r.html").exists()
+    assert json.loads(call("bench", "in/0.wav", "-q", "--json")[1])["model"] == "mini"
+    assert "in/0.wav" in call("bench", "in/0.wav", "-q", "--csv")[1]
+    Path("in/broken.wav").write_text("hardly audio")
+    status, out, err = call("bench", "in/broken.wav", "-q")
+    assert (status, out, err.count("\n")) == (1, "", 1)
+    assert "in/broken.wav" in err
 
 
 def test_a_report_that_exists_is_kept_unless_forced() -> None:

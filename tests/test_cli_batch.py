@@ -310,6 +310,36 @@ def test_clashes_and_wrong_outputs_are_wrong_usage(codec):
     assert codec.loaded == []
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ("encode x.wav -f --skip-existing", "-f and --skip-existing exclude each other"),
+        ("decode x.snac -f --skip-existing", "-f and --skip-existing exclude each other"),
+        ("encode x.wav -o y.wav -f", "y.wav is a name of audio, and what is written is none: name it .snac"),
+        ("encode x.wav -o new.FLAC", "new.FLAC is a name of audio"),
+        ("encode x.snac", "x.snac is a .snac file already; decode it with 'snac decode'"),
+        ("encode x.wav y.wav -o one.snac", "one.snac is the name of a file; for several inputs"),
+        ("decode x.snac --format flac -o p.wav", "--format flac contradicts the name p.wav"),
+    ],
+)
+def test_what_contradicts_itself_is_wrong_usage(codec, arguments, told):
+    write("x.wav", "y.wav", "x.snac")
+    status, out, err = call(*arguments.split())
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert told in err
+    assert codec.calls == []
+    assert sorted(os.listdir()) == ["x.snac", "x.wav", "y.wav"]
+
+
+def test_a_name_that_looks_like_an_option_is_told_how_to_be_written(codec):
+    write("-dash.wav")
+    status, _, err = call("encode", "-dash.wav")
+    assert (status, err.count("\n")) == (2, 1)
+    assert err.endswith("; the file of that name is written ./-dash.wav; see 'snac encode --help'\n")
+    assert call("encode", "./-dash.wav")[0] == 0
+    assert "is written" not in call("encode", "-ding.wav")[2]
+
+
 def test_bytes_are_not_written_to_a_terminal(codec):
     write("x.wav")
     status, out, err = call("encode", "x.wav", "-o", "-", stdout=Terminal())

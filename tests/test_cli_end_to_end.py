@@ -369,17 +369,15 @@ def test_a_reader_that_stops_early_is_no_error(coded, model):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX, on Windows")
-@pytest.mark.parametrize(
-    ("jobs", "number", "status"), [("1", signal.SIGTERM, 143), ("2", signal.SIGINT, 130)]
-)
-def test_a_signal_stops_the_run_and_leaves_no_half_file(model, number, status, jobs):
+@pytest.mark.parametrize(("jobs", "number"), [("1", signal.SIGTERM), ("2", signal.SIGINT)])
+def test_a_signal_stops_the_run_and_leaves_no_half_file(model, number, jobs):
     for n in range(40):
         write(f"in/{n:02}.wav", noise(10))
     encoder = start("encode", "in", "-o", "out", "-m", model, "-j", jobs)
     first = encoder.stderr.readline()
     encoder.send_signal(number)
     rest = encoder.stderr.read().decode()
-    assert encoder.wait(timeout=300) == status
+    assert encoder.wait(timeout=300) == -number  # as a shell and others tell it from a program that failed
     assert b" -> " in first
     lines = rest.splitlines()
     assert lines[-1] == ("snac: interrupted" if number == signal.SIGINT else "snac: terminated")

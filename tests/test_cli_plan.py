@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from snaccli.cli.plan import OutputClashError, expand, find_sources, is_snac, make_plan
+from snaccli.cli.plan import OutputClashError, check_format, expand, find_sources, is_snac, make_plan
 from snaccli.errors import UsageError
 from snaccli.workers import Job
 
@@ -145,6 +145,55 @@ def test_two_inputs_for_one_output_are_refused_by_name(here):
         plan(["one/x.wav", "in/../two/x.wav"], "out")
 
 
+def test_all_clashes_are_named_as_far_as_there_is_room(here):
+    for number in range(12):
+        touch(here / "in" / f"{number:02}.wav", here / "in" / f"{number:02}.flac")
+    with pytest.raises(OutputClashError) as caught:
+        plan(["in"])
+    told = str(caught.value)
+    assert told.count("would both become") == 10
+    assert "in/00.flac and in/00.wav" in told.replace(os.sep, "/")
+    assert "in/09.flac and in/09.wav" in told.replace(os.sep, "/")
+    assert "; and 2 more; nothing was written; " in told
+
+
+@pytest.mark.parametrize("name", ["one.snac", "one.SNAC", "one.flac", "new/one.wav"])
+def test_several_inputs_do_not_make_a_folder_with_the_name_of_a_file(here, name):
+    touch(here / "a.wav", here / "b.wav")
+    with pytest.raises(UsageError, match="is the name of a file; for several inputs -o names a folder"):
+        plan(["a.wav", "b.wav"], name)
+    assert len(plan(["a.wav", "b.wav"], f"{name}/").jobs) == 2
+    (here / name).mkdir(parents=True)
+    assert len(plan(["a.wav", "b.wav"], name).jobs) == 2
+    assert len(plan(["a.wav", "b.wav"], "v1.2").jobs) == 2
+
+
+@pytest.mark.parametrize(
+    ("wanted", "name", "fits"),
+    [
+        ("flac", "p.wav", False),
+        ("wav", "p.snac", False),
+        ("wav", "p.m4a", False),
+        ("snac", "p.wav", False),
+        ("snac", "p.snac", True),
+        (".FLAC", "p.flac", True),
+        ("opus", "p.ogg", True),
+        ("aif", "p.aiff", True),
+        ("wav", "p.wave", True),
+        ("flac", "p", True),
+        ("flac", "p.data", True),
+        ("flac", "-", True),
+        (None, "p.wav", True),
+    ],
+)
+def test_a_format_must_not_contradict_the_name(wanted, name, fits):
+    if fits:
+        check_format(name, wanted)
+    else:
+        with pytest.raises(UsageError, match=f"--format {wanted} contradicts the name {name}"):
+            check_format(name, wanted)
+
+
 def test_one_file_named_twice_is_done_once(here):
     touch(here / "in" / "a.wav")
     assert plan(["in", "in/a.wav", "./in/a.wav"]).jobs == [Job(os.path.join("in", "a.wav"), "in/a.snac")]
@@ -203,3 +252,14 @@ def test_snac_files_are_known_by_their_extension():
     assert is_snac("a.snac")
     assert is_snac("A.SNAC")
     assert not is_snac("a.snac.part")
+
+
+def test_a_folder_that_cannot_be_read_is_told_of_once(here, monkeypatch):
+    touch(here / "in" / "a.wav")
+
+    def refused(path):
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr("snaccli.io.files.os.scandir", refused)
+    sources = find_sources(["in"], wanted=is_audio, kind="audio file")
+    assert [(name, type(problem)) for name, problem in sources.problems] == [("in", PermissionError)]

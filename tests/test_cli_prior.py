@@ -427,3 +427,27 @@ def test_learning_begins_from_another_prior(material: Path, tmp_path: Path):
     status, _, err = call(*arguments, "--init", tmp_path / "small")
     assert status == 1
     assert "another width" in err
+
+
+def test_an_interrupted_training_says_that_the_same_command_goes_on(
+    material: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from snaccli.cli.commands import prior as command
+
+    state = tmp_path / "new.safetensors.state"
+    arguments = ["prior", "train", material / "known.wav", "-m", material / "model"]
+    arguments += ["-o", tmp_path / "new.safetensors"]
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "_learn", interrupted)
+    assert call(*arguments) == (130, "", "snac: interrupted\n")
+    state.touch()
+    told = f"what was learned is in {state}; the same command goes on"
+    assert call(*arguments) == (130, "", f"snac: interrupted: {told}\n")
+
+
+def test_a_prior_that_is_not_there_is_told_in_plain_words(material: Path) -> None:
+    status, _, err = call("prior", "show", "absent")
+    assert (status, err) == (1, "snac: absent cannot be read as a prior: no such file: check the name\n")

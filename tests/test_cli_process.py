@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+import re
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -144,3 +147,134 @@ def test_the_first_run_on_a_machine_says_what_it_prepares(tmp_path: Path) -> Non
     assert first.stderr.count("\n") == 1
     assert first.stderr.startswith("first run on this machine: compiling for its processor")
     assert second.stderr == ""
+
+
+unix = pytest.mark.skipif(os.name == "nt", reason="signals of POSIX, on Windows")
+
+PROGRAM = """
+import sys
+{before}
+from snaccli.__main__ import main
+sys.argv = ["snac", "info", "x.snac"]
+main()
+"""
+
+
+def ended(before: str) -> subprocess.CompletedProcess[str]:
+    """The program, with `before` done to it."""
+    command = [sys.executable, "-c", PROGRAM.format(before=before)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+RAISING = """
+import atexit, os, signal, time
+from snaccli.cli import app
+def work():  # called where a command is found and called
+    atexit.register(print, "cleaned up")
+    os.kill(os.getpid(), signal.{name})
+    time.sleep(60)
+app.snac_command = work
+"""
+
+
+@unix
+@pytest.mark.parametrize(
+    ("name", "told"), [("SIGINT", "interrupted"), ("SIGTERM", "terminated"), ("SIGHUP", "terminated")]
+)
+def test_the_program_dies_of_the_signal_once_it_has_cleaned_up(name: str, told: str) -> None:
+    done = ended(RAISING.format(name=name))
+    assert (done.returncode, done.stdout) == (-getattr(signal, name), "cleaned up\n")
+    assert done.stderr == f"snac: {told}\n"
+
+
+@unix
+def test_a_signal_that_is_ignored_stays_so() -> None:
+    before = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+    before += "from snaccli.cli import app; app.run = lambda *_: 128 + signal.SIGINT"
+    assert ended(before).returncode == 130
+
+
+WHILE_IMPORTING = """
+import builtins, os, signal
+import_ = builtins.__import__
+def slow(name, *rest, **more):
+    if name == "{name}":
+        os.kill(os.getpid(), signal.SIGINT)
+    return import_(name, *rest, **more)
+builtins.__import__ = slow
+"""
+
+
+@unix
+@pytest.mark.parametrize("name", ["typer", "snaccli.cli.app", "snaccli.cli.ui.console"])
+def test_an_interrupt_while_the_program_is_imported_shows_no_traceback(name: str) -> None:
+    done = ended(WHILE_IMPORTING.format(name=name))
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+
+
+WAITING = """
+import time
+from snaccli.cli import app
+from snaccli.__main__ import main
+def work():
+    print("begun", flush=True)
+    time.sleep(60)
+app.snac_command = work
+main()
+"""
+
+
+@unix
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
+def test_ctrl_c_stops_the_loop_of_a_shell(tmp_path: Path) -> None:
+    """At a terminal, where the interrupt goes to the shell and to the program."""
+    import pty
+
+    program = tmp_path / "waiting.py"
+    program.write_text(WAITING)
+    loop = f"for i in 1 2 3; do '{sys.executable}' '{program}'; echo went on; done; echo over"
+    child, terminal = pty.fork()
+    if child == 0:
+        os.execvp("bash", ["bash", "-c", loop])
+    heard = b""
+    while b"begun" not in heard:
+        heard += os.read(terminal, 1000)
+    os.write(terminal, b"\x03")
+    while True:
+        try:
+            more = os.read(terminal, 1000)
+        except OSError:  # the terminal is closed when its last program has ended
+            break
+        if not more:
+            break
+        heard += more
+        assert heard.count(b"begun") == 1, heard
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    os.close(terminal)
+    assert b"interrupted" in heard
+    assert b"went on" not in heard
+    assert status == -signal.SIGINT
+
+
+@unix
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
+def test_a_closed_standard_stream_is_called_so(
+    tmp_path: Path, user_environment: dict[str, str], tiny_model_folder: Path, recording: Path
+) -> None:
+    def shell(line: str) -> subprocess.CompletedProcess[str]:
+        command = ["bash", "-c", line]
+        return subprocess.run(command, capture_output=True, text=True, env=user_environment, cwd=tmp_path)
+
+    coded = ["encode", str(recording), "-m", str(tiny_model_folder), "-o", str(tmp_path / "a.snac")]
+    assert run(coded, console(own=False)) == 0
+    for line in ("snac encode - -o x.snac <&-", "snac verify - <&-", "snac stream -o x.wav <&-"):
+        done = shell(line)
+        assert done.returncode in (1, 2)
+        assert re.search("standard input:? is closed: ", done.stderr), done.stderr
+        assert done.stderr.count("\n") == 1
+    for line in ("snac info a.snac >&-", "snac info --json a.snac >&-", "snac models list >&-"):
+        done = shell(line)
+        assert done.returncode == 1
+        lost = "standard output is closed, and the result is lost: send it into a file or a pipe"
+        assert done.stderr == f"snac: {lost}\n"
+    assert shell("snac verify -q a.snac >&-").returncode == 0  # which has nothing to tell

@@ -115,3 +115,29 @@ def test_nothing_is_drawn_where_it_is_not_wanted(jobs: list[Job], terminal: bool
         progress(1.0)
         bars.end(jobs[0], failed=False)
     assert console.stderr.getvalue() == ""
+
+
+@pytest.mark.parametrize("columns", [12, 20, 23, 24, 30, 39, 40, 60])
+def test_a_narrow_terminal_has_fewer_fields_and_none_of_them_cut(
+    columns: int, jobs: list[Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("snaccli.cli.ui.progress._REDRAW_SECONDS", 0.0)
+    console = Console(io.StringIO(), Terminal(), {"TERM": "xterm", "COLUMNS": str(columns)})
+    with FileBars(console, [Job("a", "-")]) as bars:
+        progress = bars.begin(Job("a", "-"))
+        progress.started(20.0)
+        progress(0.5)
+    text = console.stderr.getvalue()
+    assert "50%" in text
+    assert "\N{HORIZONTAL ELLIPSIS}" not in text
+    assert ("\N{BOX DRAWINGS HEAVY HORIZONTAL}" in text) == (columns >= 24)
+    assert ("-:--" in text) == (columns >= 40)
+
+
+def test_the_pipe_of_a_shell_is_called_by_its_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("snaccli.cli.ui.progress._REDRAW_SECONDS", 0.0)
+    console = Console(io.StringIO(), Terminal(), {"TERM": "xterm", "COLUMNS": "80"})
+    job = Job("/dev/fd/63", "x.snac")
+    with FileBars(console, [job]) as bars:
+        bars.begin(job)(0.5)
+    assert "/dev/fd/63" in console.stderr.getvalue()

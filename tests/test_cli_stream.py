@@ -19,6 +19,7 @@ import pytest
 import soundfile
 
 from snaccli.cli.app import run
+from snaccli.cli.commands import stream
 from snaccli.cli.ui.console import Console
 from snaccli.tokens import Interleaving, flatten
 
@@ -209,6 +210,119 @@ def test_samples_of_other_rates_and_channels(tiny_model_folder):
 def test_no_tokens_give_no_audio(tiny_model_folder):
     status, out, _, err = call("stream", "-m", tiny_model_folder, data=b" \n")
     assert (status, len(out), err) == (0, 44, "")
+
+
+@pytest.fixture(scope="module")
+def attending_model_folder(tmp_path_factory, tiny_model_folder):
+    """As the tiny model, with an attention window of 32 latent frames: four frames of tokens."""
+    import torch
+
+    from snac.hub.checkpoint import save_checkpoint
+    from snac.nn.model import SNAC
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = SNAC(
+            sampling_rate=RATE,
+            encoder_dim=16,
+            encoder_rates=(4, 8),
+            decoder_dim=64,
+            decoder_rates=(8, 4),
+            attn_window_size=32,
+            codebook_size=SIZE,
+            vq_strides=STRIDES,
+        )
+    return save_checkpoint(tmp_path_factory.mktemp("models") / "attending", model.config, model.state_dict())
+
+
+def test_what_does_not_fill_an_attention_window_is_left_out(levels, attending_model_folder):
+    found = ids(levels)
+    options = ["stream", "-m", attending_model_folder, "--pcm", "s16le"]
+
+    def heard(tokens):
+        status, out, _, err = call(*options, data=" ".join(map(str, found[:tokens])).encode())
+        assert status == 0, err
+        return out, err
+
+    whole, err = heard(36 * 15)
+    assert (len(whole), err) == (2 * 36 * 256, "")
+    for tokens, told in (
+        (37 * 15, "the last attention window has 1 of 4 frames and is left out\n"),
+        (39 * 15, "the last attention window has 3 of 4 frames and is left out\n"),
+        (36 * 15 + 2, "the last frame has 2 of 15 tokens and is left out\n"),
+    ):
+        assert heard(tokens) == (whole, told)
+    short, err = heard(15)
+    assert (short, err) == (b"", "the last attention window has 1 of 4 frames and is left out\n")
+    status, out, _, err = call(*options, data=" ".join(map(str, [*found[: 37 * 15], 999])).encode())
+    assert (status, out) == (1, whole)  # an error keeps what came before it, too
+    assert "id 999" in err
+
+
+def test_a_stream_is_shared_out_as_other_commands_are(tiny_model_folder, monkeypatch):
+    from snaccli.codec import codec
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    asked = []
+    build = codec.build_engine
+
+    def building(*arguments, threads, **options):
+        asked.append(threads)
+        return build(*arguments, threads=threads, **options)
+
+    monkeypatch.setattr(codec, "build_engine", building)
+    assert call("stream", "-m", tiny_model_folder, data=b"")[0] == 0
+    assert call("stream", "-m", tiny_model_folder, "--threads", "3", data=b"")[0] == 0
+    assert asked == [1, 3]
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("a.wav", "is an audio file: use 'snac encode', or give --encode samples without a header"),
+        ("a.flac", "is an audio file: use 'snac encode', or give --encode samples without a header"),
+        ("a.snac", "is a .snac file: use 'snac decode'"),
+        ("a.npz", "is no text: give ids, JSON lines, or text with tokens, in UTF-8"),
+        ("a.txt", ": no token found in the text; --pattern says how they stand there"),
+    ],
+)
+def test_what_holds_no_tokens_is_refused(name, told, tiny_model_folder):
+    soundfile.write("a.wav", np.zeros(1000), RATE)
+    soundfile.write("a.flac", np.zeros(1000), RATE)
+    call("encode", "a.wav", "-m", tiny_model_folder, "-q")
+    call("tokens", "export", "a.wav", "-m", tiny_model_folder, "-q", "-o", "a.npz")
+    Path("a.txt").write_text("snac is what RIFF and ID3 are not\n")
+    status, _, _, err = call("stream", name, "-m", tiny_model_folder, "-o", "said.wav")
+    assert status == 1
+    assert err == f"snac: {name}{'' if told[0] == ':' else ' '}{told}\n"
+    assert not Path("said.wav").exists()
+    status, _, _, err = call("stream", "-m", tiny_model_folder, data=Path(name).read_bytes())
+    assert (status, err.count("\n")) == (1, 1)
+    assert err.startswith("snac: standard input")
+
+
+def test_white_space_before_the_first_token_costs_little(levels, wanted, tiny_model_folder):
+    """Its lines are counted, and it is not kept: each part of it is looked at once."""
+
+    class Blank(io.BytesIO):
+        def read1(self, size=-1):
+            return super().read1(min(size, 100))
+
+    line = json.dumps({"ids": [999]}).encode()
+    file = Blank(b" \n" * 150_000 + line)
+    blank, start = stream._start(file)
+    assert start.endswith(line[: len(start.strip())])
+    assert len(start) <= 200
+    assert blank + start.count(b"\n") == 150_000
+    assert sum(map(len, stream._lines(blank))) == blank
+    assert max(map(len, stream._lines(blank))) <= 1 << 16
+    status, _, _, err = call("stream", "-m", tiny_model_folder, data=b"\n" * 200_000 + b"[1, oops]")
+    assert status == 1
+    assert "line 200001: " in err
+    data = b" \n" * 200_000 + inputs(levels)["integers"][0]
+    status, out, _, err = call("stream", "-m", tiny_model_folder, "--pcm", "s16le", data=data)
+    assert (status, err) == (0, "")
+    assert_close(np.frombuffer(out, "<i2"), wanted)
 
 
 def test_errors_are_told_with_their_position(levels, wanted, tiny_model_folder):

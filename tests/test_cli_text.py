@@ -13,6 +13,7 @@ import pytest
 
 from snac.errors import BrokenDownloadError, ChangedModelError, UnreachableModelError
 from snaccli import errors
+from snaccli.cli.app import run
 from snaccli.cli.ui import text
 from snaccli.cli.ui.console import Console
 from snaccli.errors import (
@@ -236,3 +237,16 @@ class FakeTerminal(io.StringIO):
 def test_bars_are_for_terminals_that_can_redraw(term, drawn):
     assert Console(io.StringIO(), FakeTerminal(), {"TERM": term}).interactive is drawn
     assert not Console(FakeTerminal(), io.StringIO(), {"TERM": term}).interactive
+
+
+@pytest.mark.parametrize("command", ["models show", "models pull", "prior show"])
+def test_what_fails_as_a_whole_is_told_in_json_too(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    console = Console(io.StringIO(), io.StringIO(), {})
+    assert run([*command.split(), "nope", "--json"], console) == 1
+    told = json.loads(console.stdout.getvalue())
+    assert console.stderr.getvalue() == f"snac: {told['error']}\n"
+    console = Console(io.StringIO(), io.StringIO(), {})
+    assert run([*command.split(), "nope"], console) == 1
+    assert console.stdout.getvalue() == ""

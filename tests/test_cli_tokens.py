@@ -394,3 +394,19 @@ def test_a_recording_comes_through_a_named_pipe(model, name):
     piped, plain = (json.loads(Path(file).read_text()) for file in ("piped.json", "plain.json"))
     assert piped["codes"] == plain["codes"]
     assert (piped["path"], piped["samples"]) == ("pipe", 20800)
+
+
+def test_one_thing_at_a_time_is_waited_for(model):
+    """The model of a batch is told of once, by the batch."""
+
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    for name in ("a.wav", "b.wav"):
+        write(name)
+    console = Console(io.StringIO(), Terminal(), {"TERM": "xterm", "COLUMNS": "80"})
+    assert run(["tokens", "export", "a.wav", "b.wav", "-m", model, "-o", "out"], console) == 0
+    lines = console.stderr.getvalue().replace("\r", "\n").split("\n")
+    assert any("loading the model" in line for line in lines)
+    assert not any(line.count("loading the model") > 1 for line in lines)

@@ -268,6 +268,14 @@ def environment(**more: str) -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | more
 
 
+def test_a_configuration_that_is_not_there_is_told_in_plain_words(tmp_path: Path) -> None:
+    status, _, err = call(tmp_path / "nope.toml")
+    assert (status, err) == (
+        2,
+        f"snac: {tmp_path / 'nope.toml'} cannot be read: no such file: check the name\n",
+    )
+
+
 @pytest.mark.skipif(os.name == "nt", reason="ctrl-C from another process: Windows has no such signal")
 def test_ctrl_c_writes_a_checkpoint_and_stops(config: Path, tmp_path: Path) -> None:
     config.write_text(CONFIG.format(steps=100_000))
@@ -276,7 +284,7 @@ def test_ctrl_c_writes_a_checkpoint_and_stops(config: Path, tmp_path: Path) -> N
         wait_for_steps(tmp_path / "run")
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=300)
-    assert process.returncode == 130, err
+    assert process.returncode == -signal.SIGINT, err
     stopped = err.splitlines()[-1]
     assert stopped.startswith("snac: stopped after step ")
     assert "--resume" in stopped

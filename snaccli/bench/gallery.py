@@ -132,7 +132,11 @@ class Gallery:
                 if not result.files[number].error
             ]
             if room > 0:
-                exhibit = self._exhibit(number, paths[number], usable, folder)
+                try:
+                    exhibit = self._exhibit(number, paths[number], usable, folder)
+                except (SnacError, OSError) as error:  # the recording has gone: the figures have not
+                    self.failures.append(f"no excerpts of {shown(paths[number])}: {error}")
+                    continue
                 room -= _size(exhibit)
             if room > 0:
                 found.append(exhibit)

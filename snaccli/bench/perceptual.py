@@ -10,13 +10,16 @@ from __future__ import annotations
 import contextlib
 import math
 import warnings
+from importlib import import_module
 from importlib.util import find_spec
 
 import numpy as np
 import numpy.typing as npt
 import soxr
 
-__all__ = ["PACKAGES", "Perceptual", "missing", "remark"]
+from snaccli.workers import interruption
+
+__all__ = ["PACKAGES", "Perceptual", "load_packages", "missing", "remark"]
 
 Samples = npt.NDArray[np.float32]
 
@@ -30,6 +33,17 @@ _STRETCH_S = 30
 def missing() -> list[str]:
     """Returns those of `PACKAGES` that are not installed."""
     return [name for name in PACKAGES if find_spec(name) is None]
+
+
+def load_packages() -> None:
+    """Imports those that are installed: within a recording, a failure would be taken for the recording's."""
+    for name in PACKAGES:
+        if name not in missing():
+            try:
+                import_module(name)
+            except ImportError as error:  # told by each recording that needs it
+                if (interrupt := interruption(error)) is not None:
+                    raise interrupt from error
 
 
 def remark() -> str:

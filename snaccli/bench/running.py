@@ -12,7 +12,7 @@ from typing import Any
 from snaccli import audio
 from snaccli.bench.gallery import Gallery
 from snaccli.bench.peers import Peer
-from snaccli.bench.perceptual import Perceptual
+from snaccli.bench.perceptual import Perceptual, load_packages
 from snaccli.bench.results import BenchResult, FileResult, ratio
 from snaccli.bench.subjects import ModelSubject, PeerSubject, Subject, Track, open_original
 from snaccli.errors import AudioError, FileError, SnacError, UsageError
@@ -20,6 +20,7 @@ from snaccli.io import files
 from snaccli.io.files import walk
 from snaccli.measures import Comparison
 from snaccli.progress import Progress, part
+from snaccli.workers import interruption
 
 __all__ = ["Tell", "find_recordings", "run"]
 
@@ -121,7 +122,8 @@ class _Bench:
         return lambda number: self._folder / f"coded-{subject}-{number}"
 
     def warm_up(self) -> None:
-        """Has every codec do what only its first calls do."""
+        """Has every codec do what only its first calls do, and imports what computes measures."""
+        load_packages()
         for subject in self._subjects:
             subject.warm_up(self._folder)
 
@@ -156,6 +158,8 @@ class _Bench:
                 for index, depth in enumerate(subject.depths)
             )
         except Exception as error:  # even a defect must not cost the figures of a whole night
+            if (interrupt := interruption(error)) is not None:
+                raise interrupt from error
             return (_failed(path, error),) * len(subject.depths)
 
     def _decode(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, NamedTuple
 
@@ -18,7 +19,7 @@ import typer.main
 from snaccli.cli import options
 from snaccli.cli.ui import text
 from snaccli.cli.ui.console import Console
-from snaccli.errors import ExitStatus
+from snaccli.errors import ExitStatus, shown
 
 __all__ = ["COMMANDS", "Entry", "run", "snac_command"]
 
@@ -155,8 +156,17 @@ def run(arguments: Sequence[str], console: Console | None = None) -> int:
             return console.ended_by(error)
         place = getattr(error, "ctx", None)
         path = place.command_path if place else "snac"
-        console.complain(f"{text.usage(error.format_message())}; see '{path} --help'")
+        told = text.usage(error.format_message()) + _hint(error, arguments)
+        console.complain(f"{told}; see '{path} --help'")
         return ExitStatus.USAGE
+
+
+def _hint(error: BaseException, arguments: Sequence[str]) -> str:
+    """What to do where the name of a file was taken for an option; empty where none was."""
+    if type(error).__name__ != "NoSuchOption":
+        return ""
+    files = [word for word in arguments if word.startswith("-") and word != "-" and os.path.lexists(word)]
+    return f"; the file of that name is written {shown('./' + files[0])}" if files else ""
 
 
 def snac_command(name: str = "snac", group: Group | None = None) -> typer.core.TyperGroup:

@@ -64,12 +64,20 @@ class FileWork(Generic[R]):
 
 @dataclass(frozen=True)
 class Choices:
-    """What the user chose for the files of a run, by the options of these names."""
+    """What the user chose for the files of a run, by the options of these names.
+
+    Raises:
+        UsageError: two of them exclude each other.
+    """
 
     force: bool
     skip_existing: bool
     jobs: int | None
     threads: int | None
+
+    def __post_init__(self) -> None:
+        if self.force and self.skip_existing:
+            raise UsageError("-f and --skip-existing exclude each other: one overwrites what the other keeps")
 
 
 class Batch:

@@ -5,17 +5,30 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
-from snaccli.errors import STDIO, SnacError, UsageError, shown
+from snaccli.errors import STDIO, OutputError, SnacError, UsageError, shown
 from snaccli.io import elsewhere
 from snaccli.io.files import walk
 from snaccli.workers import Job
 
-__all__ = ["OutputClashError", "Plan", "Sources", "expand", "find_sources", "is_snac", "make_plan"]
+__all__ = [
+    "SHELL_PIPES",
+    "OutputClashError",
+    "Plan",
+    "Sources",
+    "check_format",
+    "expand",
+    "find_sources",
+    "is_snac",
+    "make_plan",
+]
 
-_SHELL_PIPES = ("/dev/fd", "/proc/self/fd")
+SHELL_PIPES = ("/dev/fd", "/proc/self/fd")
 """The folders of what a shell makes of ``<(...)``."""
+
+_MOST_CLASHES = 10  # that are named
 
 
 class OutputClashError(UsageError):
@@ -96,8 +109,9 @@ def find_sources(inputs: Iterable[str], *, wanted: Callable[[str], bool], kind: 
                 found = (
                     elsewhere.walk(name, wanted) if is_url else walk(name, wanted, skipped=sources.skipped)
                 )
+                before = len(sources.problems)
                 below = list(found)
-                if not below:
+                if not below and len(sources.problems) == before:  # a folder that cannot be read is told
                     raise NothingFoundError(
                         f"no {kind} in this folder or below it; name another folder or the files"
                     )
@@ -138,6 +152,11 @@ def make_plan(sources: Sources, output: str | None, *, extension: str, replaces:
             raise UsageError("several files cannot go to standard output; give -o a folder")
         if os.path.lexists(output) and not os.path.isdir(output):
             raise UsageError(f"{shown(output)} is a file; for several inputs -o names a folder")
+        if sources.files and _is_new(output) and _is_name_of_file(output, extension):
+            raise UsageError(
+                f"{shown(output)} is the name of a file; for several inputs -o names a folder: "
+                "make it first if it is to be called so"
+            )
         is_folder = True
     elif output is not None:
         is_folder = os.path.isdir(output) or output.endswith(("/", os.sep))
@@ -145,17 +164,17 @@ def make_plan(sources: Sources, output: str | None, *, extension: str, replaces:
 
     inputs = {elsewhere.identity(source): source for source, _ in sources.files if source != STDIO}
     jobs: dict[str, Job] = {}
+    clashes: list[str] = []
     for source, below in sources.files:
         job = Job(source, _target(source, below, output, is_folder, extension, replaces))
         place = STDIO if job.output == STDIO else elsewhere.identity(job.output)
         if place in inputs:
-            raise OutputClashError(_input_clash(job, inputs[place]))
+            raise OutputClashError(_input_clash(job, inputs[place], extension))
         other = jobs.setdefault(place, job).source
         if other != source and elsewhere.identity(other) != elsewhere.identity(source):
-            raise OutputClashError(
-                f"{shown(other)} and {shown(source)} would both become {shown(job.output)}; "
-                "nothing was written; rename one, or run the command once for each with its own -o"
-            )
+            clashes.append(f"{shown(other)} and {shown(source)} would both become {shown(job.output)}")
+    if clashes:
+        raise OutputClashError(_told(clashes))
     return Plan(list(jobs.values()), sources.batch, sources.problems, sources.remarks)
 
 
@@ -170,7 +189,7 @@ def _target(
     """Returns the output of one file: `output`, or its own name with another extension."""
     if output is not None and not is_folder:
         return output
-    if output is None and os.path.dirname(source) in _SHELL_PIPES:
+    if output is None and os.path.dirname(source) in SHELL_PIPES:
         raise UsageError(f"{shown(source)} is a pipe, beside which nothing can stand; give -o a file")
     name = source if output is None else "stdin" if source == STDIO else below
     stem, old = os.path.splitext(name)
@@ -180,7 +199,57 @@ def _target(
     return elsewhere.join(output, name) if elsewhere.is_url(output) else os.path.join(output, name)
 
 
-def _input_clash(job: Job, source: str) -> str:
+def _is_new(output: str) -> bool:
+    """Whether a folder of this name would be made, and nothing but the name says that it is one."""
+    if output.endswith(("/", os.sep)):
+        return False
+    return not (elsewhere.is_folder(output) if elsewhere.is_url(output) else os.path.isdir(output))
+
+
+def _is_name_of_file(output: str, extension: str) -> bool:
+    """Whether a name is that of a file as this program reads or writes them."""
+    ending = os.path.splitext(output)[1].lower()
+    if not ending or ending in (extension, ".snac"):
+        return ending != ""
+    from snaccli.audio import is_audio_name
+
+    return is_audio_name(output)
+
+
+def check_format(output: str, audio_format: str | None) -> None:
+    """Refuses a format that is another than the name of the output says.
+
+    Args:
+        output: path, or ``-``.
+        audio_format: as ``--format`` takes it; None where the name alone counts.
+
+    Raises:
+        UsageError: both are known, and differ.
+    """
+    from snaccli.audio import is_audio_name, output_format
+
+    ending = os.path.splitext(output)[1].lower()
+    wanted = "" if audio_format is None else audio_format.lower().removeprefix(".")
+    if wanted == ending[1:] or not wanted or not (is_snac(output) or is_audio_name(output)):
+        return
+    if wanted != "snac" and not is_snac(output):
+        kind = output_format("", audio_format=wanted).container
+        with suppress(OutputError):  # what no audio can be written as
+            if (kind, ending) == ("WAV", ".wave") or kind == output_format(output).container:
+                return
+    raise UsageError(f"--format {shown(wanted)} contradicts the name {shown(output)}: change one of them")
+
+
+def _told(clashes: list[str]) -> str:
+    """All pairs that clash, as far as a line has room for them."""
+    left = len(clashes) - _MOST_CLASHES
+    told = "; ".join(clashes[:_MOST_CLASHES]) + (f"; and {left} more" if left > 0 else "")
+    return f"{told}; nothing was written; rename one, or run the command once for each with its own -o"
+
+
+def _input_clash(job: Job, source: str, extension: str) -> str:
+    if source == job.source and extension == ".snac" and is_snac(source):
+        return f"{shown(source)} is a .snac file already; decode it with 'snac decode'"
     if source == job.source:
         return f"{shown(source)}: input and output are the same file; give another output with -o"
     return (

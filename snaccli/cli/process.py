@@ -7,6 +7,7 @@ where a test or another program calls it as a function.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import os
@@ -18,24 +19,57 @@ from types import FrameType
 
 from snaccli.cli.ui.console import Console
 
-__all__ = ["flush", "start", "tune"]
+__all__ = ["Fate", "flush", "start", "tune"]
 
 _M_ARENA_MAX = -8  # of malloc.h
 
 
-def start(console: Console) -> None:
+_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+"""Those that ask a program to end, as far as this system has them."""
+
+
+def start(console: Console) -> Fate:
     """Takes possession of the process for the command line, before it reads its arguments.
 
     A signal that asks the program to end lets it clean up as an interrupt does. Warnings of libraries, which
     are for programmers, are shown with ``--debug`` or ``python -W`` only.
+
+    Returns what ends the process when all is done.
     """
     console.owns_process = True
-    for name in ("SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) == signal.SIG_DFL:  # nohup has it ignored
-            signal.signal(number, _terminate)
+    fate = Fate()
+    for number in _SIGNALS:
+        if signal.getsignal(number) == signal.SIG_DFL:  # nohup has it ignored
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else _terminate)
     if not sys.warnoptions and "--debug" not in sys.argv:
         warnings.simplefilter("ignore")
+    return fate
+
+
+class Fate:
+    """How the process ends: by its exit status, or by the signal that asked it to.
+
+    A shell that runs a loop stops it only if a program died of the interrupt: one that exits, with whatever
+    status, is taken to have used the interrupt for something of its own.
+    """
+
+    def __init__(self) -> None:
+        self._number = 0
+        # Registered before anything else is imported, and so called after what libraries clean up at exit.
+        atexit.register(self._meet)
+
+    def settle(self, status: int) -> int:
+        """Takes the exit status of the run and returns it; from now on a signal ends the process at once."""
+        if os.name != "nt":
+            for number in _SIGNALS:
+                if signal.getsignal(number) != signal.SIG_IGN:
+                    signal.signal(number, signal.SIG_DFL)
+            self._number = next((number for number in _SIGNALS if status == 128 + number), 0)
+        return status
+
+    def _meet(self) -> None:
+        if self._number:
+            os.kill(os.getpid(), self._number)
 
 
 class _Terminated(KeyboardInterrupt):

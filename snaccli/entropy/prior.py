@@ -24,7 +24,7 @@ from snac.arrays import metadata_of, read_safetensors, safetensors_bytes
 from snac.errors import ModelError
 from snaccli.codes import FINGERPRINT_BYTES, MAX_CODEBOOK_SIZE, MAX_LEVELS, Tokens
 from snaccli.entropy import kernel, mixing
-from snaccli.errors import ModelMismatchError, PriorError, about
+from snaccli.errors import ModelMismatchError, PriorError, about, cause
 
 __all__ = ["NOTHING", "Inputs", "Layer", "Prior", "PriorStream", "inputs_of", "load"]
 
@@ -326,7 +326,8 @@ def load(path: str | Path) -> Prior:
                 raise PriorError(f"is larger than {MAX_BYTES >> 20} MiB: not a prior")
             arrays, metadata = read_safetensors(path), metadata_of(path)
         except (OSError, ModelError) as error:
-            reason = str(error).partition("\n")[0].removeprefix(f"{path}: ")
+            told = cause(error) if isinstance(error, OSError) else str(error)
+            reason = told.partition("\n")[0].removeprefix(f"{path}: ")
             raise PriorError(f"cannot be read as a prior: {reason}") from error
         if metadata.get("format") != FORMAT:
             raise PriorError(f"is not a prior of the kind '{FORMAT}'")

@@ -280,7 +280,8 @@ def open_input(source: str | Path, *, error: type[FileError] = FileError) -> Bin
         if is_stdio(source):
             stream = getattr(sys.stdin, "buffer", None)
             if stream is None or stream.isatty():
-                raise error("is a terminal: pipe a file in, or name one", source)
+                state = "closed" if sys.stdin is None else "a terminal"
+                raise error(f"is {state}: pipe a file in, or name one", source)
             return _spooled(cast(BinaryIO, stream))
         if isinstance(source, Part):
             whole = open_input(source.archive, error=error)

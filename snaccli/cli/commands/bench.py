@@ -132,7 +132,7 @@ def _print(console: Console, results: list[BenchResult], printed: str | None) ->
     """Print the figures as the flag says; of what failed the table tells itself."""
     from snaccli import bench as measuring
 
-    if printed is None:
+    if printed is None and not console.quiet:
         console.table(measuring.table(results))
         return
     if printed == "--json":

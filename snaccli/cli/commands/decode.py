@@ -10,7 +10,7 @@ import typer
 
 from snaccli.cli import options
 from snaccli.cli.batch import Batch, Choices, FileWork
-from snaccli.cli.plan import find_sources, is_snac, make_plan
+from snaccli.cli.plan import check_format, find_sources, is_snac, make_plan
 from snaccli.cli.ui import text
 from snaccli.cli.ui.console import Console
 from snaccli.errors import ExitStatus
@@ -109,6 +109,7 @@ def decode(
     if plan.jobs:
         from snaccli.audio import output_format
 
+        check_format(plan.jobs[0].output, audio_format)
         output_format(plan.jobs[0].output, audio_format=audio_format)  # checks it; a batch has one format
     batch = Batch(console, plan, Choices(force, skip_existing, jobs, threads))
 

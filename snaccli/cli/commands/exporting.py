@@ -18,7 +18,6 @@ from snaccli.cli.batch import Batch, Choices, FileWork, anywhere, model_anywhere
 from snaccli.cli.plan import OutputClashError, Plan, Sources, is_snac
 from snaccli.cli.ui import text
 from snaccli.cli.ui.console import Console
-from snaccli.cli.ui.progress import waiting
 from snaccli.errors import STDIO, ExitStatus, OutputError, SnacError, UsageError, shown
 from snaccli.io import elsewhere
 from snaccli.io.files import open_input
@@ -67,16 +66,15 @@ def exporting(console: Console, how: Export, batch: Batch, write: Write) -> File
 
 def _exporter(console: Console, how: Export, batch: Batch) -> Exporter:
     """Returns what exports recordings, its model loaded where it is known before the first file is read."""
-    with waiting(console, "loading the model"):
-        from snaccli.codec import ModelPool
-        from snaccli.tokens.recording import Form
-        from snaccli.tokens.transfer import Exporter
+    from snaccli.codec import ModelPool
+    from snaccli.tokens.recording import Form
+    from snaccli.tokens.transfer import Exporter
 
-        models = ModelPool(how.model, device=how.device.value, threads=batch.threads)
-        sources = [job.source for job in batch.waiting if job.source != STDIO]
-        if how.model is not None or not all(is_snac(source) for source in sources):
-            codec = models.get()
-            console.detail(f"model {codec.name}, fingerprint {codec.fingerprint}, on {codec.device}")
+    models = ModelPool(how.model, device=how.device.value, threads=batch.threads)
+    sources = [job.source for job in batch.waiting if job.source != STDIO]
+    if how.model is not None or not all(is_snac(source) for source in sources):
+        codec = models.get()
+        console.detail(f"model {codec.name}, fingerprint {codec.fingerprint}, on {codec.device}")
     form = Form(how.interleaved, how.offsets, how.start_id)
     return Exporter(models, form, how.levels, how.channels.value)
 

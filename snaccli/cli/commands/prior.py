@@ -14,7 +14,7 @@ from snaccli.cli.plan import find_sources
 from snaccli.cli.ui import text
 from snaccli.cli.ui.console import Console
 from snaccli.cli.ui.progress import CaptionBar
-from snaccli.errors import ExitStatus, ModelMismatchError, SnacError, UsageError, printable
+from snaccli.errors import ExitStatus, ModelMismatchError, SnacError, UsageError, printable, shown
 
 if TYPE_CHECKING:
     from snaccli.codec import Codec
@@ -103,7 +103,14 @@ def train(
         from snaccli.training.prior import PriorConfig
 
         config = PriorConfig(minutes=minutes, steps=steps, seed=seed)
-        prior = _learn(recordings, codec, config, earlier, Path(f"{output}.state"), told)
+        state = Path(f"{output}.state")
+        try:
+            prior = _learn(recordings, codec, config, earlier, state, told)
+        except KeyboardInterrupt as error:
+            if state.exists():
+                ended = str(error) or "interrupted"
+                error.args = (f"{ended}: what was learned is in {shown(state)}; the same command goes on",)
+            raise
     save(prior, output)
     _tell(console, prior, output)
     return ExitStatus.OK

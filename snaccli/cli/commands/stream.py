@@ -5,22 +5,27 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
+import re
 import sys
 from collections.abc import Callable, Iterator
 from enum import Enum
-from typing import Annotated, BinaryIO, cast
+from typing import TYPE_CHECKING, Annotated, BinaryIO, cast
 
 import typer
 
 from snaccli.cli import options, process
-from snaccli.cli.commands.streaming import Model, Sound, Tokens, chunks, listen, speak
+from snaccli.cli.commands.streaming import Sound, Tokens, chunks, listen, speak
 from snaccli.cli.ui import text
 from snaccli.cli.ui.console import Console
 from snaccli.cli.ui.progress import waiting
+from snaccli.container import MAGIC
 from snaccli.errors import ExitStatus, UsageError
 from snaccli.io.files import cause, is_stdio, open_output, shown
 from snaccli.tokens import Form, Interleaving, TokenError, TokenFileError
 from snaccli.tokens.stream import CUSTOM_TOKEN, CUSTOM_TOKEN_START, Frames, IdReader, Syntax, guessed
+
+if TYPE_CHECKING:
+    from snaccli.codec import Codec
 
 EXAMPLES = """
 model | snac stream -m 24khz --offsets --start-id 128266 | aplay     ids as they are generated
@@ -159,34 +164,41 @@ def stream(
     _check(console, output, pcm, encode, rate, channels)
     process.tune(console)
     with waiting(console, "loading the model"):
-        loaded = Model(model, device.value, threads)
+        from snaccli.codec import Codec
+
+        codec = Codec.load(model, device=device.value, threads=threads, prior=False)
     form = Form(True, offsets, start_id)
     ended: BaseException | None = None
     with _opened(source) as file, contextlib.ExitStack() as stack:
         opened = open_output(output, source=source, overwrite=force)
         work: Callable[[], dict[str, float]]
+        reader: IdReader | None = None
         if encode and pcm is not None:
             nested = layout is options.LayoutChoice.nested
             written = Tokens(
-                stack.enter_context(opened), loaded, _written_as(form, syntax, nested), syntax.value, nested
+                stack.enter_context(opened), codec, _written_as(form, syntax, nested), syntax.value, nested
             )
-            work = functools.partial(listen, file, pcm.value, channels, rate or loaded.rate, loaded, written)
+            work = functools.partial(listen, file, pcm.value, channels, rate or codec.rate, codec, written)
         else:
-            start = _start(file)
-            kind, order = _read_as(start, syntax, pattern, form, loaded)
+            blank, start = _start(file)
+            _check_text(source, start, syntax)
+            kind, order = _read_as(start, syntax, pattern, form, codec)
             report = None if on_error is ErrorChoice.stop else lambda error: console.complain(str(error))
             reader = IdReader(order, kind, pattern=pattern or CUSTOM_TOKEN, report=report)
             frames = Frames(order, on_error=on_error.value, report=report, ignore=ignore or ())
-            sound = Sound(stack.enter_context(opened), loaded.rate, None if pcm is None else pcm.value)
-            parts = itertools.chain([start], chunks(file))
-            work = functools.partial(speak, parts, reader, frames, loaded, sound, console.note)
+            sound = Sound(stack.enter_context(opened), codec.rate, None if pcm is None else pcm.value)
+            parts = itertools.chain(_lines(blank), [start], chunks(file))
+            work = functools.partial(speak, parts, reader, frames, codec, sound, console.note)
         try:
             facts = work()
         except (KeyboardInterrupt, TokenError) as error:
             ended = error  # what came out until then is whole, and stays
+        else:
+            if reader is not None:
+                _check_found(source, start, kind, reader)
     if ended is not None:
         raise ended
-    console.emit({"output": output, "model": loaded.name, **facts})
+    console.emit({"output": output, "model": codec.name, **facts})
     _tell(console, facts)
     return ExitStatus.OK
 
@@ -208,13 +220,13 @@ def _check(
 
 
 def _read_as(
-    start: bytes, syntax: SyntaxChoice, pattern: str | None, form: Form, model: Model
+    start: bytes, syntax: SyntaxChoice, pattern: str | None, form: Form, codec: Codec
 ) -> tuple[Syntax, Interleaving]:
     """How the input is to be read; text with <custom_token_N> has offsets, and ids from 10 on."""
     kind: Syntax = guessed(start) if syntax is SyntaxChoice.auto else syntax.value
     if kind == "text" and pattern is None and form == Form(True):
         form = Form(True, True, CUSTOM_TOKEN_START)
-    return kind, form.order(model.config.vq_strides, model.config.codebook_size)
+    return kind, form.order(codec.strides, codec.codebook_size)
 
 
 def _written_as(form: Form, syntax: SyntaxChoice, nested: bool) -> Form:
@@ -244,7 +256,8 @@ def _opened(source: str) -> Iterator[BinaryIO]:
     if is_stdio(source):
         stream = getattr(sys.stdin, "buffer", None)
         if stream is None or stream.isatty():
-            raise UsageError("standard input is a terminal: pipe tokens in, or name a file")
+            state = "closed" if sys.stdin is None else "a terminal"
+            raise UsageError(f"standard input is {state}: pipe tokens in, or name a file")
         yield cast(BinaryIO, stream)
         return
     try:
@@ -255,11 +268,59 @@ def _opened(source: str) -> Iterator[BinaryIO]:
         yield file
 
 
-def _start(file: BinaryIO) -> bytes:
-    """The first bytes that are more than white space; white space or none where the input has no more."""
-    start = b""
+def _start(file: BinaryIO) -> tuple[int, bytes]:
+    """The first bytes that are more than white space, and how many lines of white space were before them.
+
+    The bytes are white space, or none, where the input has no more.
+    """
+    blank, start = 0, b""
     for chunk in chunks(file):
-        start += chunk
-        if start.strip():
-            break
-    return start
+        if chunk.strip():
+            return blank, start + chunk
+        blank += start.count(b"\n")
+        start = chunk
+    return blank, start
+
+
+def _lines(count: int) -> Iterator[bytes]:
+    """So many empty lines, some at a time: errors tell the number of a line."""
+    while count > 0:
+        yield b"\n" * min(count, _LINES)
+        count -= _LINES
+
+
+_LINES = 1 << 16
+_AUDIO = (b"RIFF", b"RF64", b"fLaC", b"OggS", b"ID3", b"FORM")
+_CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1d\x7f]")
+"""No text holds these; white space, escape sequences of a terminal, and separators of JSON it may."""
+
+
+def _check_text(source: str, start: bytes, syntax: SyntaxChoice) -> None:
+    """Refuses what begins as a file of another kind does.
+
+    Raises:
+        TokenFileError: it does.
+    """
+    if not _CONTROL.search(start):
+        return
+    if start.startswith(MAGIC):
+        problem = "is a .snac file: use 'snac decode'"
+    elif start.startswith(_AUDIO):
+        problem = "is an audio file: use 'snac encode', or give --encode samples without a header"
+    elif syntax is SyntaxChoice.auto:
+        problem = "is no text: give ids, JSON lines, or text with tokens, in UTF-8"
+    else:
+        return
+    raise TokenFileError(f"{shown(source)} {problem}")
+
+
+def _check_found(source: str, start: bytes, kind: Syntax, reader: IdReader) -> None:
+    """Refuses text in which no token stood; a model that said nothing at all is no error.
+
+    Raises:
+        TokenFileError: there was none.
+    """
+    if kind == "text" and start.strip() and not reader.position:
+        raise TokenFileError(
+            f"{shown(source)}: no token found in the text; --pattern says how they stand there"
+        )

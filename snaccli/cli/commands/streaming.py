@@ -19,9 +19,9 @@ from snaccli.tokens import Form, flatten
 from snaccli.tokens.stream import Frames, IdReader
 
 if TYPE_CHECKING:
-    from snac.engine.streams import DecoderStream, EncoderStream
+    from snaccli.codec import Codec
 
-__all__ = ["Model", "Sound", "Tokens", "chunks", "listen", "speak"]
+__all__ = ["Sound", "Tokens", "chunks", "listen", "speak"]
 
 _READ = 1 << 16
 _FRAMES = 32  # decoded at once at most: audio flows even from a file
@@ -32,34 +32,6 @@ def chunks(file: BinaryIO) -> Iterator[bytes]:
     """Yields what is there, as soon as it is there."""
     while data := file.read1(_READ):  # type: ignore[attr-defined]
         yield data
-
-
-class Model:
-    """A model that streams.
-
-    Attributes:
-        name: of the model.
-        config: its geometry.
-        rate: of its audio, Hz.
-    """
-
-    def __init__(self, model: str, device: str, threads: int | None) -> None:
-        from snac.engine import build_engine
-        from snac.hub.checkpoint import load_checkpoint
-        from snaccli.codec.codec import Device
-
-        checkpoint = load_checkpoint(model)
-        self._engine = build_engine(checkpoint, device=str(Device.parse(device)), threads=threads)
-        self.name, self.config = checkpoint.name, checkpoint.config
-        self.rate = checkpoint.config.sampling_rate
-
-    def decoder(self) -> DecoderStream:
-        """A decoder at the beginning of a stream of one channel."""
-        return self._engine.decoder_stream()
-
-    def encoder(self) -> EncoderStream:
-        """An encoder at the beginning of a stream of one channel."""
-        return self._engine.encoder_stream()
 
 
 class _Clock:
@@ -99,7 +71,7 @@ def speak(
     parts: Iterable[bytes],
     reader: IdReader,
     frames: Frames,
-    model: Model,
+    codec: Codec,
     sound: Sound,
     note: Callable[[str], None],
 ) -> dict[str, float]:
@@ -109,15 +81,18 @@ def speak(
         parts: the bytes of the tokens, as they come.
         reader: finds the ids in them.
         frames: puts ids together.
-        model: decodes.
+        codec: decodes.
         sound: where samples go.
         note: is told what was left out at the end.
 
     Returns what is told of the stream.
     """
-    decoder, clock = model.decoder(), _Clock()
+    decoder, clock = codec.engine.decoder_stream(), _Clock()
+    # With attention the decoder takes whole windows, of so many frames, and ends with one.
+    window = codec.config.frame_alignment // codec.strides[0]
+    held: list[list[int]] = []
 
-    def decode(whole: list[list[int]] | None) -> None:
+    def push(whole: list[list[int]] | None) -> None:
         with clock.computing():
             levels = None if whole is None else frames.levels(whole)
             block = decoder.push(levels, ended=levels is None)[0]
@@ -125,16 +100,25 @@ def speak(
             sound.write(block)
             clock.out()
 
+    def decode(whole: list[list[int]]) -> None:
+        held.extend(whole)
+        count = len(held) // window * window
+        if count:
+            push(held[:count])
+            del held[:count]
+
     try:
         for ids in itertools.chain(map(reader.push, parts), [reader.push(b"", ended=True)]):
             _in_parts(frames.push(ids), decode)
     finally:
-        decode(None)
+        push(None)
         sound.finish()
+        if held:
+            note(f"the last attention window has {len(held)} of {window} frames and is left out")
     if frames.pending:
         note(f"the last frame has {frames.pending} of {frames.length} tokens and is left out")
-    seconds = sound.samples / model.rate
-    facts = clock.facts(seconds, decoder.latency / model.rate)
+    seconds = sound.samples / codec.rate
+    facts = clock.facts(seconds, decoder.latency / codec.rate)
     return {"samples": sound.samples, "errors": frames.errors, **facts}
 
 
@@ -153,7 +137,7 @@ def _in_parts(frames: Iterable[list[int]], decode: Callable[[list[list[int]]], N
 
 
 def listen(
-    file: BinaryIO, pcm: str, channels: int, rate: int, model: Model, written: Tokens
+    file: BinaryIO, pcm: str, channels: int, rate: int, codec: Codec, written: Tokens
 ) -> dict[str, float]:
     """Encodes and writes what is final, block by block.
 
@@ -162,12 +146,12 @@ def listen(
         pcm: their kind, ``s16le`` or ``f32le``.
         channels: of the samples, mixed down to one.
         rate: of the samples, Hz.
-        model: encodes.
+        codec: encodes.
         written: where tokens go.
 
     Returns what is told of the stream.
     """
-    encoder, clock, samples = model.encoder(), _Clock(), 0
+    encoder, clock, samples = codec.engine.encoder_stream(), _Clock(), 0
 
     def encode(block: np.ndarray | None) -> None:
         with clock.computing():
@@ -176,12 +160,12 @@ def listen(
             written.write(codes)
             clock.out()
 
-    for block in resample(downmix(_samples(file, pcm, channels)), rate, model.rate, 1):
+    for block in resample(downmix(_samples(file, pcm, channels)), rate, codec.rate, 1):
         samples += len(block)
         encode(np.ascontiguousarray(block.T))
     if samples:
         encode(None)
-    facts = clock.facts(samples / model.rate, encoder.latency / model.rate)
+    facts = clock.facts(samples / codec.rate, encoder.latency / codec.rate)
     return {"tokens": written.tokens, "samples": samples, **facts}
 
 
@@ -205,7 +189,7 @@ class Tokens:
 
     Args:
         out: where they go.
-        model: whose they are.
+        codec: whose they are.
         form: how frames become ids.
         syntax: ``text``, ``json``, or anything else for numbers.
         nested: JSON lines with a list for each level instead.
@@ -214,8 +198,8 @@ class Tokens:
         tokens: written so far.
     """
 
-    def __init__(self, out: OutputFile, model: Model, form: Form, syntax: str, nested: bool) -> None:
-        self._order = form.order(model.config.vq_strides, model.config.codebook_size)
+    def __init__(self, out: OutputFile, codec: Codec, form: Form, syntax: str, nested: bool) -> None:
+        self._order = form.order(codec.strides, codec.codebook_size)
         self._out, self._syntax, self._nested = out, syntax, nested
         self.tokens = 0
 

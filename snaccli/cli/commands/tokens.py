@@ -11,7 +11,7 @@ import typer
 from snaccli.cli import options
 from snaccli.cli.batch import Batch, Choices, FileWork
 from snaccli.cli.commands.exporting import Export, export_shards, exporting, facts, portable, total
-from snaccli.cli.plan import Plan, Sources, find_sources, is_snac, make_plan
+from snaccli.cli.plan import Plan, Sources, check_format, find_sources, is_snac, make_plan
 from snaccli.cli.ui import text
 from snaccli.cli.ui.console import Console
 from snaccli.errors import STDIO, ExitStatus, FileError, SnacError, UsageError, shown
@@ -228,6 +228,9 @@ TokenFiles = Annotated[
         "taken; URLs of either; or - for standard input.",
     ),
 ]
+TokenFilesModel = Annotated[
+    str | None, options.model("A model's name or folder. By default the one a file names.")
+]
 AudioFormat = Annotated[
     str | None,
     typer.Option(
@@ -241,7 +244,7 @@ AudioFormat = Annotated[
 def import_tokens(
     context: typer.Context,
     inputs: TokenFiles,
-    model: options.TokensModel = None,
+    model: TokenFilesModel = None,
     output: options.Output = None,
     audio_format: AudioFormat = None,
     offsets: options.Offsets = False,
@@ -264,6 +267,8 @@ def import_tokens(
         raise UsageError("the recordings of a shard need a folder: give it with -o")
     extension = "." + (audio_format or "snac").lower().lstrip(".")
     plan = make_plan(sources, output, extension=extension)
+    if plan.jobs and audio_format is not None:
+        check_format(plan.jobs[0].output, audio_format)
     batch = Batch(console, plan, Choices(force, skip_existing, jobs, threads))
 
     from snaccli.codec import ModelPool

@@ -12,7 +12,7 @@ import typer
 from snaccli.cli import options
 from snaccli.cli.ui.console import Console
 from snaccli.cli.ui.progress import CaptionBar
-from snaccli.errors import ExitStatus, UsageError, shown
+from snaccli.errors import ExitStatus, UsageError, cause, shown
 from snaccli.training.launched import main_speaks
 
 if TYPE_CHECKING:
@@ -90,6 +90,10 @@ def train(
     from snaccli.training.config import TrainConfig
 
     settings = [*(changes or ()), *([f"threads={threads}"] if threads else ())]
+    try:
+        os.stat(config)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{shown(config)} cannot be read: {cause(error)}") from error
     wanted = TrainConfig.from_toml(config, settings, init)
     folder = Path(output or os.path.join("runs", Path(config).stem))
     if (folder / "last.pt").exists() and not resume:

@@ -17,7 +17,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, TextIO
 
 from snaccli.cli.ui.text import REMEDIES, RESUMABLE, explain
-from snaccli.errors import ExitStatus, UsageError
+from snaccli.errors import STDIO, ExitStatus, OutputError, SnacError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
@@ -44,7 +44,7 @@ class Console:
         stderr: TextIO | None = None,
         environ: Mapping[str, str] | None = None,
     ) -> None:
-        self.stdout: TextIO = stdout or sys.stdout or io.StringIO()  # sys.stdout is None after >&-
+        self.stdout: TextIO = stdout or sys.stdout or _Closed()  # sys.stdout is None after >&-
         self.stderr: TextIO = stderr or sys.stderr or io.StringIO()
         self.environ = os.environ if environ is None else environ
         self.quiet = False
@@ -53,6 +53,7 @@ class Console:
         self.debug = False
         self.skips_existing = False
         self.owns_process = False
+        self._emitted = False
         self._live: tuple[RichConsole, AbstractContextManager[object]] | None = None
 
     @property
@@ -96,6 +97,7 @@ class Console:
     def emit(self, value: Any) -> None:
         """Writes `value` as JSON to standard output; nothing without ``--json``."""
         if self.json:
+            self._emitted = True
             self.print(json.dumps(value, indent=2))
 
     def table(self, table: RenderableType) -> None:
@@ -145,6 +147,9 @@ class Console:
 
     def ended_by(self, error: BaseException) -> int:
         """Tells on one line of what ended a run early, and returns the exit status."""
+        from snaccli.workers import interruption
+
+        error = interruption(error) or error
         if isinstance(error, KeyboardInterrupt):
             from snaccli.training.launched import is_main
 
@@ -155,7 +160,19 @@ class Console:
             return getattr(error, "status", ExitStatus.INTERRUPTED)
         if not isinstance(error, BrokenPipeError):  # whose reader has gone away, as head does: its choice
             self.error(error)
-        return ExitStatus.USAGE if isinstance(error, UsageError) else ExitStatus.FAILED
+        if isinstance(error, UsageError):
+            return ExitStatus.USAGE
+        if not isinstance(error, OSError) and not self._emitted:  # what failed to be written stays so
+            with contextlib.suppress(SnacError, OSError):
+                self.emit({"error": self.explain(error)})
+        return ExitStatus.FAILED
+
+
+class _Closed(io.StringIO):
+    """In the place of a standard output that is closed: a run that has no result to tell does not mind."""
+
+    def write(self, text: str) -> int:
+        raise OutputError("is closed, and the result is lost: send it into a file or a pipe", STDIO)
 
 
 def _columns(environ: Mapping[str, str]) -> int:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from snaccli.cli.plan import SHELL_PIPES
 from snaccli.cli.ui.console import Console
 from snaccli.errors import shown
 from snaccli.progress import SILENT, Progress
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["CaptionBar", "FileBars", "Lengths", "waiting"]
 
 _REDRAW_SECONDS = 0.1
+_WITH_BARS, _WITH_TIMES = 24, 40  # columns of a terminal
 
 
 class _Bars:
@@ -89,7 +91,7 @@ class FileBars(_Bars):
         if self._rich is None:
             return SILENT
         with self._lock:
-            task = self._rich.add_task(shown(os.path.basename(job.source)), total=1.0, rate="")
+            task = self._rich.add_task(_label(job.source), total=1.0, rate="")
             bar = _FileBar(self, job, task, time.monotonic())
             self._under_way[job] = bar
             self._redraw()
@@ -281,6 +283,11 @@ def _rate(audio_seconds: float, wall_seconds: float) -> str:
     return f"{factor:.0f}x" if factor >= 9.95 else f"{factor:.1f}x"
 
 
+def _label(source: str) -> str:
+    """What a file's bar calls it: its name, but of a shell's pipe the path."""
+    return shown(source if os.path.dirname(source) in SHELL_PIPES else os.path.basename(source))
+
+
 def _size(job: Job) -> int:
     try:
         return max(os.stat(job.source).st_size, 1)
@@ -289,7 +296,7 @@ def _size(job: Job) -> int:
 
 
 def _progress(rich: RichConsole) -> RichProgress:
-    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, ProgressColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as RichProgress
     from rich.table import Column, Table
 
@@ -300,14 +307,19 @@ def _progress(rich: RichConsole) -> RichProgress:
             table.width = rich.width - 3
             return table
 
-    narrow = rich.width < 60
-    name = Column(width=rich.width * 2 // 5 - (4 if narrow else 0), no_wrap=True, overflow="ellipsis")
+    # Where there is no room for all, fields are left out rather than cut.
+    narrow, bars = rich.width < 60, rich.width >= _WITH_BARS
+    wide = rich.width * 2 // 5 - (4 if narrow else 0) if bars else rich.width - 9
+    name = Column(width=max(1, wide), no_wrap=True, overflow="ellipsis")
+    columns: list[ProgressColumn] = [TextColumn("{task.description}", markup=False, table_column=name)]
+    if bars:
+        columns.append(BarColumn(bar_width=None))
+    columns.append(TaskProgressColumn(show_speed=False))
+    if rich.width >= _WITH_TIMES:
+        columns.append(TextColumn("{task.fields[rate]}", markup=False, justify="right"))
+        columns.append(TimeRemainingColumn(compact=True))
     return Narrower(
-        TextColumn("{task.description}", markup=False, table_column=name),
-        BarColumn(bar_width=None),
-        TaskProgressColumn(show_speed=False),
-        TextColumn("{task.fields[rate]}", markup=False, justify="right"),
-        TimeRemainingColumn(compact=True),
+        *columns,
         console=rich,
         auto_refresh=False,
         transient=True,
