@@ -443,7 +443,9 @@ class _HeaderReader:
 def _within(value: int, *, least: int = 0, most: int = MAX_COUNT) -> int:
     """Returns a number of the header that stands between these limits."""
     if value > most:
-        raise HeaderDamagedError(f"the header is damaged: it has {value} where {most} is the most; get the file again")
+        raise HeaderDamagedError(
+            f"the header is damaged: it has {value} where {most} is the most; get the file again"
+        )
     if value < least:
         raise HeaderDamagedError(f"the header has {value} where {least} is the least; get the file again")
     return value
