@@ -121,11 +121,18 @@ class SeededNoise:
 FRESH: Final[NoiseStream] = FreshNoise()
 
 
+def traced() -> bool:
+    """Whether a graph is being recorded, of which values and perhaps sizes are unknown as yet."""
+    tracing: bool = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    return tracing or torch.compiler.is_compiling()
+
+
 def gaussian(seed: int, layer: int, first: int, length: int, like: Tensor) -> Tensor:
     """The values of ``snac.noise.Noise.seeded(seed)`` for the positions from ``first`` on.
 
-    On a CPU they are computed there; elsewhere on the device itself, with the same bits of the hash and float
-    rounding of the device.
+    On a CPU NumPy computes them; elsewhere torch on the device itself, with the same bits of the hash and
+    float rounding of the device. In a graph torch does so on a CPU as well: what NumPy gave would be a
+    constant.
 
     Args:
         seed: any integer; only its low 64 bits count.
@@ -137,7 +144,7 @@ def gaussian(seed: int, layer: int, first: int, length: int, like: Tensor) -> Te
     Returns:
         (1, 1, length).
     """
-    if like.device.type == "cpu":
+    if like.device.type == "cpu" and not traced():
         drawn = torch.from_numpy(Noise.seeded(seed).draw(layer, first, length))
     else:
         drawn = _gaussian_on_device(seed, layer, first, length, like.device)
@@ -195,30 +202,63 @@ def upsampling(inputs: int, outputs: int, stride: int) -> nn.Module:
     return layer
 
 
+def snake(x: Tensor, alpha: Tensor) -> Tensor:
+    """x + sin^2(alpha x) / alpha (Ziyin et al. 2020, arXiv 2006.08195): (B, C, ...) and (1, C, 1)."""
+    if x.ndim != 3:
+        return snake(x.reshape(x.shape[0], x.shape[1], -1), alpha).reshape(x.shape)
+    if traced():  # what compiles a graph chooses by itself what it keeps
+        return x + (alpha + SNAKE_EPSILON).reciprocal() * torch.sin(alpha * x).square()
+    y: Tensor = _SnakeFunction.apply(x, alpha)  # type: ignore[no-untyped-call]
+    return y
+
+
 class _SnakeFunction(torch.autograd.Function):
     """Snake with a backward pass that keeps only its input: half the memory of autograd's own graph."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor, alpha: Tensor) -> Tensor:
-        ctx.save_for_backward(x, alpha)
-        return x + (alpha + SNAKE_EPSILON).reciprocal() * torch.sin(alpha * x).square_()
+    def forward(x: Tensor, alpha: Tensor) -> Tensor:
+        sine = torch.sin(alpha * x)
+        return x + (alpha + SNAKE_EPSILON).reciprocal() * sine.mul_(sine)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor]:
         (grad,) = grad_outputs
         x, alpha = ctx.saved_tensors
+        if torch.is_grad_enabled():  # for derivatives of the second order nothing is overwritten
+            by_x, by_alpha = _snake_derivatives(x, alpha)
+            return grad * by_x, (grad * by_alpha).sum(dim=(0, 2), keepdim=True)
         inverse = (alpha + SNAKE_EPSILON).reciprocal()
         double_sine = torch.sin(2 * alpha * x)
         # d/d alpha of sin^2(alpha x) / alpha, with sin^2 = (1 - cos(2 alpha x)) / 2
         grad_alpha = double_sine.mul(x)
         grad_alpha -= torch.cos(2 * alpha * x).neg_().add_(1).mul_(0.5 * inverse)
         grad_alpha = (grad_alpha * grad).sum(dim=(0, 2), keepdim=True) * inverse
-        grad_x = double_sine.mul_(alpha * inverse).add_(1).mul_(grad)
-        return grad_x, grad_alpha
+        return double_sine.mul_(alpha * inverse).add_(1) * grad, grad_alpha
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor:
+        derivatives = _snake_derivatives(*ctx.saved_tensors)
+        parts = [by * given for by, given in zip(derivatives, tangents, strict=True) if given is not None]
+        return parts[0] if len(parts) == 1 else parts[0] + parts[1]
+
+
+def _snake_derivatives(x: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
+    """By x and by alpha, as operations that can be differentiated again."""
+    inverse = (alpha + SNAKE_EPSILON).reciprocal()
+    double_sine = torch.sin(2 * alpha * x)
+    squared_sine = 0.5 - 0.5 * torch.cos(2 * alpha * x)
+    return 1 + alpha * inverse * double_sine, (x * double_sine - squared_sine * inverse) * inverse
 
 
 class Snake1d(nn.Module):
-    """The snake activation x + sin^2(alpha x) / alpha (Ziyin et al. 2020, arXiv 2006.08195)."""
+    """The activation :func:`snake` with an ``alpha`` for each channel, which is learned."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -226,8 +266,7 @@ class Snake1d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, T) to (B, C, T)."""
-        y: Tensor = _SnakeFunction.apply(x, self.alpha)  # type: ignore[no-untyped-call]
-        return y
+        return snake(x, self.alpha)
 
 
 class ResidualUnit(nn.Module):

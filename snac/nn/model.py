@@ -15,7 +15,7 @@ from snac.config import ModelConfig, SpectralConfig, WaveformConfig
 from snac.errors import InputTypeError, InputValueError
 from snac.hub.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from snac.hub.state import fingerprint
-from snac.nn.layers import FRESH, Decoder, Encoder, SeededNoise
+from snac.nn.layers import FRESH, Decoder, Encoder, SeededNoise, traced
 from snac.nn.spectral import SpectralDecoder, SpectralEncoder
 from snac.nn.vq import ResidualVectorQuantize
 
@@ -333,19 +333,31 @@ def checked_codes(codes: Any, config: ModelConfig) -> list[Tensor]:
         if level.ndim != 2:
             hint = ": give code.unsqueeze(0)" if level.ndim == 1 else ""
             raise InputValueError(f"{wanted}; level {number} is of shape {tuple(level.shape)}{hint}")
-    _check_lengths(levels, config)
+    if not 1 <= len(levels) <= len(config.vq_strides):
+        raise InputValueError(f"codes must have 1 to {len(config.vq_strides)} levels, not {len(levels)}")
     levels = [level.long() for level in levels]
-    for number, level in enumerate(levels):
-        low, high = int(level.min()), int(level.max())
+    if traced():  # sizes stay open, and there are no values
+        return levels
+    _check_lengths(levels, config)
+    for number, (low, high) in enumerate(_ranges(levels)):
         if low < 0 or high >= config.codebook_size:
             raise InputValueError(f"{wanted}; level {number} has {low if low < 0 else high}")
     return levels
 
 
+def _ranges(levels: list[Tensor]) -> list[list[int]]:
+    """The least and the greatest code of each level; none where tensors have no values to look at."""
+    # Together, because each transfer from a GPU waits for all of its work.
+    ranges = torch.stack([torch.stack(level.aminmax()) for level in levels])
+    try:
+        values: list[list[int]] = ranges.tolist()
+    except RuntimeError:  # on the meta device, fake, or within torch.func.vmap
+        return []
+    return values
+
+
 def _check_lengths(levels: list[Tensor], config: ModelConfig) -> None:
     strides = config.vq_strides
-    if not 1 <= len(levels) <= len(strides):
-        raise InputValueError(f"codes must have 1 to {len(strides)} levels, not {len(levels)}")
     if len({level.shape[0] for level in levels}) > 1:
         raise InputValueError(f"levels have different batches: {[level.shape[0] for level in levels]}")
     lengths = [level.shape[1] for level in levels]
