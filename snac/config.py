@@ -208,18 +208,6 @@ class ModelConfig(ABC):
         """Latent frames of ``samples`` samples at ``sampling_rate``, padded as the model pads them."""
         return -(-samples // self.pad_multiple) * self.frame_alignment
 
-    def tokens_for(self, frames: int) -> tuple[int, ...]:
-        """Tokens of each level, coarse to fine, for so many latent frames.
-
-        Raises:
-            ValueError: ``frames`` is negative or not a multiple of the first stride, which all others divide.
-        """
-        if frames < 0 or frames % self.vq_strides[0]:
-            raise ValueError(
-                f"{frames} latent frames are no multiple of {self.vq_strides[0]}, the first stride"
-            )
-        return tuple(frames // stride for stride in self.vq_strides)
-
     @abstractmethod
     def geometry(self) -> dict[str, Any]:
         """What decoding needs to know and the tensors do not tell, for the fingerprint."""

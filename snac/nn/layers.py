@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from snac.config import ATTENTION_HEAD
-from snac.noise import Noise
+from snac.noise import MASK, Noise, noise_key
 
 
 class LocalMHA(nn.Module):
@@ -74,9 +74,6 @@ class RotaryEmbedding(nn.Module):
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     low, high = x.chunk(2, dim=-1)
     return x * cos + torch.cat((-high, low), dim=-1) * sin
-
-
-_MASK = 0xFFFFFFFF
 
 
 class NoiseStream(Protocol):
@@ -152,11 +149,9 @@ def gaussian(seed: int, layer: int, first: int, length: int, like: Tensor) -> Te
 
 
 def _gaussian_on_device(seed: int, layer: int, first: int, length: int, device: torch.device) -> Tensor:
-    key = _mix_int((seed & _MASK) ^ 0x9E3779B9)
-    key = _mix_int(key ^ ((seed >> 32) & _MASK))
-    key = _mix_int(key ^ (layer & _MASK))
+    key = noise_key(seed, layer)
     places = torch.arange(first, first + length, device=device)
-    state = _mix((places & _MASK) ^ _mix((places >> 32) ^ key))
+    state = _mix((places & MASK) ^ _mix((places >> 32) ^ key))
     # 23 bits plus a half are exact in float32, and never 0: the logarithm stays finite.
     uniform = ((_mix(state ^ 0x3C6EF372) >> 9).to(torch.float32) + 0.5) * 2.0**-23
     angle = (_mix(state ^ 0xDAA66D2B) >> 8).to(torch.float32) * (2.0 * math.pi * 2.0**-24)
@@ -165,14 +160,8 @@ def _gaussian_on_device(seed: int, layer: int, first: int, length: int, device: 
 
 def _mix(x: Tensor) -> Tensor:
     """The bijection of ``snac.noise`` on 32-bit integers that are held in int64."""
-    x = ((x ^ (x >> 16)) * 0x7FEB352D) & _MASK
-    x = ((x ^ (x >> 15)) * 0x846CA68B) & _MASK
-    return x ^ (x >> 16)
-
-
-def _mix_int(x: int) -> int:
-    x = ((x ^ (x >> 16)) * 0x7FEB352D) & _MASK
-    x = ((x ^ (x >> 15)) * 0x846CA68B) & _MASK
+    x = ((x ^ (x >> 16)) * 0x7FEB352D) & MASK
+    x = ((x ^ (x >> 15)) * 0x846CA68B) & MASK
     return x ^ (x >> 16)
 
 
