@@ -29,15 +29,22 @@ class LocalMHA(nn.Module):
         dim: channels; ``dim // dim_head`` heads.
         window_size: frames attended to at once; the input's length must be a multiple of it.
         dim_head: channels a head.
+        use_rotary_pos_emb: whether positions within a window count.
     """
 
-    def __init__(self, dim: int = 1024, window_size: int = 32, dim_head: int = ATTENTION_HEAD) -> None:
+    def __init__(
+        self,
+        dim: int = 1024,
+        window_size: int = 32,
+        dim_head: int = ATTENTION_HEAD,
+        use_rotary_pos_emb: bool = True,
+    ) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(dim)
         self.heads = dim // dim_head
         self.window_size = window_size
         self.to_qkv = nn.Linear(dim, dim * 3, bias=False)
-        self.rel_pos = RotaryEmbedding(dim_head)
+        self.rel_pos = RotaryEmbedding(dim_head) if use_rotary_pos_emb else None
         self.to_out = nn.Linear(dim, dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -48,8 +55,10 @@ class LocalMHA(nn.Module):
             rearrange(part, "b (w n) (h d) -> b h w n d", w=windows, h=self.heads)
             for part in qkv.chunk(3, dim=-1)
         )
-        cos, sin = self.rel_pos(self.window_size)  # n d
-        heard = F.scaled_dot_product_attention(_rotate(q, cos, sin), _rotate(k, cos, sin), v)
+        if self.rel_pos is not None:
+            cos, sin = self.rel_pos(self.window_size)  # n d
+            q, k = _rotate(q, cos, sin), _rotate(k, cos, sin)
+        heard = F.scaled_dot_product_attention(q, k, v)
         out: Tensor = self.to_out(rearrange(heard, "b h w n d -> b (w n) (h d)"))
         return x + out.transpose(1, 2)
 
@@ -282,11 +291,13 @@ def _residual_units(dim: int, groups: int) -> list[nn.Module]:
 
 
 class EncoderBlock(nn.Module):
-    """Three residual units and a strided convolution that doubles the channels."""
+    """Three residual units and a strided convolution, from half the channels unless it is said otherwise."""
 
-    def __init__(self, output_dim: int = 16, stride: int = 1, groups: int = 1) -> None:
+    def __init__(
+        self, output_dim: int = 16, input_dim: int | None = None, stride: int = 1, groups: int = 1
+    ) -> None:
         super().__init__()
-        input_dim = output_dim // 2
+        input_dim = input_dim or output_dim // 2
         self.block = nn.Sequential(
             *_residual_units(input_dim, groups),
             Snake1d(input_dim),
@@ -294,7 +305,7 @@ class EncoderBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, T) to (B, 2C, T / stride)."""
+        """(B, input_dim, T) to (B, output_dim, T / stride)."""
         y: Tensor = self.block(x)
         return y
 
@@ -352,20 +363,30 @@ class NoiseBlock(nn.Module):
 
 
 class DecoderBlock(nn.Module):
-    """A transposed convolution that halves the channels, noise, and three residual units."""
+    """A transposed convolution that halves the channels, noise, and three residual units.
+
+    Args:
+        input_dim, output_dim: channels.
+        stride: samples out for one in.
+        noise: whether there is a noise block.
+        groups: of the wide convolutions.
+        layer: number of the noise block within its decoder.
+    """
 
     def __init__(
         self,
         input_dim: int = 16,
         output_dim: int = 8,
         stride: int = 1,
-        noise: NoiseBlock | None = None,
+        noise: bool = False,
         groups: int = 1,
+        layer: int = 0,
     ) -> None:
         super().__init__()
+        # Made in the order of the published package, so that a seed of torch gives the same fresh weights.
         layers: list[nn.Module] = [Snake1d(input_dim), upsampling(input_dim, output_dim, stride)]
-        if noise is not None:
-            layers.append(noise)
+        if noise:
+            layers.append(NoiseBlock(output_dim, layer))
         self.block = nn.Sequential(*layers, *_residual_units(output_dim, groups))
 
     def forward(self, x: Tensor, noise: NoiseStream | None = FRESH) -> Tensor:
@@ -388,6 +409,7 @@ class Decoder(nn.Module):
         noise: whether the blocks add noise.
         depthwise: one group a channel in the wide convolutions.
         attn_window_size: frames of the attention before the blocks, None for no attention.
+        d_out: channels of the samples.
     """
 
     def __init__(
@@ -398,6 +420,7 @@ class Decoder(nn.Module):
         noise: bool = False,
         depthwise: bool = False,
         attn_window_size: int | None = 32,
+        d_out: int = 1,
     ) -> None:
         super().__init__()
         pad = _KERNEL // 2
@@ -413,10 +436,9 @@ class Decoder(nn.Module):
             layers.append(LocalMHA(dim=channels, window_size=attn_window_size))
         for i, stride in enumerate(rates):
             channels //= 2
-            block_noise = NoiseBlock(channels, layer=i) if noise else None
             groups = channels if depthwise else 1
-            layers.append(DecoderBlock(2 * channels, channels, stride, block_noise, groups=groups))
-        layers += [Snake1d(channels), convolution(channels, 1, _KERNEL, padding=pad), nn.Tanh()]
+            layers.append(DecoderBlock(2 * channels, channels, stride, noise, groups=groups, layer=i))
+        layers += [Snake1d(channels), convolution(channels, d_out, _KERNEL, padding=pad), nn.Tanh()]
         self.model = nn.Sequential(*layers)
 
     def forward(self, x: Tensor, noise: NoiseStream | None = FRESH) -> Tensor:
@@ -427,7 +449,7 @@ class Decoder(nn.Module):
             noise: where the noise blocks draw from; None leaves them out.
 
         Returns:
-            (B, 1, T * hop), in -1 to 1.
+            (B, d_out, T * hop), in -1 to 1.
         """
         for layer in self.model:
             x = layer(x, noise) if isinstance(layer, DecoderBlock) else layer(x)
