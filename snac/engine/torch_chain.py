@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -379,6 +379,8 @@ class FoldedModel:
         config: of the model.
         sampling_rate, hop_length, vq_strides, n_codebooks, codebook_size: as ``SNAC`` has them.
     """
+
+    takes_tensors: Final = True  # where others that have an engine take arrays
 
     def __init__(self, engine: Engine) -> None:
         self.engine, self.config = engine, engine.config
