@@ -7,6 +7,7 @@ or errors start quickly.
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from snac.errors import ModelError, ModelNotFoundError, SnacError
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = ["SNAC", "ModelError", "ModelNotFoundError", "SnacError", "__version__"]
+_PUBLISHED = ("attention", "layers", "snac", "vq")
 
 
 def __getattr__(name: str) -> Any:
@@ -23,6 +25,8 @@ def __getattr__(name: str) -> Any:
         from snac.nn.model import SNAC
 
         return SNAC
+    if name in _PUBLISHED:  # the published package imports these with itself
+        return import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -8,13 +8,16 @@ and decoder work at the rate of the latent frames. ``config.json`` tells them ap
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import json
 import math
+import operator
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
@@ -96,18 +99,19 @@ class ModelConfig(ABC):
             elif isinstance(each.default, tuple):
                 if not isinstance(value, (list, tuple)) or not 1 <= len(value) <= _MAX_LEVELS:
                     raise _refusal(f"{name} must be a list of 1 to {_MAX_LEVELS} whole numbers")
-                for item in value:
-                    _check_whole(name, item, *_IN_LISTS)
-                object.__setattr__(self, name, tuple(value))
+                object.__setattr__(self, name, tuple(_whole(name, item, *_IN_LISTS) for item in value))
             elif isinstance(each.default, Stack):
                 parts = dataclasses.asdict(value) if isinstance(value, Stack) else value
-                stack = Stack(**_known(parts, Stack, name))
-                for part in dataclasses.fields(Stack):
-                    _check_whole(f"{name}.{part.name}", getattr(stack, part.name), *part.metadata["within"])
-                object.__setattr__(self, name, stack)
+                given = _known(parts, Stack, name)
+                sizes = {
+                    part.name: _whole(f"{name}.{part.name}", given[part.name], *part.metadata["within"])
+                    for part in dataclasses.fields(Stack)
+                }
+                object.__setattr__(self, name, Stack(**sizes))
             elif value is not None or not each.metadata["optional"]:
                 low, high = each.metadata["within"]
-                _check_whole(name, value, low, getattr(self, high) if isinstance(high, str) else high)
+                most = getattr(self, high) if isinstance(high, str) else high
+                object.__setattr__(self, name, _whole(name, value, low, most))
         if any(self.vq_strides[0] % stride for stride in self.vq_strides):
             raise _refusal(f"vq_strides {list(self.vq_strides)} must all divide the first one")
         if problem := self._contradiction():
@@ -208,18 +212,6 @@ class ModelConfig(ABC):
         """Latent frames of ``samples`` samples at ``sampling_rate``, padded as the model pads them."""
         return -(-samples // self.pad_multiple) * self.frame_alignment
 
-    def tokens_for(self, frames: int) -> tuple[int, ...]:
-        """Tokens of each level, coarse to fine, for so many latent frames.
-
-        Raises:
-            ValueError: ``frames`` is negative or not a multiple of the first stride, which all others divide.
-        """
-        if frames < 0 or frames % self.vq_strides[0]:
-            raise ValueError(
-                f"{frames} latent frames are no multiple of {self.vq_strides[0]}, the first stride"
-            )
-        return tuple(frames // stride for stride in self.vq_strides)
-
     @abstractmethod
     def geometry(self) -> dict[str, Any]:
         """What decoding needs to know and the tensors do not tell, for the fingerprint."""
@@ -257,7 +249,7 @@ class WaveformConfig(ModelConfig):
         """Checks all values, and fills in ``latent_dim``."""
         super().__post_init__()
         if self.latent_dim is None:
-            _check_whole("latent_dim", self.latent_channels, 1, _MAX_CHANNELS)
+            _whole("latent_dim", self.latent_channels, 1, _MAX_CHANNELS)
             object.__setattr__(self, "latent_dim", self.latent_channels)
 
     def _contradiction(self) -> str | None:
@@ -397,9 +389,17 @@ def _known(values: Any, kind: type[ModelConfig] | type[Stack], name: str = "") -
     return dict(values)
 
 
-def _check_whole(name: str, value: Any, low: int, high: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+def _whole(name: str, value: Any, low: int, high: int) -> int:
+    """A whole number of any type, such as those of NumPy and 24000.0, as int."""
+    number: int | None = None
+    if isinstance(value, Real) and not isinstance(value, (bool, Integral)):
+        number = int(float(value)) if float(value).is_integer() else None
+    elif not isinstance(value, bool):
+        with contextlib.suppress(TypeError):
+            number = operator.index(value)
+    if number is None or not low <= number <= high:
         raise _refusal(f"{name} must be a whole number from {low} to {high}, not {value!r}")
+    return number
 
 
 def _refusal(text: str) -> ModelError:

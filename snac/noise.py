@@ -1,4 +1,4 @@
-"""The noise of the decoder: fresh, of a seed, or none.
+"""The noise of the decoder: of a seed, or none.
 
 The decoder's noise blocks multiply their signal by Gaussian noise. Drawn from a global generator it would
 change with every run, piece and thread. The noise of a seed is instead a hash of where each value stands: it
@@ -9,31 +9,26 @@ however it is decoded. Knows no torch; ``snac.nn.layers`` has the same for tenso
 from __future__ import annotations
 
 import math
-import secrets
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-_MASK = 0xFFFFFFFF
+MASK = 0xFFFFFFFF
+"""Of the 32 bits that are hashed."""
 
 
 @dataclass(frozen=True)
 class Noise:
-    """Which noise a decoder adds. Make one by :meth:`fresh`, :meth:`seeded` or :meth:`none`.
+    """Which noise a decoder adds. Make one by :meth:`seeded` or :meth:`none`.
 
     Attributes:
-        kind: which of the three.
+        kind: which of the two.
         seed: of the hash; any integer, of which the low 64 bits count.
     """
 
-    kind: Literal["fresh", "seeded", "none"]
+    kind: Literal["seeded", "none"]
     seed: int = 0
-
-    @classmethod
-    def fresh(cls) -> Noise:
-        """Noise that is another one each time that a signal is decoded, as training wants it."""
-        return cls("fresh")
 
     @classmethod
     def seeded(cls, seed: int) -> Noise:
@@ -45,10 +40,6 @@ class Noise:
         """No noise."""
         return cls("none")
 
-    def settled(self) -> Noise:
-        """Itself, but for fresh noise the noise of a seed that nobody knows: for one signal in pieces."""
-        return Noise.seeded(secrets.randbits(64)) if self.kind == "fresh" else self
-
     def draw(self, layer: int, first: int, length: int) -> np.ndarray:
         """Noise for the positions from ``first`` on, float32 of shape (length,).
 
@@ -59,8 +50,14 @@ class Noise:
         """
         if self.kind == "none":
             return np.zeros(length, dtype=np.float32)
-        seed = self.seed if self.kind == "seeded" else secrets.randbits(64)
-        return gaussian(seed, layer, np.arange(first, first + length, dtype=np.uint64))
+        return gaussian(self.seed, layer, np.arange(first, first + length, dtype=np.uint64))
+
+
+def noise_key(seed: int, layer: int) -> int:
+    """What seed and layer contribute to the hash of a position: 32 bits."""
+    key = _mix_int((seed & MASK) ^ 0x9E3779B9)
+    key = _mix_int(key ^ ((seed >> 32) & MASK))
+    return _mix_int(key ^ (layer & MASK))
 
 
 def gaussian(seed: int, layer: int, positions: np.ndarray) -> np.ndarray:
@@ -75,9 +72,7 @@ def gaussian(seed: int, layer: int, positions: np.ndarray) -> np.ndarray:
         float32 of the shape of ``positions``, by the Box-Muller transform (Box and Muller 1958) of two hashed
         uniform values of 23 and 24 bits: magnitudes stay below 5.8.
     """
-    key = _mix_int((seed & _MASK) ^ 0x9E3779B9)
-    key = _mix_int(key ^ ((seed >> 32) & _MASK))
-    key = _mix_int(key ^ (layer & _MASK))
+    key = noise_key(seed, layer)
     places = positions.astype(np.uint64)
     state = _mix((places >> np.uint64(32)).astype(np.uint32) ^ np.uint32(key))
     state = _mix(places.astype(np.uint32) ^ state)
@@ -102,6 +97,6 @@ def _mix(x: np.ndarray) -> np.ndarray:
 
 
 def _mix_int(x: int) -> int:
-    x = ((x ^ (x >> 16)) * 0x7FEB352D) & _MASK
-    x = ((x ^ (x >> 15)) * 0x846CA68B) & _MASK
+    x = ((x ^ (x >> 16)) * 0x7FEB352D) & MASK
+    x = ((x ^ (x >> 15)) * 0x846CA68B) & MASK
     return x ^ (x >> 16)

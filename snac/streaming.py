@@ -11,15 +11,18 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
 
 import numpy as np
 
 from snac.engine import Engine
 from snac.engine.streams import DecoderStream
+from snac.errors import InputTypeError, InputValueError
 from snac.noise import Noise
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from snac.engine.torch_chain import FoldedModel
     from snac.nn.model import SNAC
 
@@ -29,9 +32,19 @@ __all__ = ["AudioStream", "CodeDecoder", "StreamingDecoder", "stream"]
 Block = TypeVar("Block")
 Block_co = TypeVar("Block_co", covariant=True)
 Levels = Sequence[Any]
+Audio = TypeVar("Audio")
 
 
-class StreamingDecoder:
+class HasEngine(Protocol):
+    """What has an engine, such as a ``snaccli.codec.Codec``."""
+
+    @property
+    def engine(self) -> Engine:
+        """What computes."""
+        ...
+
+
+class StreamingDecoder(Generic[Audio]):
     """Codes to audio, piece by piece, with the samples of decoding all codes at once.
 
     For models that speak while they generate::
@@ -44,25 +57,36 @@ class StreamingDecoder:
     Noise included: it depends on the seed and on the position only. Equal within float rounding.
 
     Args:
-        model: a ``SNAC``, or what its ``fold`` gives: then codes and audio are tensors; or an engine, then
-            they are arrays, and audio is (B, samples).
+        model: a ``SNAC``, or what its ``fold`` gives: then codes and audio are tensors; or an engine or what
+            has one, such as a ``Codec``: then they are arrays, and audio is (B, samples).
         seed: of the decoder's noise, None for none, as for ``SNAC.decode``.
+
+    Raises:
+        InputTypeError: it is none of these.
 
     Attributes:
         latency: samples by which the audio returned so far ends before the codes pushed so far do, at most:
             the decoder's look-ahead and, with attention, a window that is not full.
     """
 
-    def __init__(self, model: SNAC | FoldedModel | Engine, *, seed: int | None = 0) -> None:
-        self._tensors = not isinstance(model, Engine)
-        folded: Any = model.fold() if hasattr(model, "fold") else model
-        self._engine: Engine = folded.engine if self._tensors else folded
+    @overload
+    def __init__(
+        self: StreamingDecoder[Tensor], model: SNAC | FoldedModel, *, seed: int | None = 0
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self: StreamingDecoder[np.ndarray], model: Engine | HasEngine, *, seed: int | None = 0
+    ) -> None: ...
+
+    def __init__(self, model: SNAC | FoldedModel | Engine | HasEngine, *, seed: int | None = 0) -> None:
+        self._engine, self._tensors = _engine_of(model)
         self._noise = Noise.none() if seed is None else Noise.seeded(seed)
         self._stream: DecoderStream | None = None
         self._batch = 1
         self.latency = self._engine.decoder_stream(noise=self._noise).latency
 
-    def push(self, codes: Sequence[Any]) -> Any:
+    def push(self, codes: Sequence[Any]) -> Audio:
         """Takes further codes.
 
         Args:
@@ -75,40 +99,88 @@ class StreamingDecoder:
             none.
 
         Raises:
-            ValueError: the levels or the batch differ from those before, or a code is outside its codebook.
+            InputTypeError: the codes are no sequence of levels.
+            InputValueError: the levels or the batch differ from those before, or a code is outside its
+                codebook. The decoder is then as it was before.
         """
-        arrays = [np.asarray(code.detach().cpu() if hasattr(code, "detach") else code) for code in codes]
+        arrays = _arrays(codes, self._engine.config.codebook_size)
         stream = self._stream
         if stream is None:
             self._batch = arrays[0].shape[0] if arrays and arrays[0].ndim == 2 else 1
             stream = self._engine.decoder_stream(noise=self._noise, channels=self._batch)
         elif arrays and arrays[0].ndim == 2 and arrays[0].shape[0] != self._batch:
-            raise ValueError(
+            raise InputValueError(
                 f"a batch of {arrays[0].shape[0]} after one of {self._batch}: finish the stream first"
             )
-        audio = stream.push(arrays)
+        with _refused_input():
+            audio = stream.push(arrays)
         self._stream = stream
         return self._given(audio)
 
-    def finish(self) -> Any:
+    def finish(self) -> Audio:
         """Ends the stream and returns the rest, as :meth:`push`; after that the decoder begins anew.
 
         Raises:
-            ValueError: the levels pushed are not equally long, or, with attention, do not fill its last
+            InputValueError: the levels pushed are not equally long, or, with attention, do not fill its last
                 window: ``SNAC.decode`` would not take them either.
         """
         if self._stream is None:
             return self._given(np.zeros((1, 0), np.float32))
-        audio = self._stream.push(None, ended=True)
+        with _refused_input():
+            audio = self._stream.push(None, ended=True)
         self._stream = None
         return self._given(audio)
 
-    def _given(self, audio: np.ndarray) -> Any:
-        if not self._tensors:
-            return audio
-        import torch
+    def _given(self, audio: np.ndarray) -> Audio:
+        given: Any = audio
+        if self._tensors:
+            import torch
 
-        return torch.from_numpy(audio)[:, None]
+            given = torch.from_numpy(audio)[:, None]
+        return given  # type: ignore[no-any-return]
+
+
+def _engine_of(model: Any) -> tuple[Engine, bool]:
+    """The engine to decode with, and whether codes and audio are tensors."""
+    if isinstance(model, Engine):
+        return model, False
+    folded = model.fold() if hasattr(model, "fold") else model
+    engine = getattr(folded, "engine", None)
+    if not isinstance(engine, Engine):
+        hint = f": give SNAC.from_pretrained({model!r})" if isinstance(model, str) else ""
+        raise InputTypeError(
+            f"a decoder is made of a SNAC, of what its fold() gives, of a Codec or of an engine, "
+            f"not of a {type(model).__name__}{hint}"
+        )
+    return engine, getattr(folded, "takes_tensors", False)
+
+
+def _arrays(codes: Any, codebook_size: int) -> list[np.ndarray]:
+    """Codes as the engine takes them, each inside the codebook."""
+    if not isinstance(codes, Iterable) or isinstance(codes, (str, bytes, dict)):
+        raise InputTypeError(
+            f"codes must be a sequence of (batch, tokens) levels, not a {type(codes).__name__}"
+        )
+    with _refused_input():
+        levels = [np.asarray(code.detach().cpu() if hasattr(code, "detach") else code) for code in codes]
+    for number, level in enumerate(levels):
+        if level.ndim != 2 or level.dtype.kind not in "iu":
+            continue  # the engine says what is wrong with it
+        for row, token in np.argwhere((level < 0) | (level >= codebook_size))[:1]:
+            raise InputValueError(
+                f"level {number} has a code outside 0..{codebook_size - 1}: {level[row, token]}, "
+                f"token {token} of these, row {row} of the batch"
+            )
+    return levels
+
+
+@contextlib.contextmanager
+def _refused_input() -> Iterator[None]:
+    """What the engine refuses is input of the caller's."""
+    try:
+        yield
+    except ValueError as error:
+        raise InputValueError(str(error)) from error
 
 
 class CodeDecoder(Protocol[Block_co]):

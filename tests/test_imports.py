@@ -41,7 +41,12 @@ TORCH_FREE = (
     *(f"training.data.{name}" for name in ("convert", "manifest", "prepare")),
 )
 TORCH = ("torch", "snac.nn.model", "safetensors.torch")
-WITH_TORCH = ("snac.nn", "snac.engine.torch_chain", "snaccli.training", "snaccli.cli.commands.train")
+PUBLISHED = ("snac.snac", "snac.layers", "snac.vq", "snac.attention")
+"""The published package's names of modules, for `snac.nn`."""
+WITH_TORCH = (
+    *("snac.nn", "snac.engine.torch_chain", "snaccli.training", "snaccli.cli.commands.train"),
+    *PUBLISHED,
+)
 """What may import torch whenever it is imported; everything else does so in functions, or not at all."""
 NO_AUDIO = ("codes", "entropy", "container")
 
@@ -270,6 +275,12 @@ def test_the_engine_and_checkpoints_know_no_modules_of_torch() -> None:
         if under(module, "snac") and not any(under(module, each) for each in WITH_TORCH):
             wrong = {name for name in read(module).found.at_import if under(name, "snac.nn")}
             assert not wrong, f"{module} imports {wrong}"
+
+
+def test_the_published_names_are_for_others() -> None:
+    for module in sources():
+        wrong = {name for name in read(module).found.all if any(under(name, each) for each in PUBLISHED)}
+        assert not wrong, f"{module} imports {wrong}: take it from snac.nn"
 
 
 def test_imports_are_absolute() -> None:

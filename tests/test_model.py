@@ -110,6 +110,49 @@ def test_padding_is_to_whole_windows_and_coarse_tokens() -> None:
         assert model.preprocess(torch.zeros(1, 1, length)).shape[-1] == padded
 
 
+def test_attributes_that_are_changed_count() -> None:
+    model = SNAC(**SMALL["even-depthwise"])
+    hop, first = model.hop_length, model.vq_strides[0]
+    assert model.preprocess(torch.zeros(1, 1, 1)).shape[-1] == hop * first
+    model.attn_window_size = 3 * first
+    assert model.preprocess(torch.zeros(1, 1, 1)).shape[-1] == 3 * hop * first
+
+
+@torch.no_grad()
+def test_noise_is_fresh_where_the_decoder_trains() -> None:
+    model = SNAC(**SMALL["even-depthwise"]).eval()
+    codes = model.encode(test_signal(3000, 8000, 1))
+    assert torch.equal(model.decode(codes), model.decode(codes))
+    model.decoder.train()
+    assert not torch.allclose(model.decode(codes), model.decode(codes), atol=1e-4)
+    model.train().decoder.eval()
+    assert torch.equal(model.decode(codes), model.decode(codes))
+
+
+FRESH = [
+    ({"encoder_dim": 8, "decoder_dim": 32, "attn_window_size": None}, 748.9649, 2597.581),
+    (
+        {"encoder_dim": 16, "decoder_dim": 256, "attn_window_size": 8, "depthwise": False},
+        3804.3842,
+        35580.951,
+    ),
+]
+"""Sums of the weights and of their magnitudes that the published package draws after manual_seed(7)."""
+
+
+@pytest.mark.parametrize(("form", "total", "magnitude"), FRESH)
+def test_fresh_weights_are_those_of_the_published_package(
+    form: dict[str, object], total: float, magnitude: float
+) -> None:
+    sizes = {"encoder_rates": np.array([2, 3]), "decoder_rates": [3, 2], "vq_strides": (4, 2, 1)}
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        model = SNAC(24000.0, codebook_size=np.int64(64), codebook_dim=4, **sizes, **form)  # type: ignore[arg-type]
+    weights = [tensor.double() for tensor in model.state_dict().values()]
+    assert sum(float(each.sum()) for each in weights) == pytest.approx(total, abs=0.01)
+    assert sum(float(each.abs().sum()) for each in weights) == pytest.approx(magnitude, abs=0.01)
+
+
 @torch.no_grad()
 def test_decoding_twice_gives_the_same_and_batches_do_not_matter(golden: dict[str, np.ndarray]) -> None:
     model = golden_model(golden, "even-depthwise")

@@ -5,20 +5,24 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 from snac.engine import build
 from snac.engine.torch_chain import FoldedModel
+from snac.errors import InputTypeError, InputValueError
 from snac.hub.registry import MODELS
 from snac.hub.state import state_shapes
 from snac.nn.model import SNAC
 from snac.streaming import StreamingDecoder
+from snaccli.codec import Codec
+from snaccli.codec.codec import Device
 
 from .published import randomise
 from .test_engine import NAMES, config_of
@@ -170,6 +174,22 @@ def test_an_engine_streams_arrays(model: SNAC) -> None:
     assert decoder.latency == StreamingDecoder(folded(model)).latency
 
 
+def test_what_has_an_engine_streams_arrays() -> None:
+    model = MODEL["odd-attention"]
+    codec = Codec(folded(model).engine, "odd", Device("cpu"))
+    decoder, codes = StreamingDecoder(codec), random_codes(model, 2)
+    for levels in (codes, [code.numpy() for code in codes]):
+        parts = [decoder.push(levels), decoder.finish()]
+        assert all(isinstance(part, np.ndarray) for part in parts)
+        assert_same(torch.from_numpy(np.concatenate(parts, axis=1))[:, None], whole(model, codes))
+
+
+@pytest.mark.parametrize("other", [5, "mini", None, nn.Identity(), object])
+def test_a_decoder_is_not_made_of_anything_else(other: Any) -> None:
+    with pytest.raises(InputTypeError, match=r"made of a SNAC, .* not of a (int|str|NoneType|Identity|type)"):
+        StreamingDecoder(other)
+
+
 def test_a_decoder_begins_anew_after_the_end() -> None:
     model = MODEL["odd-attention"]
     decoder = StreamingDecoder(folded(model))
@@ -183,14 +203,20 @@ def test_a_decoder_begins_anew_after_the_end() -> None:
 def test_wrong_codes_are_refused_and_change_nothing() -> None:
     model = MODEL["odd-attention"]
     decoder, codes = StreamingDecoder(folded(model)), random_codes(model, 1)
-    with pytest.raises(ValueError, match="1 to 4 levels, not 5"):
+    with pytest.raises(InputValueError, match="1 to 4 levels, not 5"):
         decoder.push([*codes, codes[-1]])
-    with pytest.raises(ValueError, match=r"level 2 has a code outside 0\.\.63"):
-        decoder.push([codes[0], codes[1], codes[2] + 64, codes[3]])
-    with pytest.raises(ValueError, match=r"level 1 has shape \(2,\)"):
+    wrong = codes[2].clone()
+    wrong[0, 1] = 64
+    with pytest.raises(InputValueError, match=r"level 2 has a code outside 0\.\.63: 64, token 1 of.* row 0"):
+        decoder.push([codes[0], codes[1], wrong, codes[3]])
+    with pytest.raises(InputValueError, match=r"level 1 is of float32"):
+        decoder.push([codes[0], codes[1].float(), codes[2], codes[3]])
+    with pytest.raises(InputTypeError, match="not a int"):
+        decoder.push(5)  # type: ignore[arg-type]
+    with pytest.raises(InputValueError, match=r"level 1 has shape \(2,\)"):
         decoder.push([codes[0], codes[1][0], codes[2], codes[3]])
     decoder.push(codes)
-    with pytest.raises(ValueError, match="finish the stream first"):
+    with pytest.raises(InputValueError, match="finish the stream first"):
         decoder.push(codes[:2])
     assert_same(decoder.finish(), whole(model, codes))
 
@@ -199,14 +225,14 @@ def test_what_decode_would_not_take_does_not_end() -> None:
     model = MODEL["odd-attention"]
     decoder, codes = StreamingDecoder(folded(model)), random_codes(model, 1)
     decoder.push([codes[0], codes[1], codes[2], codes[3][:, :-1]])
-    with pytest.raises(ValueError, match=r"levels of \[1, 2, 4, 7\] tokens"):
+    with pytest.raises(InputValueError, match=r"levels of \[1, 2, 4, 7\] tokens"):
         decoder.finish()
     decoder.push([code[:, :0] for code in codes[:3]] + [codes[3][:, -1:]])
     assert_same(decoder.finish(), whole(model, codes))
     model = MODEL["no-noise-attention"]
     decoder, codes = StreamingDecoder(folded(model)), random_codes(model, 1)
     decoder.push([code[:, : code.shape[1] // 2] for code in codes])
-    with pytest.raises(ValueError, match="8 latent frames are no multiple of the 16"):
+    with pytest.raises(InputValueError, match="8 latent frames are no multiple of the 16"):
         decoder.finish()
 
 

@@ -146,7 +146,7 @@ class Engine:
         stop = total if stop is None else min(stop, total)
         if stop <= start:
             return
-        chain, hop = self._backend.decoder(noise.settled()), self.config.hop_length
+        chain, hop = self._backend.decoder(noise), self.config.hop_length
         unit = self.config.frame_alignment
         low, high = chain.reaching(start * hop, stop * hop - 1)
         first, last = max(0, low // unit * unit), min(total, (high // unit + 1) * unit)
@@ -179,7 +179,7 @@ class Engine:
 
     def decoder_stream(self, *, noise: Noise = _DEFAULT_NOISE, channels: int = 1) -> DecoderStream:
         """A stream of codes in, samples out."""
-        return DecoderStream(self._backend, self._backend.decoder(noise.settled()), channels)
+        return DecoderStream(self._backend, self._backend.decoder(noise), channels)
 
 
 def _frames(config: ModelConfig, levels: Sequence[np.ndarray]) -> int:

@@ -41,7 +41,7 @@ class Backend(Protocol):
         ...
 
     def decoder(self, noise: Noise) -> Chain:
-        """What ``decoder_input`` gives (T, C) to samples (T hop, 1), with noise that is not fresh."""
+        """What ``decoder_input`` gives (T, C) to samples (T hop, 1)."""
         ...
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -57,8 +57,7 @@ class TorchBackend:
         # Processors that multiply 16 bits do so in bfloat16; GPUs all know float16, which is finer.
         half = torch.bfloat16 if place == "cpu" else torch.float16
         self._dtype = half if precision == "half" else torch.float32
-        model = SNAC.from_model_config(config).eval().requires_grad_(False)
-        model.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in arrays.items()})
+        model = _model(config, arrays)
         for module in model.modules():
             if parametrize.is_parametrized(module, "weight"):
                 parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
@@ -75,7 +74,7 @@ class TorchBackend:
         self._decoder = list(_decoder_stages(model))
 
     def decoder(self, noise: Noise) -> Chain:
-        """Latents (batch, C, T) to samples (batch, 1, T hop), with noise that is not fresh."""
+        """Latents (batch, C, T) to samples (batch, 1, T hop)."""
         stages: list[Stage] = []
         for stage in self._decoder:
             if not isinstance(stage, _Noise):
@@ -83,6 +82,16 @@ class TorchBackend:
             elif noise.kind != "none":
                 stages.append(_Noise(stage.block, noise))
         return Chain(stages, self._values)
+
+
+def _model(config: ModelConfig, arrays: Mapping[str, np.ndarray]) -> SNAC:
+    """For inference, in 32 bits on the CPU, whatever the caller made torch's defaults."""
+    # On the meta device no weights are drawn: the caller's random numbers go on as if nothing had been.
+    with torch.device("meta"):
+        model = SNAC.from_model_config(config)
+    weights = {name: torch.from_numpy(np.array(array, dtype=np.float32)) for name, array in arrays.items()}
+    model.load_state_dict(weights, assign=True)
+    return model.eval().requires_grad_(False)
 
 
 class _Tensors:
@@ -370,6 +379,8 @@ class FoldedModel:
         config: of the model.
         sampling_rate, hop_length, vq_strides, n_codebooks, codebook_size: as ``SNAC`` has them.
     """
+
+    takes_tensors: Final = True  # where others that have an engine take arrays
 
     def __init__(self, engine: Engine) -> None:
         self.engine, self.config = engine, engine.config

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from snac.config import ATTENTION_HEAD
-from snac.noise import Noise
+from snac.noise import MASK, Noise, noise_key
 
 
 class LocalMHA(nn.Module):
@@ -29,15 +29,22 @@ class LocalMHA(nn.Module):
         dim: channels; ``dim // dim_head`` heads.
         window_size: frames attended to at once; the input's length must be a multiple of it.
         dim_head: channels a head.
+        use_rotary_pos_emb: whether positions within a window count.
     """
 
-    def __init__(self, dim: int = 1024, window_size: int = 32, dim_head: int = ATTENTION_HEAD) -> None:
+    def __init__(
+        self,
+        dim: int = 1024,
+        window_size: int = 32,
+        dim_head: int = ATTENTION_HEAD,
+        use_rotary_pos_emb: bool = True,
+    ) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(dim)
         self.heads = dim // dim_head
         self.window_size = window_size
         self.to_qkv = nn.Linear(dim, dim * 3, bias=False)
-        self.rel_pos = RotaryEmbedding(dim_head)
+        self.rel_pos = RotaryEmbedding(dim_head) if use_rotary_pos_emb else None
         self.to_out = nn.Linear(dim, dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -48,8 +55,10 @@ class LocalMHA(nn.Module):
             rearrange(part, "b (w n) (h d) -> b h w n d", w=windows, h=self.heads)
             for part in qkv.chunk(3, dim=-1)
         )
-        cos, sin = self.rel_pos(self.window_size)  # n d
-        heard = F.scaled_dot_product_attention(_rotate(q, cos, sin), _rotate(k, cos, sin), v)
+        if self.rel_pos is not None:
+            cos, sin = self.rel_pos(self.window_size)  # n d
+            q, k = _rotate(q, cos, sin), _rotate(k, cos, sin)
+        heard = F.scaled_dot_product_attention(q, k, v)
         out: Tensor = self.to_out(rearrange(heard, "b h w n d -> b (w n) (h d)"))
         return x + out.transpose(1, 2)
 
@@ -74,9 +83,6 @@ class RotaryEmbedding(nn.Module):
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     low, high = x.chunk(2, dim=-1)
     return x * cos + torch.cat((-high, low), dim=-1) * sin
-
-
-_MASK = 0xFFFFFFFF
 
 
 class NoiseStream(Protocol):
@@ -121,11 +127,18 @@ class SeededNoise:
 FRESH: Final[NoiseStream] = FreshNoise()
 
 
+def traced() -> bool:
+    """Whether a graph is being recorded, of which values and perhaps sizes are unknown as yet."""
+    tracing: bool = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    return tracing or torch.compiler.is_compiling()
+
+
 def gaussian(seed: int, layer: int, first: int, length: int, like: Tensor) -> Tensor:
     """The values of ``snac.noise.Noise.seeded(seed)`` for the positions from ``first`` on.
 
-    On a CPU they are computed there; elsewhere on the device itself, with the same bits of the hash and float
-    rounding of the device.
+    On a CPU NumPy computes them; elsewhere torch on the device itself, with the same bits of the hash and
+    float rounding of the device. In a graph torch does so on a CPU as well: what NumPy gave would be a
+    constant.
 
     Args:
         seed: any integer; only its low 64 bits count.
@@ -137,7 +150,7 @@ def gaussian(seed: int, layer: int, first: int, length: int, like: Tensor) -> Te
     Returns:
         (1, 1, length).
     """
-    if like.device.type == "cpu":
+    if like.device.type == "cpu" and not traced():
         drawn = torch.from_numpy(Noise.seeded(seed).draw(layer, first, length))
     else:
         drawn = _gaussian_on_device(seed, layer, first, length, like.device)
@@ -145,11 +158,9 @@ def gaussian(seed: int, layer: int, first: int, length: int, like: Tensor) -> Te
 
 
 def _gaussian_on_device(seed: int, layer: int, first: int, length: int, device: torch.device) -> Tensor:
-    key = _mix_int((seed & _MASK) ^ 0x9E3779B9)
-    key = _mix_int(key ^ ((seed >> 32) & _MASK))
-    key = _mix_int(key ^ (layer & _MASK))
+    key = noise_key(seed, layer)
     places = torch.arange(first, first + length, device=device)
-    state = _mix((places & _MASK) ^ _mix((places >> 32) ^ key))
+    state = _mix((places & MASK) ^ _mix((places >> 32) ^ key))
     # 23 bits plus a half are exact in float32, and never 0: the logarithm stays finite.
     uniform = ((_mix(state ^ 0x3C6EF372) >> 9).to(torch.float32) + 0.5) * 2.0**-23
     angle = (_mix(state ^ 0xDAA66D2B) >> 8).to(torch.float32) * (2.0 * math.pi * 2.0**-24)
@@ -158,14 +169,8 @@ def _gaussian_on_device(seed: int, layer: int, first: int, length: int, device: 
 
 def _mix(x: Tensor) -> Tensor:
     """The bijection of ``snac.noise`` on 32-bit integers that are held in int64."""
-    x = ((x ^ (x >> 16)) * 0x7FEB352D) & _MASK
-    x = ((x ^ (x >> 15)) * 0x846CA68B) & _MASK
-    return x ^ (x >> 16)
-
-
-def _mix_int(x: int) -> int:
-    x = ((x ^ (x >> 16)) * 0x7FEB352D) & _MASK
-    x = ((x ^ (x >> 15)) * 0x846CA68B) & _MASK
+    x = ((x ^ (x >> 16)) * 0x7FEB352D) & MASK
+    x = ((x ^ (x >> 15)) * 0x846CA68B) & MASK
     return x ^ (x >> 16)
 
 
@@ -195,30 +200,63 @@ def upsampling(inputs: int, outputs: int, stride: int) -> nn.Module:
     return layer
 
 
+def snake(x: Tensor, alpha: Tensor) -> Tensor:
+    """x + sin^2(alpha x) / alpha (Ziyin et al. 2020, arXiv 2006.08195): (B, C, ...) and (1, C, 1)."""
+    if x.ndim != 3:
+        return snake(x.reshape(x.shape[0], x.shape[1], -1), alpha).reshape(x.shape)
+    if traced():  # what compiles a graph chooses by itself what it keeps
+        return x + (alpha + SNAKE_EPSILON).reciprocal() * torch.sin(alpha * x).square()
+    y: Tensor = _SnakeFunction.apply(x, alpha)  # type: ignore[no-untyped-call]
+    return y
+
+
 class _SnakeFunction(torch.autograd.Function):
     """Snake with a backward pass that keeps only its input: half the memory of autograd's own graph."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor, alpha: Tensor) -> Tensor:
-        ctx.save_for_backward(x, alpha)
-        return x + (alpha + SNAKE_EPSILON).reciprocal() * torch.sin(alpha * x).square_()
+    def forward(x: Tensor, alpha: Tensor) -> Tensor:
+        sine = torch.sin(alpha * x)
+        return x + (alpha + SNAKE_EPSILON).reciprocal() * sine.mul_(sine)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor]:
         (grad,) = grad_outputs
         x, alpha = ctx.saved_tensors
+        if torch.is_grad_enabled():  # for derivatives of the second order nothing is overwritten
+            by_x, by_alpha = _snake_derivatives(x, alpha)
+            return grad * by_x, (grad * by_alpha).sum(dim=(0, 2), keepdim=True)
         inverse = (alpha + SNAKE_EPSILON).reciprocal()
         double_sine = torch.sin(2 * alpha * x)
         # d/d alpha of sin^2(alpha x) / alpha, with sin^2 = (1 - cos(2 alpha x)) / 2
         grad_alpha = double_sine.mul(x)
         grad_alpha -= torch.cos(2 * alpha * x).neg_().add_(1).mul_(0.5 * inverse)
         grad_alpha = (grad_alpha * grad).sum(dim=(0, 2), keepdim=True) * inverse
-        grad_x = double_sine.mul_(alpha * inverse).add_(1).mul_(grad)
-        return grad_x, grad_alpha
+        return double_sine.mul_(alpha * inverse).add_(1) * grad, grad_alpha
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor:
+        derivatives = _snake_derivatives(*ctx.saved_tensors)
+        parts = [by * given for by, given in zip(derivatives, tangents, strict=True) if given is not None]
+        return parts[0] if len(parts) == 1 else parts[0] + parts[1]
+
+
+def _snake_derivatives(x: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
+    """By x and by alpha, as operations that can be differentiated again."""
+    inverse = (alpha + SNAKE_EPSILON).reciprocal()
+    double_sine = torch.sin(2 * alpha * x)
+    squared_sine = 0.5 - 0.5 * torch.cos(2 * alpha * x)
+    return 1 + alpha * inverse * double_sine, (x * double_sine - squared_sine * inverse) * inverse
 
 
 class Snake1d(nn.Module):
-    """The snake activation x + sin^2(alpha x) / alpha (Ziyin et al. 2020, arXiv 2006.08195)."""
+    """The activation :func:`snake` with an ``alpha`` for each channel, which is learned."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -226,8 +264,7 @@ class Snake1d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, T) to (B, C, T)."""
-        y: Tensor = _SnakeFunction.apply(x, self.alpha)  # type: ignore[no-untyped-call]
-        return y
+        return snake(x, self.alpha)
 
 
 class ResidualUnit(nn.Module):
@@ -254,11 +291,13 @@ def _residual_units(dim: int, groups: int) -> list[nn.Module]:
 
 
 class EncoderBlock(nn.Module):
-    """Three residual units and a strided convolution that doubles the channels."""
+    """Three residual units and a strided convolution, from half the channels unless it is said otherwise."""
 
-    def __init__(self, output_dim: int = 16, stride: int = 1, groups: int = 1) -> None:
+    def __init__(
+        self, output_dim: int = 16, input_dim: int | None = None, stride: int = 1, groups: int = 1
+    ) -> None:
         super().__init__()
-        input_dim = output_dim // 2
+        input_dim = input_dim or output_dim // 2
         self.block = nn.Sequential(
             *_residual_units(input_dim, groups),
             Snake1d(input_dim),
@@ -266,7 +305,7 @@ class EncoderBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, T) to (B, 2C, T / stride)."""
+        """(B, input_dim, T) to (B, output_dim, T / stride)."""
         y: Tensor = self.block(x)
         return y
 
@@ -324,20 +363,30 @@ class NoiseBlock(nn.Module):
 
 
 class DecoderBlock(nn.Module):
-    """A transposed convolution that halves the channels, noise, and three residual units."""
+    """A transposed convolution that halves the channels, noise, and three residual units.
+
+    Args:
+        input_dim, output_dim: channels.
+        stride: samples out for one in.
+        noise: whether there is a noise block.
+        groups: of the wide convolutions.
+        layer: number of the noise block within its decoder.
+    """
 
     def __init__(
         self,
         input_dim: int = 16,
         output_dim: int = 8,
         stride: int = 1,
-        noise: NoiseBlock | None = None,
+        noise: bool = False,
         groups: int = 1,
+        layer: int = 0,
     ) -> None:
         super().__init__()
+        # Made in the order of the published package, so that a seed of torch gives the same fresh weights.
         layers: list[nn.Module] = [Snake1d(input_dim), upsampling(input_dim, output_dim, stride)]
-        if noise is not None:
-            layers.append(noise)
+        if noise:
+            layers.append(NoiseBlock(output_dim, layer))
         self.block = nn.Sequential(*layers, *_residual_units(output_dim, groups))
 
     def forward(self, x: Tensor, noise: NoiseStream | None = FRESH) -> Tensor:
@@ -360,6 +409,7 @@ class Decoder(nn.Module):
         noise: whether the blocks add noise.
         depthwise: one group a channel in the wide convolutions.
         attn_window_size: frames of the attention before the blocks, None for no attention.
+        d_out: channels of the samples.
     """
 
     def __init__(
@@ -370,6 +420,7 @@ class Decoder(nn.Module):
         noise: bool = False,
         depthwise: bool = False,
         attn_window_size: int | None = 32,
+        d_out: int = 1,
     ) -> None:
         super().__init__()
         pad = _KERNEL // 2
@@ -385,10 +436,9 @@ class Decoder(nn.Module):
             layers.append(LocalMHA(dim=channels, window_size=attn_window_size))
         for i, stride in enumerate(rates):
             channels //= 2
-            block_noise = NoiseBlock(channels, layer=i) if noise else None
             groups = channels if depthwise else 1
-            layers.append(DecoderBlock(2 * channels, channels, stride, block_noise, groups=groups))
-        layers += [Snake1d(channels), convolution(channels, 1, _KERNEL, padding=pad), nn.Tanh()]
+            layers.append(DecoderBlock(2 * channels, channels, stride, noise, groups=groups, layer=i))
+        layers += [Snake1d(channels), convolution(channels, d_out, _KERNEL, padding=pad), nn.Tanh()]
         self.model = nn.Sequential(*layers)
 
     def forward(self, x: Tensor, noise: NoiseStream | None = FRESH) -> Tensor:
@@ -399,7 +449,7 @@ class Decoder(nn.Module):
             noise: where the noise blocks draw from; None leaves them out.
 
         Returns:
-            (B, 1, T * hop), in -1 to 1.
+            (B, d_out, T * hop), in -1 to 1.
         """
         for layer in self.model:
             x = layer(x, noise) if isinstance(layer, DecoderBlock) else layer(x)

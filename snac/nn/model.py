@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from snac.config import ModelConfig, SpectralConfig, WaveformConfig
 from snac.errors import InputTypeError, InputValueError
 from snac.hub.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from snac.hub.state import fingerprint
-from snac.nn.layers import FRESH, Decoder, Encoder, SeededNoise
+from snac.nn.layers import FRESH, Decoder, Encoder, SeededNoise, traced
 from snac.nn.spectral import SpectralDecoder, SpectralEncoder
 from snac.nn.vq import ResidualVectorQuantize
 
@@ -106,8 +107,12 @@ class SNAC(nn.Module):
         self.decoder = _decoder(config)
 
     def preprocess(self, audio_data: Tensor) -> Tensor:
-        """Pads (..., T) on the right with zeros to a multiple of ``config.pad_multiple`` samples."""
-        return F.pad(audio_data, (0, -audio_data.shape[-1] % self.config.pad_multiple))
+        """Pads (..., T) on the right with zeros to whole coarse tokens and whole windows of the attention.
+
+        By the attributes as they are now: ``hop_length``, ``vq_strides`` and ``attn_window_size``.
+        """
+        unit = self.hop_length * math.lcm(self.vq_strides[0], self.attn_window_size or 1)
+        return F.pad(audio_data, (0, -audio_data.shape[-1] % unit))
 
     def forward(self, audio_data: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Encodes and decodes.
@@ -124,6 +129,11 @@ class SNAC(nn.Module):
         z_q, codes = self._quantised(audio_data)
         audio_hat = self._decoded(z_q, seed=0)
         return audio_hat[..., : audio_data.shape[-1]], codes
+
+    if TYPE_CHECKING:
+
+        def __call__(self, audio_data: Tensor) -> tuple[Tensor, list[Tensor]]:
+            """See ``forward``, whose types are not those of ``nn.Module.__call__``."""
 
     def encode(self, audio_data: Tensor) -> list[Tensor]:
         """Audio (B, 1, T) to codes: one int64 tensor (B, frames / stride) a level, coarse to fine.
@@ -142,7 +152,8 @@ class SNAC(nn.Module):
         Args:
             codes: as ``encode`` gives them; the coarsest one or more levels will do.
             seed: of the decoder's noise, which depends on it and on the position only, so that equal codes
-                give equal audio in any batch. None leaves the noise out.
+                give equal audio in any batch. None leaves the noise out. While ``decoder`` is in training
+                mode, any other value gives fresh noise at every call.
 
         Returns:
             (B, 1, frames * hop_length), in -1 to 1.
@@ -160,14 +171,14 @@ class SNAC(nn.Module):
         return quantised
 
     def _decoded(self, latents: Tensor, seed: int | None) -> Tensor:
-        """Latents (B, C, T) to audio; with fresh noise at every call in training, whatever the seed."""
+        """Latents (B, C, T) to audio; where the decoder trains, with fresh noise whatever the seed."""
         audio: Tensor
         if isinstance(self.config, SpectralConfig):
             audio = self.decoder(latents)
         elif seed is None:
             audio = self.decoder(latents, None)
         else:
-            audio = self.decoder(latents, FRESH if self.training else SeededNoise(seed))
+            audio = self.decoder(latents, FRESH if self.decoder.training else SeededNoise(seed))
         return audio
 
     @classmethod
@@ -333,19 +344,31 @@ def checked_codes(codes: Any, config: ModelConfig) -> list[Tensor]:
         if level.ndim != 2:
             hint = ": give code.unsqueeze(0)" if level.ndim == 1 else ""
             raise InputValueError(f"{wanted}; level {number} is of shape {tuple(level.shape)}{hint}")
-    _check_lengths(levels, config)
+    if not 1 <= len(levels) <= len(config.vq_strides):
+        raise InputValueError(f"codes must have 1 to {len(config.vq_strides)} levels, not {len(levels)}")
     levels = [level.long() for level in levels]
-    for number, level in enumerate(levels):
-        low, high = int(level.min()), int(level.max())
+    if traced():  # sizes stay open, and there are no values
+        return levels
+    _check_lengths(levels, config)
+    for number, (low, high) in enumerate(_ranges(levels)):
         if low < 0 or high >= config.codebook_size:
             raise InputValueError(f"{wanted}; level {number} has {low if low < 0 else high}")
     return levels
 
 
+def _ranges(levels: list[Tensor]) -> list[list[int]]:
+    """The least and the greatest code of each level; none where tensors have no values to look at."""
+    # Together, because each transfer from a GPU waits for all of its work.
+    ranges = torch.stack([torch.stack(level.aminmax()) for level in levels])
+    try:
+        values: list[list[int]] = ranges.tolist()
+    except RuntimeError:  # on the meta device, fake, or within torch.func.vmap
+        return []
+    return values
+
+
 def _check_lengths(levels: list[Tensor], config: ModelConfig) -> None:
     strides = config.vq_strides
-    if not 1 <= len(levels) <= len(strides):
-        raise InputValueError(f"codes must have 1 to {len(strides)} levels, not {len(levels)}")
     if len({level.shape[0] for level in levels}) > 1:
         raise InputValueError(f"levels have different batches: {[level.shape[0] for level in levels]}")
     lengths = [level.shape[1] for level in levels]

@@ -8,6 +8,8 @@ batch by frames by channels, as the linear layers and norms want them.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -92,7 +94,7 @@ class SpectralEncoder(_ConvNeXt):
 
     def features(self, audio: Tensor) -> Tensor:
         """(B, 1, T), T a multiple of the hop, to (B, features, T / hop); in single precision throughout."""
-        with torch.autocast(audio.device.type, enabled=False):
+        with _single_precision(audio.device):
             signal = audio[:, 0].float()
             spectra = _spectra(signal, self.long_window, self.hop)  # B F bins 2
             long = _magnitudes(spectra)
@@ -142,7 +144,7 @@ class SpectralDecoder(_ConvNeXt):
         The frames are weighted by the window once more and the sum divided by that of the squared windows
         (Griffin and Lim 1984, equation 6). At least two windows overlap everywhere, so it is never near zero.
         """
-        with torch.autocast(spectra.device.type, enabled=False):
+        with _single_precision(spectra.device):
             sizes = [self.bins, self.bins, self.phase_bins, self.phase_bins]
             log_magnitude, phase, *steered = torch.split(spectra.float(), sizes, dim=-1)
             places = torch.arange(first, first + phase.shape[1], device=phase.device)
@@ -171,6 +173,13 @@ class SpectralDecoder(_ConvNeXt):
             torch.cat((real * scale, cosine[..., low:]), -1),
             torch.cat((imaginary * scale, sine[..., low:]), -1),
         )
+
+
+def _single_precision(device: torch.device) -> AbstractContextManager[object]:
+    """No autocast, of which some devices, such as meta, know nothing."""
+    if not torch.amp.is_autocast_available(device.type):
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
 
 
 def _constant(module: nn.Module, name: str, values: np.ndarray) -> None:
