@@ -11,8 +11,9 @@ import contextlib
 import os
 import queue
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYet
 from dataclasses import dataclass
@@ -43,6 +44,7 @@ MOST = 8
 
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")  # microseconds of all processors together, in so many; or "max"
 _WAIT_SECONDS = 0.2
+_BEGINNINGS, _BEGINNING_SECONDS = 100, 0.01  # looks whether a thread has begun, and the time between two
 
 
 class Cancelled(BaseException):
@@ -207,9 +209,7 @@ def _run_threads(
             ended.put(error)
 
     threads = [threading.Thread(target=worker, name=f"job-{n}", daemon=True) for n in range(workers)]
-    for thread in threads:
-        thread.start()
-    try:
+    with _running(threads, stop):
         left = len(jobs)
         while left:
             try:
@@ -220,10 +220,32 @@ def _run_threads(
                 raise outcome
             left -= 1
             yield outcome
+
+
+@contextlib.contextmanager
+def _running(threads: Sequence[threading.Thread], stop: threading.Event) -> Iterator[None]:
+    """Starts threads; at the end of the block they are told to stop, and have stopped."""
+    begun: list[threading.Thread] = []
+    try:
+        for thread in threads:
+            begun.append(
+                thread
+            )  # before: an interrupt may come when it runs and ``start`` still waits for that
+            thread.start()
+        yield
     finally:
         stop.set()
-        for thread in threads:
-            thread.join()
+        for thread in begun:
+            _join(thread)
+
+
+def _join(thread: threading.Thread) -> None:
+    """Waits for a thread, also for one whose start was interrupted, unless it does not begin at all."""
+    for _ in range(_BEGINNINGS):
+        try:
+            return thread.join()
+        except RuntimeError:  # it has not begun
+            time.sleep(_BEGINNING_SECONDS)
 
 
 # Results in order
@@ -290,8 +312,7 @@ def read_ahead(items: Iterable[T], count: int = 2) -> Generator[T, None, None]:
     ready: queue.Queue[T | _End] = queue.Queue(count)
     stop = threading.Event()
     thread = threading.Thread(target=_fill, args=(items, ready, stop), name="snac-ahead", daemon=True)
-    thread.start()
-    try:
+    with _running([thread], stop):
         while True:
             try:
                 item = ready.get(timeout=_WAIT_SECONDS)
@@ -302,9 +323,6 @@ def read_ahead(items: Iterable[T], count: int = 2) -> Generator[T, None, None]:
             yield item
         if item.error is not None:
             raise item.error
-    finally:
-        stop.set()
-        thread.join()
 
 
 def _fill(items: Iterable[T], ready: queue.Queue[T | _End], stop: threading.Event) -> None:
