@@ -228,10 +228,8 @@ def _running(threads: Sequence[threading.Thread], stop: threading.Event) -> Iter
     begun: list[threading.Thread] = []
     try:
         for thread in threads:
-            begun.append(
-                thread
-            )  # before: an interrupt may come when it runs and ``start`` still waits for that
-            thread.start()
+            begun.append(thread)
+            thread.start()  # an interrupt may come here while the thread runs already
         yield
     finally:
         stop.set()

@@ -54,6 +54,34 @@ def test_an_error_comes_after_the_items_before_it(kind: type[BaseException]) -> 
     assert threads() == []
 
 
+def test_an_interrupt_while_the_thread_starts_leaves_none_running(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = threading.Thread.start
+
+    def interrupted(self: threading.Thread) -> None:
+        start(self)
+        if self.name == "snac-ahead":
+            raise KeyboardInterrupt
+
+    def items() -> Iterator[int]:
+        for number in range(1000):
+            time.sleep(0.001)
+            yield number
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        next(read_ahead(items()))
+    assert threads() == []
+
+
+def test_a_thread_that_cannot_be_started_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    with pytest.raises(RuntimeError, match="can't start"):
+        next(read_ahead(iter([1])))
+
+
 def test_an_early_end_closes_what_was_taken_from() -> None:
     closed = threading.Event()
 
