@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from torch import nn
-from torch.nn.utils.parametrizations import weight_norm
-
 from snac.nn.layers import (
     Decoder,
     DecoderBlock,
@@ -18,6 +13,8 @@ from snac.nn.layers import (
     Snake1d,
     snake,
 )
+from snac.nn.layers import convolution as WNConv1d
+from snac.nn.layers import transposed_convolution as WNConvTranspose1d
 
 __all__ = [
     "Decoder",
@@ -32,15 +29,3 @@ __all__ = [
     "WNConvTranspose1d",
     "snake",
 ]
-
-
-def WNConv1d(*args: Any, **kwargs: Any) -> nn.Conv1d:  # noqa: N802 - the published name
-    """A weight-normalised ``nn.Conv1d`` of these arguments."""
-    layer: nn.Conv1d = weight_norm(nn.Conv1d(*args, **kwargs))
-    return layer
-
-
-def WNConvTranspose1d(*args: Any, **kwargs: Any) -> nn.ConvTranspose1d:  # noqa: N802 - the published name
-    """A weight-normalised ``nn.ConvTranspose1d`` of these arguments."""
-    layer: nn.ConvTranspose1d = weight_norm(nn.ConvTranspose1d(*args, **kwargs))
-    return layer

@@ -44,6 +44,7 @@ MOST = 8
 
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")  # microseconds of all processors together, in so many; or "max"
 _WAIT_SECONDS = 0.2
+_MOST_CAUSES = 20  # that are followed
 _BEGINNINGS, _BEGINNING_SECONDS = 100, 0.01  # looks whether a thread has begun, and the time between two
 
 
@@ -57,15 +58,16 @@ class Cancelled(BaseException):
 def interruption(error: BaseException) -> KeyboardInterrupt | None:
     """Returns the interrupt that led to an error, None where there was none.
 
-    Ctrl-C while a compiled module is being imported becomes an ``ImportError``: whoever goes on after an
-    error asks for it here.
+    Ctrl-C while a compiled module is being imported becomes an ``ImportError`` or ``SystemError``: whoever
+    goes on after an error asks for it here. What else went wrong while an interrupt was dealt with is news of
+    its own.
     """
-    seen: list[BaseException] = [error]
-    for each in seen:
-        if isinstance(each, KeyboardInterrupt):
-            return each
-        seen += [cause for cause in (each.__cause__, each.__context__) if cause and cause not in seen]
-    return None
+    found: BaseException | None = error
+    for _ in range(_MOST_CAUSES):
+        if isinstance(found, KeyboardInterrupt) or not isinstance(found, (ImportError, SystemError)):
+            break
+        found = found.__cause__ or found.__context__
+    return found if isinstance(found, KeyboardInterrupt) else None
 
 
 # Processors
@@ -229,7 +231,11 @@ def _running(threads: Sequence[threading.Thread], stop: threading.Event) -> Iter
     try:
         for thread in threads:
             begun.append(thread)
-            thread.start()  # an interrupt may come here while the thread runs already
+            try:
+                thread.start()  # an interrupt may come here while the thread runs already
+            except RuntimeError:  # the system has no more
+                begun.remove(thread)
+                raise
         yield
     finally:
         stop.set()

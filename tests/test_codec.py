@@ -617,10 +617,19 @@ def test_what_cannot_be_encoded_is_told_in_one_line(codec: Codec, values: Any, w
         codec.encode(**{"blocks": [np.zeros((10, 1))], "rate": 16000, "channels": 1} | values)
 
 
-def test_signals_that_cannot_be_encoded_together(codec: Codec) -> None:
-    for signal, rate in ((np.zeros((9, 1)), -5), (np.full((9, 1), np.nan), 16000), (np.zeros(()), 16000)):
-        with pytest.raises(SnacError, match=r"rate of|NaN|channels=0"):
-            codec.encode_many([(signal, rate)])
+@pytest.mark.parametrize(
+    ("signal", "rate", "words"),
+    [
+        (np.zeros((9, 1)), -5, "rate of -5 Hz"),
+        (np.full((9, 1), np.nan), 16000, "NaN"),
+        (np.zeros(24000), 16000, r"float64 \(24000,\); give floats \(n, 1\)"),
+        (np.zeros((9, 17)), 16000, "signal 1 has 17 channels"),
+        ([0.0], 16000, "a list"),
+    ],
+)
+def test_signals_that_cannot_be_encoded_together(codec: Codec, signal: Any, rate: Any, words: str) -> None:
+    with pytest.raises(AudioError, match=words):
+        codec.encode_many([(np.zeros((9, 1)), 16000), (signal, rate)])
 
 
 @pytest.mark.parametrize(
@@ -633,6 +642,8 @@ def test_signals_that_cannot_be_encoded_together(codec: Codec) -> None:
         (encode_file, {"output": io.BytesIO()}, "output=a BytesIO: give a path"),
         (decode_file, {"rate": 16000}, "rate=16000: choose 'original' or 'model'"),
         (decode_file, {"seed": 1.5}, "seed=1.5: give a whole number"),
+        (decode_file, {"start": 10**400}, "start=1"),
+        (decode_file, {"start": True}, "start=True: give 0 or more seconds"),
         (decode_file, {"start": "0"}, "start='0': give 0 or more seconds"),
         (decode_file, {"duration": "1"}, "duration='1': give 0 or more seconds"),
         (decode_file, {"levels": 1.5}, "levels=1.5: the file has . levels; choose 1 to ."),

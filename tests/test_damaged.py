@@ -20,7 +20,7 @@ from snac.hub.checkpoint import read_weights
 from snaccli.codec import Codec
 from snaccli.entropy import prior as priors
 from snaccli.errors import PriorError
-from snaccli.tokens import TokenFileError
+from snaccli.tokens import TokenFileError, formats
 from snaccli.tokens.files import read, safe_path
 from snaccli.tokens.footer import values_of_groups
 from snaccli.tokens.formats import FORMATS
@@ -326,12 +326,19 @@ def test_table_that_unpacks_to_more_tokens_than_a_recording_may_have(parquet: Co
         first_of(path)
 
 
-def test_table_whose_row_group_unpacks_to_more_than_is_read_at_once(parquet: Columns):
-    rows = [[np.zeros(1 << 24, np.uint16)], [np.zeros(1 << 24, np.uint16)]]
-    path = parquet("zstd", path=["a", "b"], level_0=rows)
-    assert path.stat().st_size < 1 << 20
+def test_table_whose_row_group_unpacks_to_more_than_is_read_at_once(
+    parquet: Columns, monkeypatch: pytest.MonkeyPatch
+):
+    path = parquet(path=["a", "b", "c"], level_0=[[[1] * 50], [[2] * 50], [[3] * 50]])
+    monkeypatch.setattr(formats, "_MAX_GROUP", 100)
+    kind = FORMATS["parquet"]
+    places = list(kind.places(path))
+    monkeypatch.setattr(formats, "_row_group", lambda *_: pytest.fail("read at once"))
+    found = [kind.read(path, place).sequences[0].tolist() for place in places]
+    assert found == [[[1] * 50], [[2] * 50], [[3] * 50]]
+    monkeypatch.setattr(formats, "_LARGEST_GROUP", 100)
     with pytest.raises(TokenFileError, match="values in a row group"):
-        first_of(path)
+        kind.read(path, places[0])
 
 
 def test_table_with_a_level_missing(parquet: Columns):

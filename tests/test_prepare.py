@@ -210,6 +210,16 @@ def test_inputs_within_inputs_are_met_once(folder: Path, tmp_path: Path) -> None
         assert all((tmp_path / "out" / str(row.file)).exists() for row in found.values())
 
 
+def test_inputs_that_no_other_input_leads_to_are_met(folder: Path, tmp_path: Path) -> None:
+    tone(folder / ".hidden" / "hidden.wav")
+    shutil.copy(folder / "speaker0" / "0.wav", folder / "odd.dat")
+    (folder / "linked").symlink_to(tone(tmp_path / "elsewhere" / "far.wav").parent)
+    inputs = [str(folder / name) for name in ("", ".hidden", "odd.dat", "linked")]
+    for _ in range(2):
+        prepare(inputs, tmp_path / "out", SETTINGS)
+        assert {"hidden.wav", "odd.dat", "far.wav", "39.wav"} < set(rows(tmp_path / "out"))
+
+
 def test_a_file_that_another_row_names_stays(folder: Path, tmp_path: Path) -> None:
     prepare([str(folder)], tmp_path / "out", SETTINGS)
     lines = (tmp_path / "out" / MANIFEST).read_text().splitlines(keepends=True)

@@ -56,7 +56,7 @@ class LocalMHA(nn.Module):
             for part in qkv.chunk(3, dim=-1)
         )
         if self.rel_pos is not None:
-            cos, sin = self.rel_pos(self.window_size)  # n d
+            cos, sin = self.rel_pos(q.shape[-2])  # n d
             q, k = _rotate(q, cos, sin), _rotate(k, cos, sin)
         heard = F.scaled_dot_product_attention(q, k, v)
         out: Tensor = self.to_out(rearrange(heard, "b h w n d -> b (w n) (h d)"))
@@ -179,25 +179,28 @@ _DILATIONS = (1, 3, 9)
 SNAKE_EPSILON = 1e-9  # keeps 1 / alpha finite; part of the published activation
 
 
-def convolution(inputs: int, outputs: int, kernel: int, **options: Any) -> nn.Module:
-    """A weight-normalised convolution; ``options`` are those of nn.Conv1d."""
-    layer: nn.Module = weight_norm(nn.Conv1d(inputs, outputs, kernel, **options))
+def convolution(*arguments: Any, **options: Any) -> nn.Conv1d:
+    """A weight-normalised convolution; the arguments are those of nn.Conv1d."""
+    layer: nn.Conv1d = weight_norm(nn.Conv1d(*arguments, **options))
+    return layer
+
+
+def transposed_convolution(*arguments: Any, **options: Any) -> nn.ConvTranspose1d:
+    """Likewise of nn.ConvTranspose1d."""
+    layer: nn.ConvTranspose1d = weight_norm(nn.ConvTranspose1d(*arguments, **options))
     return layer
 
 
 def upsampling(inputs: int, outputs: int, stride: int) -> nn.Module:
     """A weight-normalised transposed convolution: ``stride`` samples for one, with 2 x ``stride`` taps."""
-    layer: nn.Module = weight_norm(
-        nn.ConvTranspose1d(
-            inputs,
-            outputs,
-            kernel_size=2 * stride,
-            stride=stride,
-            padding=(stride + 1) // 2,
-            output_padding=stride % 2,
-        )
+    return transposed_convolution(
+        inputs,
+        outputs,
+        kernel_size=2 * stride,
+        stride=stride,
+        padding=(stride + 1) // 2,
+        output_padding=stride % 2,
     )
-    return layer
 
 
 def snake(x: Tensor, alpha: Tensor) -> Tensor:
@@ -231,13 +234,13 @@ class _SnakeFunction(torch.autograd.Function):
         x, alpha = ctx.saved_tensors
         if torch.is_grad_enabled():  # for derivatives of the second order nothing is overwritten
             by_x, by_alpha = _snake_derivatives(x, alpha)
-            return grad * by_x, (grad * by_alpha).sum(dim=(0, 2), keepdim=True)
+            return grad * by_x, (grad * by_alpha).sum_to_size(alpha.shape)
         inverse = (alpha + SNAKE_EPSILON).reciprocal()
         double_sine = torch.sin(2 * alpha * x)
         # d/d alpha of sin^2(alpha x) / alpha, with sin^2 = (1 - cos(2 alpha x)) / 2
         grad_alpha = double_sine.mul(x)
         grad_alpha -= torch.cos(2 * alpha * x).neg_().add_(1).mul_(0.5 * inverse)
-        grad_alpha = (grad_alpha * grad).sum(dim=(0, 2), keepdim=True) * inverse
+        grad_alpha = (grad_alpha * grad).sum_to_size(alpha.shape) * inverse
         return double_sine.mul_(alpha * inverse).add_(1) * grad, grad_alpha
 
     @staticmethod
@@ -435,9 +438,9 @@ class Decoder(nn.Module):
         if attn_window_size is not None:
             layers.append(LocalMHA(dim=channels, window_size=attn_window_size))
         for i, stride in enumerate(rates):
-            channels //= 2
+            inputs, channels = channels, channels // 2
             groups = channels if depthwise else 1
-            layers.append(DecoderBlock(2 * channels, channels, stride, noise, groups=groups, layer=i))
+            layers.append(DecoderBlock(inputs, channels, stride, noise, groups=groups, layer=i))
         layers += [Snake1d(channels), convolution(channels, d_out, _KERNEL, padding=pad), nn.Tanh()]
         self.model = nn.Sequential(*layers)
 

@@ -41,7 +41,7 @@ def load_packages() -> None:
         if name not in missing():
             try:
                 import_module(name)
-            except ImportError as error:  # told by each recording that needs it
+            except Exception as error:  # a package that does not fit: told by each recording that needs it
                 if (interrupt := interruption(error)) is not None:
                     raise interrupt from error
 

@@ -153,12 +153,21 @@ def run(arguments: Sequence[str], console: Console | None = None) -> int:
         # Typer carries its own copy of click since 0.16 and builds on click's before: the class of what is
         # wrong with the words has two homes.
         if not hasattr(error, "format_message") or getattr(error, "exit_code", None) != ExitStatus.USAGE:
-            return console.ended_by(error)
+            return _ended(console, error)
         place = getattr(error, "ctx", None)
         path = place.command_path if place else "snac"
         told = text.usage(error.format_message()) + _hint(error, arguments)
         console.complain(f"{told}; see '{path} --help'")
         return ExitStatus.USAGE
+
+
+def _ended(console: Console, error: BaseException) -> int:
+    """Tells of what ended the run, and returns the exit status; nothing ends without a word."""
+    try:
+        return console.ended_by(error)
+    except Exception as failure:
+        console.complain(f"this is a defect of snac: {failure!r} while telling of {error!r}")
+        return ExitStatus.FAILED
 
 
 def _hint(error: BaseException, arguments: Sequence[str]) -> str:

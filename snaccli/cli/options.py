@@ -240,6 +240,7 @@ Threads = Annotated[
     typer.Option(
         "--threads",
         min=1,
+        max=256,
         metavar="N",
         help="Threads for each file; by default the processors, shared out among files at once, at most 8.",
     ),

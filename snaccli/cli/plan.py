@@ -235,7 +235,10 @@ def check_format(output: str, audio_format: str | None) -> None:
     if wanted != "snac" and not is_snac(output):
         kind = output_format("", audio_format=wanted).container
         with suppress(OutputError):  # what no audio can be written as
-            if (kind, ending) == ("WAV", ".wave") or kind == output_format(output).container:
+            # RF64, what a WAV file of over 4 GiB is, has the same extensions.
+            if kind in ("WAV", "RF64") and ending in (".wav", ".wave"):
+                return
+            if kind == output_format(output).container:
                 return
     raise UsageError(f"--format {shown(wanted)} contradicts the name {shown(output)}: change one of them")
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import numbers
-import operator
 import os
 from collections.abc import Sequence
 from contextlib import suppress
@@ -15,6 +14,7 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 
+from snac.config import whole_number
 from snaccli.audio import FULL_SCALE_LIMIT, MAX_RATE
 from snaccli.errors import AudioError, ParameterError
 
@@ -29,10 +29,9 @@ def whole(parameter: str, value: object, low: int, high: int) -> int:
     Raises:
         ParameterError: it is none from ``low`` to ``high``.
     """
-    with suppress(TypeError):
-        found = operator.index(cast(Any, value))
-        if low <= found <= high and not isinstance(value, bool):
-            return found
+    found = whole_number(value)
+    if found is not None and low <= found <= high:
+        return found
     raise ParameterError(parameter, repr(value), f"give a whole number from {low:,} to {high:,}")
 
 
@@ -42,8 +41,11 @@ def number(parameter: str, value: object, unit: str) -> float:
     Raises:
         ParameterError: it is none, or not finite.
     """
-    if isinstance(value, numbers.Real) and math.isfinite(found := float(value)) and found >= 0:
-        return found
+    with suppress(OverflowError):
+        if not isinstance(value, bool) and isinstance(value, numbers.Real):
+            found = float(value)
+            if 0 <= found < math.inf:
+                return found
     raise ParameterError(parameter, repr(value), f"give 0 or more {unit}")
 
 
@@ -77,10 +79,9 @@ def checked_rate(rate: object) -> int:
     Raises:
         AudioError: it is none.
     """
-    with suppress(TypeError):
-        found = operator.index(cast(Any, rate))
-        if 1 <= found <= MAX_RATE and not isinstance(rate, bool):
-            return found
+    found = whole_number(rate)
+    if found is not None and 1 <= found <= MAX_RATE:
+        return found
     raise AudioError(f"a rate of {rate!r} Hz is not a whole number in 1..{MAX_RATE}")
 
 

@@ -23,7 +23,7 @@ from snaccli.codec.rate_distortion import Views, choose
 from snaccli.codec.recording import WHOLE, Recording, Span
 from snaccli.codes import Codes, Tokens
 from snaccli.entropy.prior import Prior, load
-from snaccli.errors import ModelMismatchError, PriorError, Remedy, UsageError
+from snaccli.errors import AudioError, ModelMismatchError, PriorError, Remedy, UsageError
 from snaccli.progress import SILENT, Progress, part
 from snaccli.workers import available, read_ahead, share
 
@@ -281,7 +281,9 @@ class Codec:
         """
         groups: dict[int, list[tuple[int, np.ndarray]]] = {}
         for place, (samples, rate) in enumerate(signals):
-            channels = whole("channels", (0, *samples.shape)[-1], 1, MAX_CHANNELS)
+            channels = samples.shape[-1] if isinstance(samples, np.ndarray) and samples.ndim == 2 else 1
+            if not 1 <= channels <= MAX_CHANNELS:
+                raise AudioError(f"signal {place} has {channels} channels, not 1 to {MAX_CHANNELS}")
             block = checked_block(samples, channels)
             blocks = list(resample([block], checked_rate(rate), self.rate, channels))
             signal = np.concatenate([np.zeros((0, channels), np.float32), *blocks])

@@ -54,9 +54,9 @@ class Span:
     duration: float | None = None
 
     def __post_init__(self) -> None:
-        number("start", self.start, "seconds")
+        object.__setattr__(self, "start", number("start", self.start, "seconds"))
         if self.duration is not None:
-            number("duration", self.duration, "seconds")
+            object.__setattr__(self, "duration", number("duration", self.duration, "seconds"))
 
     def within(self, length: int, rate: int) -> tuple[int, int]:
         """Returns the first sample and the number of samples of this part.

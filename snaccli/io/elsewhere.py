@@ -299,7 +299,8 @@ def members(archive: str, file: BinaryIO, wanted: Callable[[str], bool]) -> Iter
     """The wanted files of a tar archive, in its order, each with the small files of the same sample.
 
     A sample is what has the same name up to the first dot, as in WebDataset, but wherever it stands: an
-    archive that was made of ``*.wav *.txt`` has all recordings before the first transcript.
+    archive that was made of ``*.wav *.txt`` has all recordings before the first transcript. So all of the
+    archive's list is read before the first file is yielded.
 
     Args:
         archive: its path or URL.
@@ -310,14 +311,15 @@ def members(archive: str, file: BinaryIO, wanted: Callable[[str], bool]) -> Iter
         FileError: it is no tar archive, is compressed, or is damaged.
     """
     parts: list[Part] = []
-    beside: dict[str, list[tuple[str, int, int]]] = {}
+    beside: dict[str, dict[str, tuple[str, int, int]]] = {}  # the last of a name counts, as for tar
     for member in tar_files(archive, file):
         if wanted(member.name):
             parts.append(Part.of(archive, member))
         elif member.size <= _SMALL:
-            beside.setdefault(key(member.name), []).append((member.name, member.offset_data, member.size))
+            sample = beside.setdefault(key(member.name), {})
+            sample[member.name] = member.name, member.offset_data, member.size
     for part in parts:
-        part.beside = tuple(beside.get(key(part.below), ()))
+        part.beside = tuple(beside.get(key(part.below), {}).values())
         yield part
 
 

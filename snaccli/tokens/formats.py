@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import json
 import tarfile
 from collections.abc import Iterator
@@ -39,6 +40,7 @@ __all__ = ["FORMATS", "Companions", "Facts", "RowWriter", "ShardFormat", "format
 # A row group is read as a whole, and a few hundred bytes may unpack to all that it may hold, of up to eight
 # bytes a value. What is written stays below: a group that is nearly full, and the longest recording.
 _MAX_GROUP = 2 * MAX_TOKENS  # values
+_LARGEST_GROUP = 1 << 28  # of others' shards; such groups are gone through row by row, again for each row
 _FULL_GROUP = 1 << 22
 _LONGEST_ID = 16  # bytes of an id in JSON, with what parts it from the next, and its share of the facts
 Facts = dict[str, Any]
@@ -144,7 +146,7 @@ class Parquet:
 
     def check(self, draft: Draft, like: Draft | None) -> None:
         """See :class:`ShardFormat`: a table has the columns of its first recording."""
-        mine, theirs = ([*each.arrays()] for each in (draft, like or draft))
+        mine, theirs = draft.columns, (like or draft).columns
         if mine != theirs:
             raise TokenFileError(
                 f"{mine} do not fit the columns {theirs} of the shard: export recordings of other levels to "
@@ -184,11 +186,11 @@ class Parquet:
 
     def read(self, source: str | Path, place: Line) -> Draft:
         """See :class:`ShardFormat`."""
-        table = _row_group(str(source), place.offset)
-        if place.size >= table.num_rows:
-            raise TokenFileError("is no Parquet file: it has fewer rows than it says", source)
         with _read_by_arrow(source):
-            return _draft_of_row(table, place.size)
+            table, row = _row_of(str(source), place)
+            if table is None or row >= table.num_rows:
+                raise TokenFileError("is no Parquet file: it has fewer rows than it says", source)
+            return _draft_of_row(table, row)
 
 
 def _is_tokens(name: str) -> bool:
@@ -201,17 +203,26 @@ def _values_of_groups(source: str) -> list[int]:
         return values_of_groups(file)
 
 
+def _row_of(source: str, place: Line) -> tuple[Any, int]:
+    """A table that holds a recording, None where there is none, and the number of its row."""
+    values = _values_of_groups(source)[place.offset]
+    if not 0 <= values <= _LARGEST_GROUP:
+        raise TokenFileError(f"has more than {_LARGEST_GROUP:,} values in a row group; write smaller ones")
+    if values <= _MAX_GROUP:
+        return _row_group(source, place.offset), place.size
+    with open_input(source, error=TokenFileError) as file:
+        rows = _opened_table(file).iter_batches(batch_size=1, row_groups=[place.offset])
+        return next(itertools.islice(rows, place.size, None), None), 0
+
+
 @lru_cache(maxsize=1)
 def _row_group(source: str, group: int) -> Any:
-    with open_input(source, error=TokenFileError) as file, _read_by_arrow(source):
-        table = _opened_table(file)
-        if not 0 <= _values_of_groups(source)[group] <= _MAX_GROUP:
-            raise TokenFileError(f"has more than {_MAX_GROUP:,} values in a row group; write smaller ones")
-        return table.read_row_group(group)
+    with open_input(source, error=TokenFileError) as file:
+        return _opened_table(file).read_row_group(group)
 
 
 def _draft_of_row(table: Any, row: int) -> Draft:
-    names = {name: table.column(name)[row] for name in table.column_names}
+    names = {name: table.column(name)[row] for name in table.schema.names}
     facts = checked_facts({name: cell.as_py() for name, cell in names.items() if not _is_tokens(name)})
     tokens = {name: cell for name, cell in names.items() if _is_tokens(name) and cell.is_valid}
     return Draft.of_arrays({name: _rows(cell, name) for name, cell in tokens.items()}, facts)
@@ -279,7 +290,7 @@ class _TableWriter:
 
     def _begin(self, draft: Draft) -> None:
         arrow = _pyarrow()
-        self._columns = [*draft.arrays()]
+        self._columns = draft.columns
         tokens = arrow.int32() if draft.interleaved else arrow.uint16()
         whole = {name: arrow.int64() for name in ("rate", "samples", "model_rate", "start_id")}
         small = {name: arrow.int32() for name in ("channels", "mixed_from", "codebook_size")}

@@ -155,9 +155,13 @@ class Draft:
 
         ``ids`` is int32 (``MAX_ID`` fits), a level uint16.
         """
-        if self.interleaved:
-            return {"ids": self.sequences[0].astype(np.int32)}
-        return {f"level_{n}": level.astype(np.uint16) for n, level in enumerate(self.sequences)}
+        kind = np.int32 if self.interleaved else np.uint16
+        return {name: row.astype(kind) for name, row in zip(self.columns, self.sequences, strict=True)}
+
+    @property
+    def columns(self) -> list[str]:
+        """The names of ``arrays``."""
+        return ["ids"] if self.interleaved else [f"level_{n}" for n in range(len(self.sequences))]
 
     @property
     def tokens(self) -> int:

@@ -233,8 +233,8 @@ class ShardWriter:
         """Writes what is due of a unit, and ends its shard behind the last."""
         unit = self._units[number]
         while unit.next in unit.held:
-            self._write(unit, unit.next)
             unit.next += 1
+            self._write(unit, unit.next - 1)
         if unit.next == unit.end:
             self._close(self._units.pop(number))
 
@@ -258,9 +258,10 @@ class ShardWriter:
             unit.rows.write(*entry)
 
     def _close(self, unit: _Unit) -> None:
+        rows, unit.rows = unit.rows, None
         with self._noting_losses(unit), unit.stack.pop_all():
-            if unit.rows is not None:
-                unit.rows.close()
+            if rows is not None:
+                rows.close()
 
     @contextmanager
     def _noting_losses(self, unit: _Unit) -> Iterator[None]:
@@ -270,9 +271,11 @@ class ShardWriter:
         except BaseException as error:
             written, unit.written, unit.rows = unit.written, [], None
             unit.stack.pop_all().__exit__(type(error), error, error.__traceback__)  # removes the half shard
-            if not isinstance(error, OutputError):
+            known = isinstance(error, OutputError)
+            why = error if isinstance(error, OutputError) else OutputError("was not finished", unit.path)
+            self._lost |= dict.fromkeys(written, why)
+            if not known:
                 raise
-            self._lost |= dict.fromkeys(written, error)
 
 
 # Made by the workers of a cluster, a shard a unit

@@ -113,7 +113,7 @@ def train(
             raise
     save(prior, output)
     _tell(console, prior, output)
-    return ExitStatus.OK
+    return ExitStatus.FAILED if told.failures or sources.problems else ExitStatus.OK
 
 
 def show(

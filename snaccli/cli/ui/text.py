@@ -80,7 +80,8 @@ def _words(error: BaseException, subject: str | None, remedies: Mapping[Remedy, 
     if isinstance(error, FileError):
         return error.line(remedies)
     if isinstance(error, ParameterError):
-        return f"{OPTIONS[error.parameter]} {error.value}: {error.problem}"
+        option = OPTIONS.get(error.parameter, f"--{error.parameter.replace('_', '-')}")
+        return f"{option} {error.value}: {error.problem}"
     if isinstance(error, (RemediedError, UnknownModelError)) and error.remedy is not None:
         return error.problem + remedies[error.remedy]
     if isinstance(error, (UnreachableModelError, BrokenDownloadError, ChangedModelError)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import os
 import shutil
@@ -68,28 +69,35 @@ def check_inputs(inputs: Sequence[str], output: str) -> None:
 def walk(inputs: Sequence[str], output: str, remark: Remark = lambda text: None) -> Iterator[Found]:
     """Yields the recordings below the inputs, sorted by name within each folder.
 
-    Holds the names of the folders it is in, and nothing else. What begins with a dot, links to folders and
-    the data set itself are left out.
+    Holds the names of the folders it is in, and nothing else; where an input lies within another also those
+    of the recordings, of which each is met once. What begins with a dot, links to folders and the data set
+    itself are left out.
 
     Args:
         inputs: folders or files.
         output: folder of the data set.
         remark: told of what was left out but might be missed.
     """
-    for path in _roots(inputs):
-        if os.path.isfile(path):
-            yield Found(path, "", None)
-        elif all(os.path.isdir(os.path.join(path, split)) for split in SPLITS):
-            for split in SPLITS:
-                yield from _below(os.path.join(path, split), split, output, remark)
-        else:
-            yield from _below(path, None, output, remark)
+    roots = list(dict.fromkeys(map(os.path.abspath, inputs)))
+    # One within another is walked as well: what begins with a dot, or is linked, is met in no other way.
+    order = sorted(os.path.join(root, "") for root in roots)
+    nested = any(inner.startswith(outer) for outer, inner in itertools.pairwise(order))
+    met: set[str] = set()
+    for found in itertools.chain.from_iterable(_of_root(root, output, remark) for root in roots):
+        if found.path not in met:
+            yield found
+        if nested:
+            met.add(found.path)
 
 
-def _roots(inputs: Sequence[str]) -> list[str]:
-    """The inputs as absolute paths, without those that lie within another: each recording is met once."""
-    roots = list(dict.fromkeys(os.path.abspath(name) for name in inputs))
-    return [path for path in roots if not any(path != root and _is_below(path, root) for root in roots)]
+def _of_root(path: str, output: str, remark: Remark) -> Iterator[Found]:
+    if os.path.isfile(path):
+        yield Found(path, "", None)
+    elif all(os.path.isdir(os.path.join(path, split)) for split in SPLITS):
+        for split in SPLITS:
+            yield from _below(os.path.join(path, split), split, output, remark)
+    else:
+        yield from _below(path, None, output, remark)
 
 
 def _is_below(path: str, root: str) -> bool:
@@ -279,7 +287,7 @@ def _hash(text: str) -> str:
 
 def _settle(inputs: Sequence[str], folder: Path, manifest: Manifest, known: _Known) -> None:
     """Drops what is gone or has changed, and sees to it that there is something to validate on."""
-    roots, gone = _roots(inputs), ~known.met
+    roots, gone = list(map(os.path.abspath, inputs)), ~known.met
     for index, (_, row) in enumerate(read_rows(manifest.path)):
         if index >= len(gone):
             break
