@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import select
 import shutil
 import signal
 import subprocess
@@ -233,14 +234,27 @@ def test_ctrl_c_stops_the_loop_of_a_shell(tmp_path: Path) -> None:
     program = tmp_path / "waiting.py"
     program.write_text(WAITING)
     loop = f"for i in 1 2 3; do '{sys.executable}' '{program}'; echo went on; done; echo over"
-    child, terminal = pty.fork()
-    if child == 0:
-        os.execvp("bash", ["bash", "-c", loop])
+    terminal, inner = pty.openpty()
+    # A session of its own, whose terminal becomes the first that it opens.
+    shell = f"exec 0<>'{os.ttyname(inner)}' >&0 2>&0; {loop}"
+    with subprocess.Popen(["bash", "-c", shell], start_new_session=True) as child:
+        heard = _heard(terminal, b"begun")
+        os.close(inner)  # not before: a terminal that nobody has open yet reads as closed
+        os.write(terminal, b"\x03")
+        heard += _heard(terminal)
+        os.close(terminal)
+        assert child.wait(timeout=300) == -signal.SIGINT, heard
+    assert heard.count(b"begun") == 1, heard
+    assert b"interrupted" in heard
+    assert b"went on" not in heard
+
+
+def _heard(terminal: int, words: bytes | None = None) -> bytes:
+    """What programs write to a terminal: up to some words, or until the last of them has ended."""
     heard = b""
-    while b"begun" not in heard:
-        heard += os.read(terminal, 1000)
-    os.write(terminal, b"\x03")
-    while True:
+    while words is None or words not in heard:
+        ready, _, _ = select.select([terminal], [], [], 300)
+        assert ready, f"nothing more after {heard!r}"
         try:
             more = os.read(terminal, 1000)
         except OSError:  # the terminal is closed when its last program has ended
@@ -248,12 +262,7 @@ def test_ctrl_c_stops_the_loop_of_a_shell(tmp_path: Path) -> None:
         if not more:
             break
         heard += more
-        assert heard.count(b"begun") == 1, heard
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    os.close(terminal)
-    assert b"interrupted" in heard
-    assert b"went on" not in heard
-    assert status == -signal.SIGINT
+    return heard
 
 
 @unix
