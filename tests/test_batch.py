@@ -8,6 +8,7 @@ from contextlib import closing
 
 import pytest
 
+from snaccli.errors import OutputError
 from snaccli.workers import Cancelled, Job, Outcome, interruption, ordered_map, run_jobs
 
 JOBS = [Job(f"{n}.wav", f"{n}.snac") for n in range(20)]
@@ -204,3 +205,9 @@ def test_the_interrupt_behind_an_error_is_found():
     first, second = ValueError(), ValueError()
     first.__cause__, second.__context__ = second, first  # in a circle
     assert interruption(first) is None
+
+
+def test_what_goes_wrong_while_an_interrupt_is_dealt_with_is_told():
+    failure = OutputError("cannot be kept: the disk is full", "x.state")
+    failure.__context__ = KeyboardInterrupt()
+    assert interruption(failure) is None

@@ -250,3 +250,33 @@ def test_what_fails_as_a_whole_is_told_in_json_too(command, tmp_path, monkeypatc
     console = Console(io.StringIO(), io.StringIO(), {})
     assert run([*command.split(), "nope"], console) == 1
     assert console.stdout.getvalue() == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--threads", "300"], "--threads"),
+        (["--rate-distortion", "inf"], "--rate-distortion inf: give 0 or more"),
+        (["--rate-distortion", "nan"], "--rate-distortion"),
+    ],
+)
+def test_numbers_that_cannot_be_are_told_as_options(tmp_path, words, told):
+    import numpy as np
+    import soundfile
+
+    soundfile.write(tmp_path / "a.wav", np.zeros(100), 8000)
+    console = Console(io.StringIO(), io.StringIO(), {})
+    assert run(["encode", str(tmp_path / "a.wav"), *words], console) == ExitStatus.USAGE
+    err = console.stderr.getvalue()
+    assert told in err
+    assert "defect" not in err
+
+
+def test_nothing_ends_without_a_word(monkeypatch):
+    def broken(error, subject=None, remedies=None):
+        raise KeyError("of the words")
+
+    monkeypatch.setattr("snaccli.cli.ui.console.explain", broken)
+    console = Console(io.StringIO(), io.StringIO(), {})
+    assert run(["info", "absent.snac"], console) == 1
+    assert "defect of snac: KeyError('of the words')" in console.stderr.getvalue()

@@ -180,7 +180,10 @@ def test_a_part_of_an_archive_is_a_file():
     with open_input(parts[1]) as file:
         assert (file.read(2), file.seek(-2, 2), file.read()) == (b"th", 3, b"ee")
     # As tar c *.wav *.txt packs them.
-    make_tar("b.tar", [("x.wav", b"one"), ("y.wav", b"three"), ("x.txt", b"t"), ("y.x.txt", b"u")])
+    make_tar(
+        "b.tar",
+        [("x.wav", b"one"), ("y.wav", b"three"), ("x.txt", b"old"), ("x.txt", b"t"), ("y.x.txt", b"u")],
+    )
     with open("b.tar", "rb") as file:
         apart = list(members("b.tar", file, lambda name: name.endswith(".wav")))
     assert [[name for name, _, _ in part.beside] for part in apart] == [["x.txt"], ["y.x.txt"]]
@@ -298,6 +301,29 @@ def test_a_shard_that_cannot_be_ended_keeps_no_other_from_its_end(tmp_path, monk
     assert (list(lost), str(lost[2])) == ([2], "x no space left")
     assert [name for names in numbers(tmp_path).values() for name in names] == [0, 4]
     assert sorted(os.listdir(tmp_path)) == ["tokens-00000.jsonl", "tokens-00002.jsonl"]
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, MemoryError])
+def test_whatever_ends_a_shard_its_recordings_are_known_to_be_lost(tmp_path, monkeypatch, kind):
+    real = _LineWriter.write
+
+    def write(self, draft, beside=()):
+        real(self, draft, beside)
+        if draft.sequences[0][0, 0] == 2:
+            raise kind
+
+    monkeypatch.setattr(_LineWriter, "write", write)
+    facts = {"path": "x", "strides": (1,)}
+    shards = ShardWriter(str(tmp_path), FORMATS["jsonl"], 5, 5)
+    for index in range(5):
+        draft = Draft([np.array([[index]])], True, facts)
+        if index == 2:
+            with pytest.raises(kind):
+                shards.put(index, draft)
+        else:
+            shards.put(index, draft)
+    assert sorted(shards.finish()) == [0, 1, 2]
+    assert numbers(tmp_path) == {"tokens-00000.jsonl": [3, 4]}
 
 
 def test_what_a_shard_loses_is_taken_back(folder, model, monkeypatch):
