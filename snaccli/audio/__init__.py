@@ -16,7 +16,15 @@ from snaccli.audio.read import (
     probe,
 )
 from snaccli.audio.resampling import downmix, fit, resample, resample_span, resampled_length
-from snaccli.audio.write import AudioFormat, AudioWriter, is_audio_name, output_format, writable_formats
+from snaccli.audio.write import (
+    AudioFormat,
+    AudioWriter,
+    as_16_bits,
+    is_audio_name,
+    output_format,
+    wav_header,
+    writable_formats,
+)
 
 __all__ = [
     "BLOCK_FRAMES",
@@ -27,6 +35,7 @@ __all__ = [
     "AudioInfo",
     "AudioReader",
     "AudioWriter",
+    "as_16_bits",
     "downmix",
     "fit",
     "is_audio_name",
@@ -36,5 +45,6 @@ __all__ = [
     "resample",
     "resample_span",
     "resampled_length",
+    "wav_header",
     "writable_formats",
 ]

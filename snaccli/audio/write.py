@@ -20,7 +20,15 @@ from snaccli.audio.read import MAX_CHANNELS, MAX_RATE
 from snaccli.errors import OutputError, Remedy
 from snaccli.io.files import cause, is_stdio, open_output, shown
 
-__all__ = ["AudioFormat", "AudioWriter", "is_audio_name", "output_format", "writable_formats"]
+__all__ = [
+    "AudioFormat",
+    "AudioWriter",
+    "as_16_bits",
+    "is_audio_name",
+    "output_format",
+    "wav_header",
+    "writable_formats",
+]
 
 # Formats
 
@@ -182,7 +190,7 @@ class AudioWriter:
             self._bridge = _Bridge(out.file, out.path, seekable=out.seekable)
             if container == "WAV" and not out.seekable:  # the header by ourselves, and samples alone after it
                 container, self._limit, self._announced = "RAW", None, self.frames
-                out.write(_wav_header(self.rate, self.channels, self.frames))
+                out.write(wav_header(self.rate, self.channels, self.frames))
             elif not out.seekable:
                 spool = stack.enter_context(tempfile.TemporaryFile(prefix="snac-"))
                 self._spool = cast(BinaryIO, spool)
@@ -255,14 +263,26 @@ class AudioWriter:
 def _quantised(block: np.ndarray, encoding: str) -> np.ndarray:
     """Returns samples as they are stored: int16, or float32 within full scale for lossy codings."""
     if encoding == "PCM_16":
-        short: np.ndarray = np.clip(np.rint(block * np.float32(1 << 15)), -(1 << 15), (1 << 15) - 1)
-        return short.astype(np.int16)
+        return as_16_bits(block)
     clipped: np.ndarray = np.clip(block, -1.0, 1.0)
     return clipped
 
 
-def _wav_header(rate: int, channels: int, frames: int | None) -> bytes:
-    """Returns what stands before the samples of a WAV stream: for outputs that cannot seek back to it."""
+def as_16_bits(block: np.ndarray) -> np.ndarray:
+    """Returns float samples as int16, rounded and within full scale."""
+    short: np.ndarray = np.clip(np.rint(block * np.float32(1 << 15)), -(1 << 15), (1 << 15) - 1)
+    return short.astype(np.int16)
+
+
+def wav_header(rate: int, channels: int, frames: int | None) -> bytes:
+    """Returns what stands before the samples of a WAV stream of 16 bits, for outputs that cannot seek back.
+
+    Args:
+        rate: in Hz.
+        channels: 1 or more.
+        frames: that will follow; None where that is not known, as it is where there are too many for the
+            header: then it says so, and readers go on to the end.
+    """
     frame = _WIDTH * channels
     size = _UNKNOWN if frames is None else frames * frame
     riff = size + 36

@@ -69,9 +69,8 @@ class Track:
         with path.open("wb") as file:
             for block in blocks:
                 frames += len(block)
-                if kind == "<i2":
-                    block = np.clip(np.rint(block * _FULL_SCALE), -_FULL_SCALE, _FULL_SCALE - 1)
-                file.write(block.astype(kind).tobytes())
+                values = audio.as_16_bits(block) if kind == "<i2" else block
+                file.write(values.astype(kind).tobytes())
         return cls(path, rate, frames, kind)
 
     def read(self, start: int, count: int) -> Samples:

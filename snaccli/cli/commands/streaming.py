@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import struct
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from snaccli.audio import downmix, resample
+from snaccli.audio import as_16_bits, downmix, resample, wav_header
 from snaccli.errors import AudioError
 from snaccli.io.files import OutputFile
 from snaccli.tokens import Form, flatten
@@ -25,7 +24,6 @@ __all__ = ["Sound", "Tokens", "chunks", "listen", "speak"]
 
 _READ = 1 << 16
 _FRAMES = 32  # decoded at once at most: audio flows even from a file
-_OPEN = 0xFFFF_FFFF  # as size in the header of a WAV file of unknown length
 
 
 def chunks(file: BinaryIO) -> Iterator[bytes]:
@@ -235,7 +233,7 @@ class Sound:
         self._out, self._rate, self._pcm = out, rate, pcm
         self.samples = 0
         if pcm is None:
-            out.write(self._header(_OPEN))
+            out.write(wav_header(rate, 1, None))
             out.flush()
 
     def write(self, block: np.ndarray) -> None:
@@ -243,20 +241,14 @@ class Sound:
         if self._pcm == "f32le":
             data = block.astype("<f4").tobytes()
         else:
-            data = np.rint(np.clip(block * 32768.0, -32768, 32767)).astype("<i2").tobytes()
+            data = as_16_bits(block).astype("<i2").tobytes()
         self._out.write(data)
         self._out.flush()
         self.samples += len(block)
 
     def finish(self) -> None:
         """Puts the length into the header, where that can still be reached."""
-        if self._pcm is None and self._out.seekable and 2 * self.samples < _OPEN - 36:
+        if self._pcm is None and self._out.seekable:
             self._out.seek(0)
-            self._out.write(self._header(2 * self.samples))
+            self._out.write(wav_header(self._rate, 1, self.samples))
             self._out.seek(0, 2)
-
-    def _header(self, size: int) -> bytes:
-        whole = min(size + 36, _OPEN)
-        form = struct.pack("<HHIIHH", 1, 1, self._rate, 2 * self._rate, 2, 16)
-        head = b"RIFF" + struct.pack("<I", whole) + b"WAVEfmt " + struct.pack("<I", 16) + form
-        return head + b"data" + struct.pack("<I", size)
