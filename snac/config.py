@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, ClassVar, Final, cast
+from typing import Any, ClassVar, Final
 
 from snac.errors import ModelError
 
@@ -390,21 +390,16 @@ def _known(values: Any, kind: type[ModelConfig] | type[Stack], name: str = "") -
 
 
 def _whole(name: str, value: Any, low: int, high: int) -> int:
-    number = whole_number(value)
+    """A whole number of any type, such as those of NumPy and 24000.0, as int."""
+    number: int | None = None
+    if isinstance(value, Real) and not isinstance(value, (bool, Integral)):
+        number = int(float(value)) if float(value).is_integer() else None
+    elif not isinstance(value, bool):
+        with contextlib.suppress(TypeError):
+            number = operator.index(value)
     if number is None or not low <= number <= high:
         raise _refusal(f"{name} must be a whole number from {low} to {high}, not {value!r}")
     return number
-
-
-def whole_number(value: object) -> int | None:
-    """The int that a value of any type stands for, such as NumPy's or 24000.0; None where it is none."""
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, Real) and not isinstance(value, Integral):
-        return int(float(value)) if float(value).is_integer() else None
-    with contextlib.suppress(TypeError):
-        return operator.index(cast(Any, value))
-    return None
 
 
 def _refusal(text: str) -> ModelError:

@@ -8,18 +8,16 @@ this module ends, also early, its threads have ended.
 from __future__ import annotations
 
 import contextlib
-import os
 import queue
 import threading
-import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYet
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
 
+from snac.processors import available
 from snaccli.progress import SILENT, Progress
 
 __all__ = [
@@ -42,10 +40,8 @@ R = TypeVar("R")
 MOST = 8
 """Files at once, and threads for each, that nobody asked for: each thread takes some 70 MB."""
 
-_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # microseconds of all processors together, in so many; or "max"
 _WAIT_SECONDS = 0.2
 _MOST_CAUSES = 20  # that are followed
-_BEGINNINGS, _BEGINNING_SECONDS = 100, 0.01  # looks whether a thread has begun, and the time between two
 
 
 class Cancelled(BaseException):
@@ -78,20 +74,6 @@ class Share(NamedTuple):
 
     jobs: int
     threads: int
-
-
-def available() -> int:
-    """Returns how many processors this process may use: affinity, quota of a container, OMP_NUM_THREADS."""
-    counts = [len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1]
-    wanted = os.environ.get("OMP_NUM_THREADS", "")
-    if wanted.isdecimal():
-        counts.append(int(wanted))
-    try:
-        quota, period = _QUOTA.read_text().split()
-        counts.append(-(-int(quota) // int(period)))
-    except (OSError, ValueError):
-        pass  # another system, or no quota
-    return max(1, min(counts))
 
 
 def share(processors: int, files: int, jobs: int | None = None, threads: int | None = None) -> Share:
@@ -211,7 +193,9 @@ def _run_threads(
             ended.put(error)
 
     threads = [threading.Thread(target=worker, name=f"job-{n}", daemon=True) for n in range(workers)]
-    with _running(threads, stop):
+    try:
+        for thread in threads:
+            thread.start()
         left = len(jobs)
         while left:
             try:
@@ -222,34 +206,12 @@ def _run_threads(
                 raise outcome
             left -= 1
             yield outcome
-
-
-@contextlib.contextmanager
-def _running(threads: Sequence[threading.Thread], stop: threading.Event) -> Iterator[None]:
-    """Starts threads; at the end of the block they are told to stop, and have stopped."""
-    begun: list[threading.Thread] = []
-    try:
-        for thread in threads:
-            begun.append(thread)
-            try:
-                thread.start()  # an interrupt may come here while the thread runs already
-            except RuntimeError:  # the system has no more
-                begun.remove(thread)
-                raise
-        yield
     finally:
         stop.set()
-        for thread in begun:
-            _join(thread)
-
-
-def _join(thread: threading.Thread) -> None:
-    """Waits for a thread, also for one whose start was interrupted, unless it does not begin at all."""
-    for _ in range(_BEGINNINGS):
-        try:
-            return thread.join()
-        except RuntimeError:  # it has not begun
-            time.sleep(_BEGINNING_SECONDS)
+        for thread in threads:
+            while thread in threading.enumerate():
+                with contextlib.suppress(RuntimeError):  # as in `read_ahead`
+                    thread.join(_WAIT_SECONDS)
 
 
 # Results in order
@@ -316,7 +278,8 @@ def read_ahead(items: Iterable[T], count: int = 2) -> Generator[T, None, None]:
     ready: queue.Queue[T | _End] = queue.Queue(count)
     stop = threading.Event()
     thread = threading.Thread(target=_fill, args=(items, ready, stop), name="snac-ahead", daemon=True)
-    with _running([thread], stop):
+    try:
+        thread.start()
         while True:
             try:
                 item = ready.get(timeout=_WAIT_SECONDS)
@@ -327,6 +290,11 @@ def read_ahead(items: Iterable[T], count: int = 2) -> Generator[T, None, None]:
             yield item
         if item.error is not None:
             raise item.error
+    finally:
+        stop.set()
+        while thread in threading.enumerate():
+            with contextlib.suppress(RuntimeError):  # an interrupt came before ``start`` knew that it runs
+                thread.join(_WAIT_SECONDS)
 
 
 def _fill(items: Iterable[T], ready: queue.Queue[T | _End], stop: threading.Event) -> None:

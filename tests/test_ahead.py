@@ -8,7 +8,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from snaccli import workers
 from snaccli.workers import read_ahead
 
 
@@ -79,7 +78,7 @@ def test_a_thread_that_cannot_be_started_is_not_waited_for(monkeypatch: pytest.M
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", refused)
-    monkeypatch.setattr(workers, "_join", lambda thread: pytest.fail("waited for"))
+    monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail("waited for"))
     with pytest.raises(RuntimeError, match="can't start"):
         next(read_ahead(iter([1])))
 

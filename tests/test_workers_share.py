@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from snaccli import workers
+from snac import processors
 from snaccli.workers import available, share
 
 
@@ -39,7 +39,7 @@ def test_sharing(cores, files, jobs, threads, shared) -> None:
 def bare(monkeypatch, tmp_path: Path) -> Path:
     """Sixteen processors, no quota, no wish; the path of the quota."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(16)), raising=False)
-    monkeypatch.setattr(workers, "_QUOTA", tmp_path / "cpu.max")
+    monkeypatch.setattr(processors, "_QUOTA", tmp_path / "cpu.max")
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     return tmp_path / "cpu.max"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from snac import processors
 from snac.config import ModelConfig, SpectralConfig
 from snac.engine import spectral, waveform
 from snac.engine.chain import Chain, Stage
@@ -45,7 +45,7 @@ def build_engine(checkpoint: Checkpoint, *, device: str = "cpu", threads: int | 
     Raises:
         ModelError: torch has no such device here.
     """
-    workers = threads or _processors()
+    workers = threads or min(_MOST_THREADS, processors.available())
     if device == "cpu" and available(*kernels_of(checkpoint.config)):
         return Engine(_CpuBackend(checkpoint.config, checkpoint.arrays), checkpoint.fingerprint, workers)
     if device == "cpu":
@@ -58,12 +58,6 @@ def build_engine(checkpoint: Checkpoint, *, device: str = "cpu", threads: int | 
 def kernels_of(config: ModelConfig) -> tuple[Kernel, ...]:
     """The compiled kernels that an engine of this configuration uses on a CPU."""
     return spectral.KERNELS if isinstance(config, SpectralConfig) else waveform.KERNELS
-
-
-def _processors() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return min(_MOST_THREADS, len(os.sched_getaffinity(0)))
-    return min(_MOST_THREADS, os.cpu_count() or 1)
 
 
 class Engine:

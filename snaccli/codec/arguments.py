@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import numbers
+import operator
 import os
 from collections.abc import Sequence
 from contextlib import suppress
@@ -14,7 +15,6 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 
-from snac.config import whole_number
 from snaccli.audio import FULL_SCALE_LIMIT, MAX_RATE
 from snaccli.errors import AudioError, ParameterError
 
@@ -29,9 +29,10 @@ def whole(parameter: str, value: object, low: int, high: int) -> int:
     Raises:
         ParameterError: it is none from ``low`` to ``high``.
     """
-    found = whole_number(value)
-    if found is not None and low <= found <= high:
-        return found
+    with suppress(TypeError):
+        found = operator.index(cast(Any, value))
+        if low <= found <= high and not isinstance(value, bool):
+            return found
     raise ParameterError(parameter, repr(value), f"give a whole number from {low:,} to {high:,}")
 
 
@@ -79,9 +80,10 @@ def checked_rate(rate: object) -> int:
     Raises:
         AudioError: it is none.
     """
-    found = whole_number(rate)
-    if found is not None and 1 <= found <= MAX_RATE:
-        return found
+    with suppress(TypeError):
+        found = operator.index(cast(Any, rate))
+        if 1 <= found <= MAX_RATE and not isinstance(rate, bool):
+            return found
     raise AudioError(f"a rate of {rate!r} Hz is not a whole number in 1..{MAX_RATE}")
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
-import os
 import platform
 from collections.abc import Sequence
 from datetime import datetime, timezone
@@ -40,6 +39,7 @@ from snaccli.bench.results import (
     short_names,
 )
 from snaccli.io.files import shown
+from snaccli.workers import available
 
 __all__ = ["to_html"]
 
@@ -253,7 +253,7 @@ def _method(results: Sequence[BenchResult]) -> Markup:
 def _machine_rows() -> list[tuple[str, str]]:
     """Returns pairs of what and which: processor, system, versions."""
     rows = [
-        ("processor", f"{_processor()}, {_cores()} cores to use"),
+        ("processor", f"{_processor()}, {available()} processors to use"),
         ("system", f"{platform.system()} {platform.release()}, {platform.machine()}"),
         ("Python", platform.python_version()),
         ("snac", __version__),
@@ -271,9 +271,3 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine() or "unknown"
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

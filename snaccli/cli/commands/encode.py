@@ -10,7 +10,7 @@ import typer
 
 from snaccli.cli import options
 from snaccli.cli.batch import Batch, Choices, FileWork, anywhere, model_anywhere, run_on_cluster
-from snaccli.cli.plan import Plan, find_sources, is_snac, make_plan
+from snaccli.cli.plan import find_sources, is_snac, make_plan
 from snaccli.cli.ui import text
 from snaccli.cli.ui.console import Console
 from snaccli.errors import STDIO, ExitStatus, UsageError, shown
@@ -88,7 +88,11 @@ def encode(
     wanted = not no_prior if prior is None else prior
     sources = find_sources(inputs, wanted=_is_audio, kind="audio file")
     plan = make_plan(sources, output, extension=".snac")
-    _check_names(plan)
+    for job in plan.jobs:  # what is no audio does not go under a name of audio, perhaps over a recording
+        if job.output != STDIO and not is_snac(job.output) and _is_audio(job.output):
+            raise UsageError(
+                f"{shown(job.output)} is a name of audio, and what is written is none: name it .snac with -o"
+            )
     batch = Batch(console, plan, Choices(force, skip_existing, jobs, threads))
     if cluster is not None:
         from snaccli.codec.cluster import EncodeWork, Place
@@ -114,15 +118,6 @@ def encode(
         overwrite=force,
     )
     return batch.run(FileWork("encoded", convert, _facts, _total, models.get), models)
-
-
-def _check_names(plan: Plan) -> None:
-    """Refuses to write what is no audio under a name of audio, perhaps over a recording."""
-    for job in plan.jobs:
-        if not is_snac(job.output) and job.output != STDIO and _is_audio(job.output):
-            raise UsageError(
-                f"{shown(job.output)} is a name of audio, and what is written is none: name it .snac with -o"
-            )
 
 
 def _on_cluster(console: Console, batch: Batch, work: EncodeWork, place: Place) -> ExitStatus:
