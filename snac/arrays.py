@@ -13,7 +13,9 @@ import numpy as np
 
 from snac.errors import ModelError
 
-_MAX_DIMENSIONS = 8  # of an array; no model's has more than four
+# Of an array: no model's has more than four, and the product of many sizes takes time that grows with the
+# square of their number.
+_MAX_DIMENSIONS = 8
 _MAX_HEADER = 100_000_000  # bytes; the bound of the safetensors format
 
 _KINDS: Mapping[str, str] = {
@@ -57,9 +59,7 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
                 raise ValueError(f"{name} has sizes that are no whole numbers")
             if first != end or last < first:
                 raise ValueError(f"the values of {name} do not follow those before")
-            if (
-                len(shape) > _MAX_DIMENSIONS
-            ):  # a product of many sizes takes time that grows with their square
+            if len(shape) > _MAX_DIMENSIONS:
                 raise ValueError(f"{name} has {len(shape)} dimensions")
             if kind not in _KINDS:
                 raise ValueError(f"{name} is of the unknown type {kind!r}")

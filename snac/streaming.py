@@ -103,7 +103,7 @@ class StreamingDecoder(Generic[Audio]):
             InputValueError: the levels or the batch differ from those before, or a code is outside its
                 codebook. The decoder is then as it was before.
         """
-        arrays = _arrays(codes, self._engine.config.codebook_size)
+        arrays = _arrays(codes)
         stream = self._stream
         if stream is None:
             self._batch = arrays[0].shape[0] if arrays and arrays[0].ndim == 2 else 1
@@ -155,23 +155,14 @@ def _engine_of(model: Any) -> tuple[Engine, bool]:
     return engine, getattr(folded, "takes_tensors", False)
 
 
-def _arrays(codes: Any, codebook_size: int) -> list[np.ndarray]:
-    """Codes as the engine takes them, each inside the codebook."""
+def _arrays(codes: Any) -> list[np.ndarray]:
+    """Codes as the engine takes them, which checks what is in them."""
     if not isinstance(codes, Iterable) or isinstance(codes, (str, bytes, dict)):
         raise InputTypeError(
             f"codes must be a sequence of (batch, tokens) levels, not a {type(codes).__name__}"
         )
     with _refused_input():
-        levels = [np.asarray(code.detach().cpu() if hasattr(code, "detach") else code) for code in codes]
-    for number, level in enumerate(levels):
-        if level.ndim != 2 or level.dtype.kind not in "iu":
-            continue  # the engine says what is wrong with it
-        for row, token in np.argwhere((level < 0) | (level >= codebook_size))[:1]:
-            raise InputValueError(
-                f"level {number} has a code outside 0..{codebook_size - 1}: {level[row, token]}, "
-                f"token {token} of these, row {row} of the batch"
-            )
-    return levels
+        return [np.asarray(code.detach().cpu() if hasattr(code, "detach") else code) for code in codes]
 
 
 @contextlib.contextmanager

@@ -23,6 +23,7 @@ import soundfile
 import torch
 
 import snaccli
+import snaccli.tokens
 from snac import SNAC
 from snaccli import container
 from snaccli.codec import Codec, ModelPool, Recording, decode_file, dumps, encode_file, loads
@@ -666,6 +667,13 @@ def test_arguments_that_cannot_be_are_told_in_one_line(
         call(**given)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "out.wav").exists()
+
+
+def test_whoever_reads_audio_refuses_unknown_channels(tmp_path: Path, codec: Codec) -> None:
+    save(tmp_path / "in.wav", 0.1, 16000, channels=2)
+    with pytest.raises(UsageError, match="channels='stereo': choose 'mono' or 'keep'"):
+        snaccli.tokens.export_file(tmp_path / "in.wav", model=codec, channels="stereo")  # type: ignore[arg-type]
+    assert os.listdir(tmp_path) == ["in.wav"]
 
 
 def test_a_rate_that_is_none_is_not_decoded_to(codec: Codec) -> None:

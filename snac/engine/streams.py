@@ -237,6 +237,10 @@ def check_codes(config: ModelConfig, codes: Sequence[np.ndarray], channels: int 
         if level.dtype.kind not in "iu" and level.size:
             raise ValueError(f"level {number} is of {level.dtype}; codes are whole numbers")
         if level.size and (level.min() < 0 or level.max() >= config.codebook_size):
-            raise ValueError(f"level {number} has a code outside 0..{config.codebook_size - 1}")
+            row, token = np.argwhere((level < 0) | (level >= config.codebook_size))[0]
+            raise ValueError(
+                f"level {number} has a code outside 0..{config.codebook_size - 1}: {level[row, token]}, "
+                f"token {token} of these, row {row} of the batch"
+            )
         checked.append(level)
     return checked

@@ -17,7 +17,7 @@ import numpy as np
 
 from snaccli.audio.decoders import FfmpegDecoder, NotForLibsndfileError, SndfileDecoder, find_program
 from snaccli.audio.resampling import downmix
-from snaccli.errors import AudioError, Remedy
+from snaccli.errors import AudioError, ParameterError, Remedy
 from snaccli.io.files import cause, is_stdio, open_input
 
 __all__ = [
@@ -120,7 +120,12 @@ class AudioReader:
 
         Args:
             channels: ``mono`` mixes several channels down to one, ``keep`` leaves them.
+
+        Raises:
+            ParameterError: it is neither.
         """
+        if channels not in ("mono", "keep"):
+            raise ParameterError("channels", repr(channels), "choose 'mono' or 'keep'")
         if channels == "keep" or self.channels == 1:
             return self.blocks(), self.channels
         words = "stereo" if self.channels == 2 else f"{self.channels} channels"

@@ -37,13 +37,12 @@ def missing() -> list[str]:
 
 def load_packages() -> None:
     """Imports those that are installed: within a recording, a failure would be taken for the recording's."""
-    for name in PACKAGES:
-        if name not in missing():
-            try:
-                import_module(name)
-            except Exception as error:  # a package that does not fit: told by each recording that needs it
-                if (interrupt := interruption(error)) is not None:
-                    raise interrupt from error
+    for name in set(PACKAGES).difference(missing()):
+        try:
+            import_module(name)
+        except Exception as error:  # a package that does not fit: told by each recording that needs it
+            if (interrupt := interruption(error)) is not None:
+                raise interrupt from error
 
 
 def remark() -> str:

@@ -55,7 +55,7 @@ class Fate:
 
     def __init__(self) -> None:
         self._number = 0
-        # Registered before anything else is imported, and so called after what libraries clean up at exit.
+        # Registered before a command is imported, and so called after what libraries clean up at exit.
         atexit.register(self._meet)
 
     def settle(self, status: int) -> int:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from snac.hub.registry import DEFAULT_MODEL
 from snac.noise import Noise
 from snaccli.audio import MAX_CHANNELS, AudioWriter, open_audio, resampled_length
-from snaccli.codec.arguments import checked_block, checked_rate, number, one_of, path_of, whole
+from snaccli.codec.arguments import checked_block, checked_rate, number, path_of, whole
 from snaccli.codec.codec import Codec, WantedPrior
 from snaccli.codec.pool import ModelPool
 from snaccli.codec.recording import CodedRecording, Recording, Span, dumps, loads
@@ -127,15 +127,14 @@ def encode_file(
     """
     began = time.perf_counter()
     number("rate_distortion", rate_distortion, "as the price of a bit")
-    one_of("channels", channels, ("mono", "keep"))
     source = path_of("source", source)
     output = _beside(source, ".snac") if output is None else path_of("output", output)
     check_output(output, source=source, overwrite=overwrite)
     told = rising(progress)
     with open_audio(source) as reader:
         told.started(reader.info.duration_s)
-        codec = _pool(model, device, threads, prior).get()
         blocks, count = reader.mixed(channels)
+        codec = _pool(model, device, threads, prior).get()
         with closing(read_ahead(blocks)) as ahead:
             recording = codec.encode(
                 ahead,
@@ -209,7 +208,8 @@ def decode_file(
         SnacError: a named subclass for whatever the user can mend; no output is left behind.
     """
     began = time.perf_counter()
-    one_of("rate", rate, ("original", "model"))
+    if rate not in ("original", "model"):
+        raise ParameterError("rate", repr(rate), "choose 'original' or 'model'")
     seed = whole("seed", seed, -(1 << 63), (1 << 64) - 1)
     if not isinstance(audio_format, str | None):
         raise ParameterError("audio_format", repr(audio_format), "give an extension such as 'flac'")

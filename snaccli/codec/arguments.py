@@ -9,18 +9,15 @@ import math
 import numbers
 import operator
 import os
-from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import numpy as np
 
 from snaccli.audio import FULL_SCALE_LIMIT, MAX_RATE
 from snaccli.errors import AudioError, ParameterError
 
-__all__ = ["checked_block", "checked_rate", "number", "one_of", "path_of", "whole"]
-
-Choice = TypeVar("Choice", bound=str)
+__all__ = ["checked_block", "checked_rate", "number", "path_of", "whole"]
 
 
 def whole(parameter: str, value: object, low: int, high: int) -> int:
@@ -48,18 +45,6 @@ def number(parameter: str, value: object, unit: str) -> float:
             if 0 <= found < math.inf:
                 return found
     raise ParameterError(parameter, repr(value), f"give 0 or more {unit}")
-
-
-def one_of(parameter: str, value: object, choices: Sequence[Choice]) -> Choice:
-    """Returns a choice.
-
-    Raises:
-        ParameterError: it is none of them.
-    """
-    for choice in choices:
-        if isinstance(value, str) and value == choice:
-            return choice
-    raise ParameterError(parameter, repr(value), f"choose {' or '.join(map(repr, choices))}")
 
 
 def path_of(parameter: str, value: object) -> str:

@@ -271,10 +271,9 @@ class ShardWriter:
         except BaseException as error:
             written, unit.written, unit.rows = unit.written, [], None
             unit.stack.pop_all().__exit__(type(error), error, error.__traceback__)  # removes the half shard
-            known = isinstance(error, OutputError)
             why = error if isinstance(error, OutputError) else OutputError("was not finished", unit.path)
             self._lost |= dict.fromkeys(written, why)
-            if not known:
+            if why is not error:
                 raise
 
 

@@ -282,6 +282,9 @@ def _start(file: BinaryIO) -> tuple[int, bytes]:
     return blank, start
 
 
+_LINES = 1 << 16  # at a time
+
+
 def _lines(count: int) -> Iterator[bytes]:
     """So many empty lines, some at a time: errors tell the number of a line."""
     while count > 0:
@@ -289,7 +292,6 @@ def _lines(count: int) -> Iterator[bytes]:
         count -= _LINES
 
 
-_LINES = 1 << 16
 _AUDIO = (b"RIFF", b"RF64", b"fLaC", b"OggS", b"ID3", b"FORM")
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1d\x7f]")
 """No text holds these; white space, escape sequences of a terminal, and separators of JSON it may."""
