@@ -296,10 +296,17 @@ def test_changes_with_mistakes_are_refused(tmp_path: Path, change: str, words: s
         TrainConfig.from_toml(tmp_path / "run.toml", [change])
 
 
-@pytest.mark.parametrize("name", ["run.toml", "missing.toml"])
-def test_files_that_are_no_toml_are_refused(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("run.toml", "run.toml: cannot be read as TOML: "),
+        ("missing.toml", "missing.toml: cannot be read as a configuration: no such file"),
+        ("", ": cannot be read as a configuration: is a folder, not a file"),
+    ],
+)
+def test_files_that_are_no_toml_are_refused(tmp_path: Path, name: str, words: str) -> None:
     (tmp_path / "run.toml").write_text("nonsense")
-    with pytest.raises(UsageError, match="cannot be read as TOML"):
+    with pytest.raises(UsageError, match=words):
         TrainConfig.from_toml(tmp_path / name)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from snac.config import ModelConfig, WaveformConfig
-from snaccli.errors import ParameterError, UsageError
+from snaccli.errors import ParameterError, UsageError, cause, shown
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -364,8 +364,10 @@ class TrainConfig:
         """
         try:
             values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise UsageError(f"{path}: cannot be read as TOML: {error}") from error
+        except OSError as error:
+            raise UsageError(f"{shown(path)}: cannot be read as a configuration: {cause(error)}") from error
+        except ValueError as error:
+            raise UsageError(f"{shown(path)}: cannot be read as TOML: {error}") from error
         _resolve_data(values, Path(path).parent)
         for change in changes:
             set_value(values, change)
