@@ -383,6 +383,7 @@ def test_a_full_disk_leaves_the_former_state(tmp_path: Path, monkeypatch: pytest
 def test_learning_begins_from_another_prior(material: Path, tmp_path: Path):
     from snaccli.training import prior as module
     from snaccli.training.corpus import Corpus
+    from snaccli.training.rounding import quantised, scales_of
 
     codec = Codec.load(str(material / "model"), prior=False)
     rng = np.random.default_rng(0)
@@ -395,7 +396,7 @@ def test_learning_begins_from_another_prior(material: Path, tmp_path: Path):
     net.take(first)
     learned = module.measure(net, Corpus(noise))
     # But for the rounding to integers, which few hidden units feel.
-    np.testing.assert_allclose(learned, first.summary["held_out_bits"], atol=0.1)
+    np.testing.assert_allclose(learned, first.summary["held_out_bits"], atol=0.02)
     assert sum(fresh) > sum(learned) + 1
     for windows in (config.windows, (8, 64)):
         larger = module.PriorConfig(hidden=24, out=12, width=8, windows=windows)
@@ -405,7 +406,8 @@ def test_learning_begins_from_another_prior(material: Path, tmp_path: Path):
         if windows == config.windows:
             np.testing.assert_allclose(bits, learned, atol=1e-4)
         assert sum(fresh) > sum(bits) + 0.5  # even without what was known of means
-    again = module.quantised(net, Corpus(noise), "model", codec.fingerprint, {})
+    scales = scales_of(net, Corpus(noise), net.means(Corpus(noise)))
+    again = quantised(net, scales, "model", codec.fingerprint, {})
     assert [layer.first.shape for layer in again.layers] == [layer.first.shape for layer in first.layers]
 
     priors.save(first, tmp_path / "small")
@@ -423,7 +425,9 @@ def test_learning_begins_from_another_prior(material: Path, tmp_path: Path):
         "-f",
     )
     assert call(*arguments)[0] == 0
+    rate = priors.load(tmp_path / "p").summary["rate"]
     assert call(*arguments, "--init", tmp_path / "p")[0] == 0  # read before it is replaced
+    assert priors.load(tmp_path / "p").summary["rate"] == rate / 2
     status, _, err = call(*arguments, "--init", tmp_path / "small")
     assert status == 1
     assert "another width" in err

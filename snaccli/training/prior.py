@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 import torch
@@ -22,17 +22,18 @@ from torch.nn.functional import cross_entropy, embedding
 from snaccli.codes import Codes
 from snaccli.entropy import mixing
 from snaccli.entropy.arithmetic import points_of
-from snaccli.entropy.prior import COARSER, REACH, Layer, Prior, inputs_of
+from snaccli.entropy.prior import COARSER, REACH, Prior, inputs_of
 from snaccli.errors import PriorError
 from snaccli.training.corpus import Corpus, Means
+from snaccli.training.rounding import STEPS_PER_NAT, bytes_of, quantised, rounded, scales_of
 from snaccli.training.softmax import cross_entropy_of, product_type
 from snaccli.training.state import checked_count, demand_tensors, load_optimizer, write_checkpoint
 
 __all__ = ["PriorConfig", "Report", "train_prior"]
 
-_STEPS_PER_NAT = 32 / math.log(2) * (1 << mixing.PRIOR_SHIFT)  # of scores
 _TAPER = 0.5  # tokens of a level in a step, of those of the next finer one
 _REFRESHED = 250  # steps for which means are of the same embeddings
+_FLOATING = 0.3  # of a training, after which it takes its gradients at the integers that will be kept
 
 
 @dataclass(frozen=True)
@@ -104,9 +105,7 @@ class PriorNet(nn.Module):
     @torch.no_grad()
     def bytes(self) -> tuple[np.ndarray, float]:
         """The embeddings as int8 (levels, size + 1, width), and the scale by which all but a few fit."""
-        tables = np.stack([table.numpy() for table in self.embeddings])
-        scale = 127 / max(1e-6, float(np.quantile(np.abs(tables[:, :-1]), 0.9999, axis=(1, 2)).max()))
-        return _integers(tables * scale, 0, np.int8), scale
+        return bytes_of(np.stack([table.numpy() for table in self.embeddings]))
 
     def means(self, corpus: Corpus) -> Means:
         """What the networks see of a corpus beside single tokens: means of the embeddings of now."""
@@ -129,17 +128,19 @@ class PriorNet(nn.Module):
                 raise ValueError("another number of codewords, or of what stands for one")
             for level, (layer, embedding) in enumerate(zip(prior.layers, prior.embedding, strict=True)):
                 wide, narrow = (2.0 ** -float(shift) for shift in layer.shifts)
+                # What sums that are rounded down lose, half a step of those that are shifted.
+                wide_loss, narrow_loss = (0.5 if shift else 0.0 for shift in layer.shifts)
                 first = layer.first.T * (wide * embedding_scale / hidden_scale)
                 tokens = inputs_of(self.strides, 0)[level].tokens * self.config.width
                 values = {
                     f"embeddings.{level}": np.pad(embedding, ((0, 1), (0, 0))) / embedding_scale,
                     f"first.{level}.weight": first if prior.windows == windows else first[:, :tokens],
                     f"first.{level}.bias": np.zeros(len(first)),
-                    f"phases.{level}": layer.first_bias * (wide / hidden_scale),
+                    f"phases.{level}": (layer.first_bias * wide - wide_loss) / hidden_scale,
                     f"second.{level}.weight": layer.second * (narrow * hidden_scale / out_scale),
-                    f"second.{level}.bias": layer.second_bias * (narrow / out_scale),
-                    f"tables.{level}": layer.table * (out_scale / _STEPS_PER_NAT),
-                    f"biases.{level}": layer.table_bias / _STEPS_PER_NAT,
+                    f"second.{level}.bias": (layer.second_bias * narrow - narrow_loss) / out_scale,
+                    f"tables.{level}": layer.table * (out_scale / STEPS_PER_NAT),
+                    f"biases.{level}": layer.table_bias / STEPS_PER_NAT,
                 }
                 for name, value in values.items():
                     mine = self.get_parameter(name)
@@ -219,13 +220,14 @@ def train_prior(
             if run.steps % 20 == 0:
                 report(Report(min(run.fraction, 1.0), run.steps, bits))
             if time.monotonic() - measured > max(30.0, config.minutes * 6):
-                bits, measured = measure(run.net, checks), time.monotonic()
+                bits, measured = run.measured(checks), time.monotonic()
                 run.keep()
     except KeyboardInterrupt:
         run.keep()
         raise
-    bits = measure(run.net, checks)
-    if not all(map(math.isfinite, bits)):
+    bits = run.measured(checks)
+    # Weights as bytes are finite, whatever became of them.
+    if not all(map(math.isfinite, (*bits, *measure(run.net, checks, most=100)))):
         raise PriorError("the training's numbers are no longer finite: lower its rate, or remove its state")
     report(Report(1.0, run.steps, bits))
     summary = {
@@ -234,8 +236,7 @@ def train_prior(
         **asdict(config),
         "steps": run.steps,
     }
-    del run.means
-    prior = quantised(run.net, corpus, model, fingerprint, summary)
+    prior = quantised(run.net, run.scales, model, fingerprint, summary)
     if state is not None:
         state.unlink(missing_ok=True)
     return prior
@@ -250,7 +251,7 @@ class _Run:
         self.steps, self.earlier = 0, 0.0
         if state is not None and state.exists():
             self._take_up(state)
-        self.means, self.since = net.means(corpus), self.steps
+        self._refresh()
         self.rng = np.random.default_rng([config.seed, self.steps])
         self.began = time.monotonic()
 
@@ -284,11 +285,18 @@ class _Run:
         """One step of all levels."""
         if self.steps - self.since >= _REFRESHED:
             del self.means  # large: the sums of before make room for the new ones
-            self.means, self.since = self.net.means(self.corpus), self.steps
+            self._refresh()
         warm, left = min(1.0, (self.steps + 1) / 50), (1 - self.fraction) / 0.7
         for group in self.optimiser.param_groups:
             group["lr"] = self.config.rate * warm * max(0.03, min(1.0, left))
         self.optimiser.zero_grad()
+        with rounded(self.net, self.scales) if self.fraction >= _FLOATING else nullcontext():
+            self._gradients()
+        self.optimiser.step()
+        self.steps += 1
+
+    def _gradients(self) -> None:
+        """Adds up the gradients of all levels at places drawn anew."""
         finest = len(self.corpus.strides) - 1
         for level, places in enumerate(self.corpus.places):
             count = min(len(places), round(self.config.batch * _TAPER ** (finest - level)))
@@ -298,8 +306,16 @@ class _Run:
             data = seen, self.means.at(level, at), at, self.corpus.levels[level][at]
             loss = self.net.loss(level, *map(torch.from_numpy, data))
             torch.autograd.backward(loss * (count / self.config.batch))
-        self.optimiser.step()
-        self.steps += 1
+
+    def _refresh(self) -> None:
+        """Sums up the means of the embeddings of now, and sees how large the net's numbers are."""
+        self.means, self.since = self.net.means(self.corpus), self.steps
+        self.scales = scales_of(self.net, self.corpus, self.means)
+
+    def measured(self, corpus: Corpus) -> tuple[float, ...]:
+        """Bits a token of each level of a corpus, by the net as it would be kept."""
+        with rounded(self.net, self.scales):
+            return measure(self.net, corpus)
 
     def keep(self) -> None:
         """Writes the state, whole or not at all.
@@ -335,58 +351,6 @@ def measure(net: PriorNet, corpus: Corpus, most: int = 4000) -> tuple[float, ...
             total += float(cross_entropy(scores, target, reduction="sum"))
         bits.append(total / max(1, len(at)) / math.log(2))
     return tuple(bits)
-
-
-@torch.no_grad()
-def quantised(net: PriorNet, corpus: Corpus, model: str, fingerprint: str, summary: dict[str, Any]) -> Prior:
-    """The net in integers.
-
-    Scales are powers of two times what the format fixes: hidden units up to 127 and outputs up to 511 at what
-    a thousand tokens of the corpus give, scores in the coder's steps.
-    """
-    embeddings, embedding_scale = net.bytes()
-    layers, means, windows = [], net.means(corpus), net.config.windows
-    for level, places in enumerate(corpus.places):
-        at = places[:: max(1, len(places) // 1000)]
-        data = corpus.context(level, at), means.at(level, at), at
-        hidden, out = net.inner(level, *map(torch.from_numpy, data))
-        first, second = cast(nn.Linear, net.first[level]), cast(nn.Linear, net.second[level])
-        hidden_scale = mixing.HIDDEN_LIMIT / max(1e-6, float(hidden.flatten().quantile(0.9995)))
-        out_scale = mixing.OUT_LIMIT / max(1e-6, float(out.abs().flatten().quantile(0.9999)))
-        wide = first.weight.T.numpy() * hidden_scale / embedding_scale
-        narrow = second.weight.numpy() * out_scale / hidden_scale
-        shifts = [_shift(wide), _shift(narrow)]
-        bias = (first.bias + net.phases[level]).numpy() * hidden_scale
-        layers.append(
-            Layer(
-                first=_integers(wide, shifts[0], np.int8),
-                first_bias=_integers(bias, shifts[0], np.int32),
-                second=_integers(narrow, shifts[1], np.int8),
-                second_bias=_integers(second.bias.numpy() * out_scale, shifts[1], np.int32),
-                table=_integers(net.tables[level].numpy() * _STEPS_PER_NAT / out_scale, 0, np.int16),
-                table_bias=_integers(net.biases[level].numpy() * _STEPS_PER_NAT, 0, np.int32),
-                shifts=np.array(shifts, dtype=np.int32),
-            )
-        )
-    return Prior(embeddings[:, :-1], tuple(layers), net.strides, model, fingerprint, summary, windows)
-
-
-def _shift(weights: np.ndarray) -> int:
-    """The largest shift at which weights times two to it stay within a byte, but for a few."""
-    largest = max(1e-9, float(np.quantile(np.abs(weights), 0.9999)))
-    return max(0, min(23, math.floor(math.log2(127 / largest))))
-
-
-def _integers(values: np.ndarray, shift: int, dtype: Any) -> np.ndarray:
-    """Values times two to the shift, rounded, within the limits of their type (bytes: -127 to 127).
-
-    What is no number, in a training that has gone wrong, becomes 0.
-    """
-    highest = np.iinfo(dtype).max
-    integers: np.ndarray = np.nan_to_num(np.clip(np.rint(values * 2.0**shift), -highest, highest)).astype(
-        dtype
-    )
-    return integers
 
 
 def _wide(points: Tensor, width: int) -> Tensor:

@@ -102,7 +102,9 @@ def train(
             return ExitStatus.FAILED
         from snaccli.training.prior import PriorConfig
 
-        config = PriorConfig(minutes=minutes, steps=steps, seed=seed)
+        # What another has learned is not to be unlearned at first.
+        rate = PriorConfig.rate if earlier is None else PriorConfig.rate / 2
+        config = PriorConfig(minutes=minutes, steps=steps, seed=seed, rate=rate)
         state = Path(f"{output}.state")
         try:
             prior = _learn(recordings, codec, config, earlier, state, told)
