@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 
@@ -207,7 +208,8 @@ def test_the_recipe_of_mini_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         "mini": "mini-second",
         "mini-large": "mini-third",
         "mini-decoder": "mini-fourth",
-        "mini-mel": "mini",
+        "mini-mel": "mini-fifth",
+        "mini-last": "mini",
     }
     for name, folder in parts.items():
         more = ["unquantised_steps=1"] if name == "mini-start" else []
@@ -229,9 +231,10 @@ def test_the_recipe_of_mini_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         "mini-grown",
         "mini-third/model",
         "mini-fourth/model",
+        "mini-fifth/model",
         "mini/model",
     )
-    start, same, running_on, grown, third, fourth, mini = (
+    start, same, running_on, grown, third, fourth, fifth, mini = (
         SNAC.from_pretrained(f"runs/{name}") for name in names
     )
     audio = torch.sin(torch.arange(7680) / 9)[None, None]
@@ -243,9 +246,10 @@ def test_the_recipe_of_mini_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     torch.testing.assert_close(running_on.decode(codes), grown.decode(codes), atol=1e-5, rtol=1e-4)
     assert mini.config == grown.config == SNAC.from_pretrained("mini").config
     assert not torch.equal(third.decode(codes), grown.decode(codes))
-    assert all(torch.equal(a, b) for a, b in zip(third.encode(audio), fourth.encode(audio), strict=True))
-    assert not torch.equal(third.decode(codes), fourth.decode(codes))
-    assert not torch.equal(fourth.decode(codes), mini.decode(codes))
+    for before, after in ((third, fourth), (fifth, mini)):
+        assert all(torch.equal(a, b) for a, b in zip(before.encode(audio), after.encode(audio), strict=True))
+    for before, after in pairwise((third, fourth, fifth, mini)):
+        assert not torch.equal(before.decode(codes), after.decode(codes))
 
 
 def test_the_recipe_of_a_small_24khz_works(tmp_path: Path) -> None:

@@ -15,12 +15,12 @@ export MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=17179869184
 if [ -x .venv/bin/python ]; then PATH="$root/.venv/bin:$PATH"; fi
 
 fetch=() start=() steps=()
-sets=(corpus/{speech,voices,music,sounds}_train.npy) learn=(--minutes 45)
+sets=(corpus/{speech,voices,music,sounds}_train.npy) broadly=(--minutes 45) closely=(--steps 2000)
 for argument in "$@"; do
     if [ "$argument" = --short ]; then
         start=(--set stages.0.steps=60 --set unquantised_steps=20 --set fit_seconds=200)
         steps=(--set stages.0.steps=20)
-        sets=(corpus/{voices,sounds}_val.npy) learn=(--steps 40)
+        sets=(corpus/{voices,sounds}_val.npy) broadly=(--steps 40) closely=(--steps 40)
     else
         fetch+=("$argument")
     fi
@@ -36,8 +36,14 @@ fi
 train mini mini-second "${steps[@]}"
 train mini-large mini-third "${steps[@]}"
 train mini-decoder mini-fourth "${steps[@]}"
-train mini-mel mini "${steps[@]}"
-if [ ! -e runs/mini/model/prior.safetensors ]; then
-    python -m snaccli prior train "${sets[@]}" -m runs/mini/model --speed 0.92 --speed 1.09 --speed 0.85 --speed 1.18 \
-        "${learn[@]}" -o runs/mini/model/prior.safetensors
+train mini-mel mini-fifth "${steps[@]}"
+train mini-last mini "${steps[@]}"
+prior=runs/mini/model/prior.safetensors broad=runs/mini/broad.safetensors
+learn() { python -m snaccli prior train "${sets[@]}" -m runs/mini/model "$@"; }
+if [ ! -e "$prior" ]; then
+    if [ ! -e "$broad" ]; then
+        learn --speed 0.92 --speed 1.09 --speed 0.85 --speed 1.18 "${broadly[@]}" -o "$broad"
+    fi
+    # Other speeds stand for other voices, and are left out at the end: what will be coded is played at its own.
+    learn --init "$broad" "${closely[@]}" -o "$prior"
 fi
