@@ -81,7 +81,7 @@ class Means:
     def __init__(
         self, corpus: Corpus, tables: npt.NDArray[np.int8], scale: float, windows: Sequence[int]
     ) -> None:
-        self._corpus, self._windows, self._scale = corpus, windows, scale
+        self._corpus, self._windows, self.scale = corpus, windows, scale
         self._sums = [_running(*pair) for pair in zip(corpus.levels, tables, strict=True)] if windows else []
 
     def at(self, level: int, places: np.ndarray) -> npt.NDArray[np.float32]:
@@ -98,7 +98,7 @@ class Means:
                 lows = np.minimum(np.maximum(stops - max(1, window // stride), first), highs)
                 # Running sums may have wrapped around; their difference is right all the same.
                 counts = np.maximum(highs - lows, 1)[:, None]
-                found.append((sums[highs] - sums[lows]) / (self._scale * counts))
+                found.append((sums[highs] - sums[lows]) / (self.scale * counts))
         return np.concatenate(found, axis=1, dtype=np.float32)
 
 

@@ -70,17 +70,17 @@ def scales_of(net: PriorNet, corpus: Corpus, means: Means) -> Scales:
     They are powers of two times what the format fixes: hidden units up to 127 and outputs up to 511, but for
     a few.
     """
-    embedding, found = net.bytes()[1], []
+    found = []
     for level, places in enumerate(corpus.places):
         at = places[:: max(1, len(places) // _SEEN)]
         data = corpus.context(level, at), means.at(level, at), at
         units, outs = net.inner(level, *map(torch.from_numpy, data))
         hidden = mixing.HIDDEN_LIMIT / max(1e-6, float(units.flatten().quantile(0.9995)))
         out = mixing.OUT_LIMIT / max(1e-6, float(outs.abs().flatten().quantile(0.9999)))
-        first, second = hidden / embedding, out / hidden
+        first, second = hidden / means.scale, out / hidden
         shifts = _shift(_weights(net.first[level]) * first), _shift(_weights(net.second[level]) * second)
         found.append(LevelScales(hidden, out, first, second, shifts))
-    return Scales(embedding, found)
+    return Scales(means.scale, found)
 
 
 @contextmanager
